@@ -1,0 +1,3 @@
+from emotion_edge.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,172 @@
+"""The network, from a face crop to probabilities.
+
+``TFLiteClassifier`` is the only code that feeds a model file: the device's loop, the converter's
+gate, the evaluation and the benchmarks all use it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_edge import manifest as manifests
+from emotion_edge.errors import ImageError, ManifestError
+from emotion_edge.manifest import Manifest
+from emotion_edge.preprocessing import crop_face, fit
+from emotion_edge.runtimes import open_interpreter
+from emotion_edge.values import Box, Emotion, Image
+
+
+class EmotionClassifier(Protocol):
+    """Anything that names the emotion of a face in a frame."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it can answer, in the order of its probabilities."""
+
+    def classify(self, image: Image, box: Box) -> Emotion:
+        """The emotion of the face at ``box`` of ``image`` (gray or BGR, uint8)."""
+
+
+class TFLiteClassifier:
+    """A model file with its manifest, ready to answer.
+
+    The interpreter is made once. It is not safe to call from two threads at a time: make one
+    classifier for each.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        manifest: Manifest,
+        *,
+        threads: int = 1,
+        runtime: str = "auto",
+        xnnpack: bool = True,
+    ) -> None:
+        """Take a FlatBuffer and its manifest; ``load`` does so from a file.
+
+        Raises ManifestError when the model's inputs or outputs are not what the manifest says.
+        """
+        self.manifest = manifest
+        self._interpreter = open_interpreter(
+            model, runtime=runtime, threads=threads, xnnpack=xnnpack
+        )
+        source, sink = self._check()
+        self._input: int = source["index"]
+        self._output: int = sink["index"]
+        spec = manifest.input
+        self._shape = (spec.height, spec.width, *((spec.channels,) if spec.channels == 3 else ()))
+        self._tensor_shape = (1, spec.height, spec.width, spec.channels)
+        self._lookup = _input_lookup(spec.scale, spec.offset, source)
+        scale, zero_point = sink["quantization"]
+        self._dequantise = None if sink["dtype"] == np.float32 else (zero_point, scale)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, threads: int = 1, runtime: str = "auto", xnnpack: bool = True
+    ) -> TFLiteClassifier:
+        """Read, verify and open a model file.
+
+        Raises ModelError or ManifestError, with a line that says what to do.
+        """
+        model, manifest = manifests.load(path)
+        return cls(model, manifest, threads=threads, runtime=runtime, xnnpack=xnnpack)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One for each output, in order."""
+        return self.manifest.labels
+
+    def crop(self, image: Image, box: Box) -> Image:
+        """The network's view of a face: uint8 ``(height, width)`` or ``(height, width, 3)``."""
+        spec = self.manifest.input
+        face = crop_face(image, box, spec.margin)
+        return fit(face, spec.height, spec.width, spec.channels, rgb=spec.colour == "rgb")
+
+    def classify(self, image: Image, box: Box) -> Emotion:
+        """The emotion of the face at ``box`` of a gray or BGR frame."""
+        return self.emotion(self.crop(image, box))
+
+    def emotion(self, face: Image) -> Emotion:
+        """The emotion of a picture already in the network's size and colours.
+
+        Raises ImageError for another shape or type.
+        """
+        return Emotion(self.labels, tuple(self.probabilities(face).tolist()))
+
+    def probabilities(self, face: Image) -> NDArray[np.float32]:
+        """Probabilities ``(labels,)`` for a picture in the network's size and colours.
+
+        face: uint8 ``(height, width)`` or ``(height, width, 3)``.
+        Raises ImageError for another shape or type.
+        """
+        if face.shape != self._shape or face.dtype != np.uint8:
+            raise ImageError(
+                f"a face of shape {face.shape} and type {face.dtype}; this model takes "
+                f"{self._shape} uint8: use crop() first"
+            )
+        interpreter = self._interpreter
+        interpreter.set_tensor(self._input, self._lookup[face].reshape(self._tensor_shape))
+        interpreter.invoke()
+        answer: NDArray[np.float32] = interpreter.get_tensor(self._output)[0]
+        if self._dequantise is not None:
+            zero_point, scale = self._dequantise
+            answer = (answer.astype(np.float32) - zero_point) * np.float32(scale)
+        if self.manifest.output == "logits":
+            answer = np.exp(answer - answer.max())
+            answer /= answer.sum()
+        return answer
+
+    def predict(self, faces: Image) -> NDArray[np.float32]:
+        """Probabilities ``(n, labels)`` for a stack of faces ``(n, height, width[, 3])`` uint8."""
+        if len(faces) == 0:
+            return np.zeros((0, len(self.labels)), np.float32)
+        return np.stack([self.probabilities(face) for face in faces])
+
+    def _check(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ManifestError(
+                f"the model has {len(inputs)} inputs and {len(outputs)} outputs; expected one each"
+            )
+        source, sink = inputs[0], outputs[0]
+        spec = self.manifest.input
+        for what, tensor, shape in (
+            ("input", source, (1, spec.height, spec.width, spec.channels)),
+            ("output", sink, (1, len(self.manifest.labels))),
+        ):
+            actual = tuple(int(n) for n in tensor["shape"])
+            if actual != shape:
+                raise ManifestError(
+                    f"the model's {what} has shape {actual}, its manifest says {shape}: "
+                    "convert it again or mend the manifest"
+                )
+            if tensor["dtype"] not in (np.int8, np.uint8, np.float32):
+                raise ManifestError(
+                    f"the model's {what} is {np.dtype(tensor['dtype'])}; "
+                    "expected int8, uint8 or float32"
+                )
+        integer = source["dtype"] != np.float32
+        variant = self.manifest.variant
+        if variant != "mixed" and integer != (variant == "int8"):
+            raise ManifestError(
+                f"the model's input is {np.dtype(source['dtype'])}, its manifest says variant "
+                f"{variant!r}: convert it again or mend the manifest"
+            )
+        return source, sink
+
+
+def _input_lookup(scale: float, offset: float, tensor: dict[str, Any]) -> NDArray[Any]:
+    """The tensor's value for each of the 256 pixel values: ``lookup[pixels]`` is the input."""
+    real = np.arange(256, dtype=np.float64) * scale + offset
+    dtype = np.dtype(tensor["dtype"])
+    if dtype == np.float32:
+        return real.astype(np.float32)
+    step, zero_point = tensor["quantization"]
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(real / step) + zero_point, limits.min, limits.max).astype(dtype)

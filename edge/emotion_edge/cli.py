@@ -1,0 +1,61 @@
+"""``emotion-edge``: one line for each command, one place for errors."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from emotion_edge.errors import EmotionEdgeError
+
+COMMANDS = ("run", "image", "info", "doctor", "detectors", "bench", "status", "web")
+"""Each is a module of ``emotion_edge.commands`` with ``HELP``, ``add_arguments`` and ``run``."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status.
+
+    0: done. 1: a check failed. 2: bad input. 3: the camera. 4: an output. 130: interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(words)
+    options = parser.parse_args(words)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except EmotionEdgeError as error:
+        if options.debug:
+            raise
+        print(f"emotion-edge: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left (| head): Python's own complaint at exit would be noise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emotion-edge", description="Facial expression recognition for small devices."
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"emotion-edge {metadata.version('emotion-edge')}"
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    named = next((word for word in words if not word.startswith("-")), None)
+    for name in COMMANDS:
+        # Only the command that runs is imported: `image` must not pay for the web page's modules.
+        if named in COMMANDS and name != named:
+            continue
+        command = importlib.import_module(f"emotion_edge.commands.{name}")
+        sub = commands.add_parser(name, help=command.HELP, description=command.HELP)
+        sub.add_argument("--debug", action="store_true", help="show tracebacks")
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    return parser

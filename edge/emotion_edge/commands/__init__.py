@@ -1,0 +1,1 @@
+"""The commands of ``emotion-edge``, one module each."""

@@ -1,0 +1,93 @@
+"""Every error this project raises on purpose.
+
+::
+
+    EmotionEdgeError
+    ├── UsageError (ValueError)          a wrong flag, key or value
+    ├── MissingExtra (ImportError)       an optional dependency is not installed
+    ├── ImageError (ValueError)          a file is no image, or an array has the wrong shape
+    ├── ModelError                       a model file cannot be used
+    │   └── ManifestError (ValueError)   its manifest is absent, unknown or contradicts it
+    ├── DetectorError                    a face detector's file is absent or wrong
+    ├── CameraError                      base of what a camera can do to us
+    │   ├── CameraNotFound               nothing is there
+    │   ├── CameraBusy                   somebody else holds it
+    │   └── CameraLost                   it was there, and stopped
+    ├── SinkError                        an output cannot be written
+    └── OutputExists (FileExistsError)   an output would replace a file
+
+Each message is one line that says what was wrong, what was received and what to do.
+At the command line that line goes to standard error and ``exit_code`` to the shell;
+the traceback appears only with ``--debug``.
+"""
+
+from __future__ import annotations
+
+
+class EmotionEdgeError(Exception):
+    """Base of every error raised on purpose."""
+
+    exit_code = 2
+
+
+class UsageError(EmotionEdgeError, ValueError):
+    """A flag, a configuration key or an argument has a value that cannot be used."""
+
+
+class MissingExtra(EmotionEdgeError, ImportError):
+    """An optional dependency is not installed; the message holds the pip command."""
+
+    def __init__(self, feature: str, extra: str, module: str) -> None:
+        super().__init__(
+            f"{feature} needs the Python module {module}, which is not installed: "
+            f"pip install 'emotion-edge[{extra}]'"
+        )
+
+
+class ImageError(EmotionEdgeError, ValueError):
+    """A file is not an image, or an array is not an image of the expected shape."""
+
+
+class ModelError(EmotionEdgeError):
+    """A model file is corrupt, unreadable or of another shape than its manifest says."""
+
+
+class ManifestError(ModelError, ValueError):
+    """A manifest is absent, of an unknown schema, or contradicts the model it travels in."""
+
+
+class DetectorError(EmotionEdgeError):
+    """A face detector's weights are absent, corrupt or refused by OpenCV."""
+
+
+class CameraError(EmotionEdgeError):
+    """A camera cannot deliver frames."""
+
+    exit_code = 3
+
+
+class CameraNotFound(CameraError):
+    """No camera, file or address answers by that name."""
+
+
+class CameraBusy(CameraError):
+    """The camera exists and another program holds it."""
+
+
+class CameraLost(CameraError):
+    """The camera delivered frames and stopped."""
+
+
+class SinkError(EmotionEdgeError):
+    """An output could not be opened or written."""
+
+    exit_code = 4
+
+
+class OutputExists(EmotionEdgeError, FileExistsError):
+    """An output file exists already and replacing it was not asked for."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(
+            f"{path} exists already and is kept: choose another name or add --overwrite"
+        )

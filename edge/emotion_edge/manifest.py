@@ -1,0 +1,185 @@
+"""The contract that travels inside a model file.
+
+A ``.tflite`` is a FlatBuffer, which tolerates bytes after its end; a zip archive is read from its
+end. So a zip archive with one entry, ``manifest.json``, is appended to the model: every TFLite
+runtime still loads the file, and the standard library reads the manifest back. It names the
+SHA-256 of the bytes before the archive, and the device refuses a file that does not match.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emotion_edge.errors import ManifestError, ModelError
+
+SCHEMA = 1
+ENTRY = "manifest.json"
+_IDENTIFIER = b"TFL3"  # bytes 4..8 of every TFLite FlatBuffer
+_ARCHIVE_DATE = (1980, 1, 1, 0, 0, 0)  # zip's earliest: the same input must give the same bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What the network is fed.
+
+    height, width: pixels. channels: 1 or 3. colour: ``gray``, ``rgb`` or ``bgr``.
+    scale, offset: the network's real-valued input is ``pixel * scale + offset``; 1 and 0 where
+        the rescaling is part of the graph.
+    margin: of ``preprocessing.crop_face``.
+    interpolation: ``area``: shrink by area, enlarge bilinearly (``preprocessing.fit``).
+    """
+
+    height: int
+    width: int
+    channels: int
+    colour: str
+    scale: float = 1.0
+    offset: float = 0.0
+    margin: float = 0.0
+    interpolation: str = "area"
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ManifestError(f"manifest: input size {self.height}x{self.width} is not positive")
+        if (self.channels, self.colour) not in {(1, "gray"), (3, "rgb"), (3, "bgr")}:
+            raise ManifestError(
+                f"manifest: {self.channels} channels with colour {self.colour!r}; "
+                "expected 1 and 'gray', or 3 and 'rgb' or 'bgr'"
+            )
+        if self.interpolation != "area":
+            raise ManifestError(
+                f"manifest: interpolation {self.interpolation!r}; this version knows 'area'"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a model file says of itself.
+
+    name: e.g. ``fast``. variant: ``int8``, ``mixed``, ``dynamic``, ``float16`` or ``float32``.
+    model_sha256: hexadecimal, of the bytes before the archive.
+    labels: one for each output, in order.
+    output: ``probabilities`` (softmax inside) or ``logits``.
+    accuracy, calibration, training, versions, gate: facts written by the converter for people
+        and for the cards; the device shows them and does not depend on them.
+    """
+
+    name: str
+    variant: str
+    model_sha256: str
+    labels: tuple[str, ...]
+    input: InputSpec
+    output: str = "probabilities"
+    licence: str = ""
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    gate: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ManifestError(
+                f"manifest: labels {list(self.labels)}; expected two or more, all different"
+            )
+        if self.output not in ("probabilities", "logits"):
+            raise ManifestError(
+                f"manifest: output {self.output!r}; expected 'probabilities' or 'logits'"
+            )
+
+    def to_json(self) -> str:
+        """The manifest as JSON, keys sorted: the same manifest gives the same text."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Read a manifest back.
+
+        Raises ManifestError for what is no JSON, another schema, a missing or an unknown key.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ManifestError(f"manifest: not JSON ({error}); convert the model again") from error
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema != SCHEMA:
+            raise ManifestError(
+                f"manifest: schema {schema!r}; this version of emotion-edge reads {SCHEMA}: "
+                "install the version that wrote the model, or convert it again"
+            )
+        try:
+            data["input"] = InputSpec(**data["input"])
+            data["labels"] = tuple(data["labels"])
+            return cls(**data)
+        except (KeyError, TypeError) as error:
+            raise ManifestError(f"manifest: {error}; convert the model again") from error
+
+
+def attach(model: bytes, manifest: Manifest) -> bytes:
+    """Append a manifest to a ``.tflite``; one that is there already is replaced.
+
+    The manifest's ``model_sha256`` is set from the bytes.
+    Raises ModelError when the bytes are no TFLite model.
+    """
+    model, _ = split(model)
+    manifest = dataclasses.replace(manifest, model_sha256=hashlib.sha256(model).hexdigest())
+    buffer = io.BytesIO(model)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo(ENTRY, _ARCHIVE_DATE), manifest.to_json())
+    return buffer.getvalue()
+
+
+def split(data: bytes, name: str = "the model") -> tuple[bytes, bytes | None]:
+    """The FlatBuffer and the manifest's text (None where there is none).
+
+    Raises ModelError when the bytes are no TFLite model.
+    """
+    if data[4:8] != _IDENTIFIER:
+        raise ModelError(
+            f"{name} is no TFLite model ({len(data)} bytes, no TFL3 mark): "
+            "give a .tflite file, or copy it again if the transfer broke off"
+        )
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entry = archive.getinfo(ENTRY)
+            return data[: entry.header_offset], archive.read(entry)
+    except KeyError:
+        return data, None
+    except zipfile.BadZipFile:
+        return data, None
+
+
+def load(path: str | Path) -> tuple[bytes, Manifest]:
+    """Read a model file and check it against its manifest.
+
+    Returns the FlatBuffer's bytes and the manifest.
+    Raises ModelError when the file is absent or no TFLite model, ManifestError when the manifest
+    is absent, unknown, or names another hash.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
+    model, text = split(data, str(path))
+    if text is None:
+        raise ManifestError(
+            f"{path} carries no manifest (or was cut off): "
+            "add one with python -m convert attach FILE.tflite --manifest M.json"
+        )
+    manifest = Manifest.from_json(text)
+    actual = hashlib.sha256(model).hexdigest()
+    if actual != manifest.model_sha256:
+        raise ManifestError(
+            f"{path}: SHA-256 {actual[:12]}… differs from the manifest's "
+            f"{manifest.model_sha256[:12]}…: the file was changed or damaged; copy it again"
+        )
+    return model, manifest

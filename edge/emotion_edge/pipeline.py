@@ -1,0 +1,84 @@
+"""The whole line on one screen.
+
+::
+
+    Camera ──Frame──> FaceDetector ──Box──> EmotionClassifier ──Emotion──> Tracker
+                                                                              │
+                                              Sinks <──Observation────────────┘
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from emotion_edge.cameras import Camera
+from emotion_edge.classifier import EmotionClassifier
+from emotion_edge.detectors import FaceDetector
+from emotion_edge.values import Box, Emotion, Face, Frame, Image, Observation
+
+
+class Tracker(Protocol):
+    """Gives faces an identity and a steady label over time."""
+
+    def update(self, seen: list[tuple[Box, Emotion]], at_ns: int) -> tuple[Face, ...]:
+        """The faces to report for a frame captured at ``at_ns`` (monotonic clock)."""
+
+
+class Pipeline:
+    """From a frame to what it shows.
+
+    ``process`` has no side effect beyond the tracker's and the detector's own memory, and is what
+    tests and benchmarks call; ``stream`` is the loop around it.
+    """
+
+    def __init__(
+        self, detector: FaceDetector, classifier: EmotionClassifier, tracker: Tracker | None = None
+    ) -> None:
+        """Without a tracker every frame stands alone, as a photograph does."""
+        self.detector = detector
+        self.classifier = classifier
+        self.tracker = tracker
+        self._next_index = 0
+
+    def process(self, frame: Frame) -> Observation:
+        """Detect, classify, track."""
+        start = time.perf_counter_ns()
+        boxes = [box for box in self.detector.detect(frame.image) if _touches(box, frame.image)]
+        detected = time.perf_counter_ns()
+        seen = [(box, self.classifier.classify(frame.image, box)) for box in boxes]
+        classified = time.perf_counter_ns()
+        if self.tracker is None:
+            faces = tuple(Face(box, emotion, emotion.label) for box, emotion in seen)
+        else:
+            faces = self.tracker.update(seen, frame.captured_ns)
+        tracked = time.perf_counter_ns()
+        skipped = max(0, frame.index - self._next_index)
+        self._next_index = frame.index + 1
+        timings = {
+            "detect": (detected - start) / 1e6,
+            "classify": (classified - detected) / 1e6,
+            "track": (tracked - classified) / 1e6,
+            "age": (time.monotonic_ns() - frame.captured_ns) / 1e6,
+        }
+        return Observation(frame, faces, timings, skipped)
+
+    def image(self, image: Image) -> Observation:
+        """What one picture (gray or BGR, uint8) shows; meant for a pipeline without a tracker."""
+        return self.process(Frame(image, time.monotonic_ns(), self._next_index))
+
+    def stream(self, camera: Camera, *, timeout: float = 5.0) -> Iterator[Observation]:
+        """Observations of an opened camera until its source ends.
+
+        timeout: seconds to wait for one frame.
+        Raises CameraLost when none came in time.
+        """
+        while (frame := camera.read(timeout)) is not None:
+            yield self.process(frame)
+
+
+def _touches(box: Box, image: Image) -> bool:
+    """Whether any pixel of the box lies inside the frame."""
+    height, width = image.shape[:2]
+    return box.x < width and box.y < height and box.x + box.width > 0 and box.y + box.height > 0

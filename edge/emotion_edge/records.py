@@ -1,0 +1,83 @@
+"""What an observation looks like as JSON: the one format of files, MQTT, the web page.
+
+A record, ``schema`` 1 (one line of a JSONL file; numbers are rounded)::
+
+    {"schema": 1, "type": "observation", "time": "2026-11-20T12:00:00.123+00:00",
+     "frame": 17, "skipped": 0, "width": 640, "height": 480,
+     "timings_ms": {"detect": 6.1, "classify": 0.3, "track": 0.0, "age": 9.9},
+     "faces": [{"track": 1, "box": [x, y, width, height], "score": 0.97, "label": "happy",
+                "confidence": 0.91, "probabilities": {"angry": 0.01, ...},
+                "raw": {"label": "happy", "confidence": 0.88}}]}
+
+    {"schema": 1, "type": "event", "time": "...", "kind": "camera.lost", "message": "...",
+     "details": {}}
+
+``time`` is the wall clock (UTC) of the capture; ``track`` and ``raw`` stand only where a tracker
+runs; ``probabilities`` and ``confidence`` are the ones behind ``label``.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from emotion_edge.values import Event, Face, Observation
+
+SCHEMA = 1
+
+
+def observation_record(observation: Observation) -> dict[str, Any]:
+    """An observation as a dictionary that JSON can hold."""
+    frame = observation.frame
+    height, width = frame.image.shape[:2]
+    return {
+        "schema": SCHEMA,
+        "type": "observation",
+        "time": wall_clock(frame.captured_ns),
+        "frame": frame.index,
+        "skipped": observation.skipped,
+        "width": width,
+        "height": height,
+        "timings_ms": {name: round(ms, 3) for name, ms in observation.timings.items()},
+        "faces": [face_record(face) for face in observation.faces],
+    }
+
+
+def face_record(face: Face) -> dict[str, Any]:
+    """A face as a dictionary that JSON can hold."""
+    box, shown = face.box, face.shown
+    record: dict[str, Any] = {
+        "box": [box.x, box.y, box.width, box.height],
+        "score": round(box.score, 3),
+        "label": face.label,
+        "confidence": round(shown.confidence, 4),
+        "probabilities": {
+            label: round(p, 4) for label, p in zip(shown.labels, shown.probabilities, strict=True)
+        },
+    }
+    if face.track_id is not None:
+        record["track"] = face.track_id
+        record["raw"] = {
+            "label": face.emotion.label,
+            "confidence": round(face.emotion.confidence, 4),
+        }
+    return record
+
+
+def event_record(event: Event) -> dict[str, Any]:
+    """An event as a dictionary that JSON can hold."""
+    return {
+        "schema": SCHEMA,
+        "type": "event",
+        "time": wall_clock(event.at_ns),
+        "kind": event.kind,
+        "message": event.message,
+        "details": dict(event.details),
+    }
+
+
+def wall_clock(monotonic_ns: int) -> str:
+    """ISO 8601 time in UTC, milliseconds, of an instant on the monotonic clock."""
+    seconds = time.time() - (time.monotonic_ns() - monotonic_ns) / 1e9
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

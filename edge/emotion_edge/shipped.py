@@ -1,0 +1,39 @@
+"""The models that travel with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emotion_edge.errors import ModelError
+
+DEFAULT = "fast"
+_PACKAGE = Path(__file__).parent
+_WHEEL = _PACKAGE / "shipped"
+_CHECKOUT = _PACKAGE.parents[1] / "models"
+
+
+def shipped_models() -> dict[str, Path]:
+    """The int8 files at hand, by name: those of the wheel, or of the checkout it runs from."""
+    found = {
+        path.name.removesuffix("-int8.tflite"): path
+        for folder in (_CHECKOUT, _WHEEL)
+        for path in sorted(folder.glob("**/*-int8.tflite"))
+    }
+    return dict(sorted(found.items(), key=lambda item: (item[0] != DEFAULT, item[0])))
+
+
+def model_path(name: str | Path = DEFAULT) -> Path:
+    """The file of a shipped model's name, or the file itself.
+
+    Raises ModelError when it is neither.
+    """
+    models = shipped_models()
+    if str(name) in models:
+        return models[str(name)]
+    path = Path(name)
+    if path.is_file():
+        return path
+    raise ModelError(
+        f"no model named {name}, and no such file; shipped: {', '.join(models) or 'none'}: "
+        "give one of these or the path of a .tflite file"
+    )

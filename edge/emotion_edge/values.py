@@ -1,0 +1,140 @@
+"""What travels down the pipeline: small frozen values.
+
+::
+
+    Frame ──> Box ──> Emotion ──> Face ──> Observation
+                                  Event
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+"""uint8, gray ``(height, width)`` or BGR ``(height, width, 3)``, as OpenCV reads it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture from a camera.
+
+    image: uint8, gray ``(height, width)`` or BGR ``(height, width, 3)``. Read-only by
+        agreement: sinks and stages share it without a copy.
+    captured_ns: instant of capture on the monotonic clock (``time.monotonic_ns``).
+    index: counts every frame the source produced from 0, those skipped included.
+    """
+
+    image: Image
+    captured_ns: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A face's rectangle, in pixels of the frame; it may reach over the frame's edge.
+
+    score: the detector's confidence; Haar's is unbounded, YuNet's lies in 0..1.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    score: float = 1.0
+
+    @property
+    def area(self) -> int:
+        """Square pixels."""
+        return self.width * self.height
+
+    def iou(self, other: Box) -> float:
+        """Intersection over union, 0..1."""
+        across = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        down = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        if across <= 0 or down <= 0:
+            return 0.0
+        shared = across * down
+        return shared / (self.area + other.area - shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Emotion:
+    """A probability for each label.
+
+    probabilities: one float in 0..1 for each label, in the order of ``labels``.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable label (the first of equals)."""
+        return self.labels[self.probabilities.index(max(self.probabilities))]
+
+    @property
+    def confidence(self) -> float:
+        """The probability of ``label``, 0..1."""
+        return max(self.probabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face in one frame.
+
+    box: where, in pixels of the frame.
+    emotion: the network's answer for this frame alone. Between two detections of the same
+        track it may be the last answer.
+    track_id: identity over time, from 1; None for a single picture.
+    smoothed: probabilities averaged over the track's recent past; None for a single picture.
+    label: what to show: the tracker's steady label (or ``unsure``); for a single picture the
+        most probable one.
+    """
+
+    box: Box
+    emotion: Emotion
+    label: str
+    track_id: int | None = None
+    smoothed: Emotion | None = None
+
+    @property
+    def shown(self) -> Emotion:
+        """The probabilities behind ``label``: smoothed where there is a track."""
+        return self.smoothed or self.emotion
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What one frame showed.
+
+    timings: milliseconds by stage: ``detect``, ``classify``, ``track``, and ``age`` (from
+        capture to the moment the labels were ready).
+    skipped: frames the source produced since the last observation and nobody looked at.
+    """
+
+    frame: Frame
+    faces: tuple[Face, ...]
+    timings: Mapping[str, float] = field(default_factory=dict)
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of state worth recording: a camera lost, a sink that drops, a hot board.
+
+    kind: dotted name, e.g. ``camera.lost``, ``camera.recovered``, ``sink.failed``, ``heat.slower``.
+    message: one line for a person.
+    at_ns: monotonic clock, as ``Frame.captured_ns``.
+    details: values that JSON can hold.
+    """
+
+    kind: str
+    message: str
+    at_ns: int
+    details: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
