@@ -1,0 +1,29 @@
+"""A ready pipeline in one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.detectors import open_detector
+from emotion_edge.pipeline import Pipeline
+from emotion_edge.shipped import DEFAULT, model_path
+from emotion_edge.tracker import FaceTracker
+
+
+def load(
+    model: str | Path = DEFAULT, *, detector: str = "auto", track: bool = False, threads: int = 1
+) -> Pipeline:
+    """A pipeline over a shipped model or a ``.tflite`` file.
+
+    detector: ``haar``, ``yunet``, or ``auto`` for YuNet where its weights are installed.
+    track: False for single pictures; True for a stream, where faces keep their identity, labels
+        are steadied, and detection is spared between frames.
+    threads: of the network's interpreter.
+    Raises ModelError, ManifestError or DetectorError.
+    """
+    return Pipeline(
+        open_detector(detector, scheduled=track),
+        TFLiteClassifier.load(model_path(model), threads=threads),
+        FaceTracker() if track else None,
+    )

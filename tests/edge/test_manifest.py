@@ -1,0 +1,103 @@
+"""The manifest inside the model file."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from emotion_edge.errors import ManifestError, ModelError
+from emotion_edge.labels import EMOTIONS
+from emotion_edge.manifest import ENTRY, InputSpec, Manifest, attach, load, split
+
+MODEL = b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 8
+MANIFEST = Manifest(
+    name="tiny",
+    variant="int8",
+    model_sha256="",
+    labels=EMOTIONS,
+    input=InputSpec(48, 48, 1, "gray"),
+    accuracy={"int8": {"PublicTest": 0.5}},
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(attach(MODEL, MANIFEST))
+    model, manifest = load(path)
+    assert model == MODEL
+    assert manifest == dataclasses.replace(MANIFEST, model_sha256=manifest.model_sha256)
+
+
+def test_the_same_input_gives_the_same_bytes() -> None:
+    assert attach(MODEL, MANIFEST) == attach(MODEL, MANIFEST)
+
+
+def test_attaching_again_replaces() -> None:
+    renamed = dataclasses.replace(MANIFEST, name="other")
+    assert attach(attach(MODEL, MANIFEST), renamed) == attach(MODEL, renamed)
+
+
+def test_no_tflite_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"PK not a model")
+    with pytest.raises(ModelError, match="no TFLite model"):
+        load(path)
+    with pytest.raises(ModelError, match="No such file"):
+        load(tmp_path / "absent.tflite")
+
+
+def test_a_file_cut_off_has_lost_its_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(attach(MODEL, MANIFEST)[:-30])
+    with pytest.raises(ManifestError, match="carries no manifest"):
+        load(path)
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    data = bytearray(attach(MODEL, MANIFEST))
+    data[40] ^= 1
+    path = tmp_path / "m.tflite"
+    path.write_bytes(data)
+    with pytest.raises(ManifestError, match="differs from the manifest"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "schema 2"),
+        ({"schema": None}, "schema None"),
+        ({"surprise": 1}, "surprise"),
+        ({"labels": ["a", "a"]}, "all different"),
+        ({"output": "votes"}, "'votes'"),
+        ({"input": {"height": 48, "width": 48, "channels": 3, "colour": "gray"}}, "3 channels"),
+        ({"input": {"height": 0, "width": 48, "channels": 1, "colour": "gray"}}, "0x48"),
+        ({"input": {"height": 48}}, "missing"),
+    ],
+)
+def test_odd_manifests_are_refused(change: dict[str, object], message: str) -> None:
+    data = json.loads(MANIFEST.to_json()) | change
+    with pytest.raises(ManifestError, match=message):
+        Manifest.from_json(json.dumps(data))
+
+
+def test_what_is_no_json_is_refused() -> None:
+    with pytest.raises(ManifestError, match="not JSON"):
+        Manifest.from_json("{")
+    with pytest.raises(ManifestError, match="schema None"):
+        Manifest.from_json("[]")
+
+
+def test_the_entry_is_an_ordinary_zip() -> None:
+    with zipfile.ZipFile(io.BytesIO(attach(MODEL, MANIFEST))) as archive:
+        assert archive.namelist() == [ENTRY]
+        assert archive.testzip() is None
+
+
+def test_split_without_a_manifest() -> None:
+    assert split(MODEL) == (MODEL, None)

@@ -1,0 +1,114 @@
+"""The one crop that device and workstation share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emotion_edge.errors import ImageError
+from emotion_edge.preprocessing import crop_face, fit, read_image
+from emotion_edge.values import Box
+
+
+def gradient(height: int = 120, width: int = 160) -> np.ndarray:
+    """A picture in which each pixel tells its column."""
+    return np.tile(np.arange(width, dtype=np.uint8), (height, 1))
+
+
+def test_a_square_inside_the_frame_is_a_view() -> None:
+    image = gradient()
+    crop = crop_face(image, Box(20, 30, 40, 40))
+    assert crop.base is image
+    assert np.array_equal(crop, image[30:70, 20:60])
+
+
+def test_margin_adds_its_share_on_each_side() -> None:
+    crop = crop_face(gradient(), Box(40, 40, 40, 40), margin=0.25)
+    assert crop.shape == (60, 60)
+    assert (crop[0, 0], crop[0, -1]) == (30, 89)
+
+
+def test_a_tall_box_becomes_a_square_around_its_centre() -> None:
+    crop = crop_face(gradient(), Box(60, 30, 20, 40))
+    assert crop.shape == (40, 40)
+    assert (crop[0, 0], crop[0, -1]) == (50, 89)
+
+
+@given(
+    st.integers(-60, 159), st.integers(-60, 119), st.integers(1, 90), st.floats(-0.2, 0.6)
+)
+def test_over_the_edge_the_last_pixels_repeat(x: int, y: int, side: int, margin: float) -> None:
+    image = gradient()
+    try:
+        crop = crop_face(image, Box(x, y, side, side), margin)
+    except ImageError:
+        return
+    expected = max(1, round(side * (1 + 2 * margin)))
+    assert crop.shape == (expected, expected)
+    left = x + (side - expected) // 2
+    columns = np.clip(np.arange(left, left + expected), 0, 159)
+    assert np.array_equal(crop[0], columns.astype(np.uint8))
+
+
+def test_a_box_outside_the_frame_is_refused() -> None:
+    with pytest.raises(ImageError, match="outside the 160x120 frame"):
+        crop_face(gradient(), Box(500, 0, 20, 20))
+
+
+def test_fit_leaves_what_fits_untouched() -> None:
+    face = np.zeros((48, 48), np.uint8)
+    assert fit(face, 48, 48, 1) is face
+
+
+def test_fit_shrinks_by_averaging() -> None:
+    checkers = (np.indices((96, 96)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    small = fit(checkers, 48, 48, 1)
+    assert small.shape == (48, 48)
+    assert np.all(np.abs(small.astype(int) - 128) <= 1)
+
+
+def test_fit_brings_colours() -> None:
+    blue = np.zeros((48, 48, 3), np.uint8)
+    blue[..., 0] = 255
+    assert fit(blue, 48, 48, 1)[0, 0] == 29  # BT.601: 0.114 * 255
+    assert fit(blue, 48, 48, 3)[0, 0].tolist() == [0, 0, 255]
+    assert fit(blue, 48, 48, 3, rgb=False)[0, 0].tolist() == [255, 0, 0]
+    assert fit(np.full((48, 48), 7, np.uint8), 48, 48, 3)[0, 0].tolist() == [7, 7, 7]
+
+
+@pytest.mark.parametrize("shape", [(0, 48), (48, 48, 4), (48,)])
+def test_fit_refuses_what_is_no_picture(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match="expected gray"):
+        fit(np.zeros(shape, np.uint8), 48, 48, 1)
+
+
+def test_read_image_turns_by_exif(tmp_path: Path) -> None:
+    from PIL import Image  # part of the development environment
+
+    path = tmp_path / "turned.jpg"
+    picture = Image.new("RGB", (40, 20))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # rotate by 90 degrees to view
+    picture.save(path, exif=exif)
+    assert read_image(path).shape == (40, 20, 3)
+
+
+def test_read_image_says_what_was_wrong(tmp_path: Path) -> None:
+    absent, text, empty = tmp_path / "absent.jpg", tmp_path / "text.jpg", tmp_path / "empty.jpg"
+    text.write_text("no picture")
+    empty.touch()
+    with pytest.raises(ImageError, match=r"cannot read .*absent\.jpg: No such file"):
+        read_image(absent)
+    with pytest.raises(ImageError, match=r"text\.jpg is no picture .* \(10 bytes\)"):
+        read_image(text)
+    with pytest.raises(ImageError, match=r"\(0 bytes\)"):
+        read_image(empty)
+    whole = cv2.imencode(".png", gradient())[1].tobytes()
+    text.write_bytes(whole[: len(whole) // 8])
+    with pytest.raises(ImageError, match="no picture"):
+        read_image(text)
