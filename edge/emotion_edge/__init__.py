@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+__version__ = "0.1.0"
+
 from emotion_edge.cameras import Camera
 from emotion_edge.classifier import EmotionClassifier, TFLiteClassifier
 from emotion_edge.detectors import FaceDetector

@@ -7,8 +7,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
+from emotion_edge import __version__
 from emotion_edge.errors import EmotionEdgeError
 
 COMMANDS = ("run", "image", "info", "doctor", "detectors", "bench", "status", "web")
@@ -44,9 +44,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="emotion-edge", description="Facial expression recognition for small devices."
     )
-    parser.add_argument(
-        "--version", action="version", version=f"emotion-edge {metadata.version('emotion-edge')}"
-    )
+    parser.add_argument("--version", action="version", version=f"emotion-edge {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     named = next((word for word in words if not word.startswith("-")), None)
     for name in COMMANDS:

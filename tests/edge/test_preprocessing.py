@@ -39,9 +39,7 @@ def test_a_tall_box_becomes_a_square_around_its_centre() -> None:
     assert (crop[0, 0], crop[0, -1]) == (50, 89)
 
 
-@given(
-    st.integers(-60, 159), st.integers(-60, 119), st.integers(1, 90), st.floats(-0.2, 0.6)
-)
+@given(st.integers(-60, 159), st.integers(-60, 119), st.integers(1, 90), st.floats(-0.2, 0.6))
 def test_over_the_edge_the_last_pixels_repeat(x: int, y: int, side: int, margin: float) -> None:
     image = gradient()
     try:

@@ -1,0 +1,116 @@
+"""The line from a frame to an observation, with simple parts."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from emotion_edge import Box, Emotion, Face, Frame, Pipeline
+from emotion_edge.values import Image
+
+HAPPY = Emotion(("happy", "sad"), (0.8, 0.2))
+
+
+class Boxes:
+    """A detector that answers what it was told."""
+
+    def __init__(self, *boxes: Box) -> None:
+        self.boxes = list(boxes)
+
+    def detect(self, image: Image) -> list[Box]:
+        return self.boxes
+
+
+class Happy:
+    """A classifier that remembers what it was asked."""
+
+    labels = HAPPY.labels
+
+    def __init__(self) -> None:
+        self.asked: list[Box] = []
+
+    def classify(self, image: Image, box: Box) -> Emotion:
+        self.asked.append(box)
+        return HAPPY
+
+
+class Numbered:
+    """A tracker that numbers faces and remembers the time it was given."""
+
+    def update(self, seen: list[tuple[Box, Emotion]], at_ns: int) -> tuple[Face, ...]:
+        self.at_ns = at_ns
+        return tuple(Face(b, e, e.label, track_id=i, smoothed=e) for i, (b, e) in enumerate(seen))
+
+
+class Frames:
+    """A camera over a list of frame numbers."""
+
+    name, live = "frames", False
+
+    def __init__(self, *indices: int) -> None:
+        self.indices = list(indices)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def read(self, timeout: float) -> Frame | None:
+        return frame(self.indices.pop(0)) if self.indices else None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.indices.clear()
+
+
+def frame(index: int = 0) -> Frame:
+    return Frame(np.zeros((100, 100), np.uint8), time.monotonic_ns(), index)
+
+
+def test_every_box_is_classified() -> None:
+    boxes = (Box(0, 0, 50, 50), Box(40, 40, 20, 20))
+    classifier = Happy()
+    observation = Pipeline(Boxes(*boxes), classifier).process(frame())
+    assert classifier.asked == list(boxes)
+    assert [(f.box, f.label, f.track_id) for f in observation.faces] == [
+        (box, "happy", None) for box in boxes
+    ]
+
+
+def test_boxes_outside_the_frame_never_reach_the_network() -> None:
+    classifier = Happy()
+    outside = [Box(100, 0, 9, 9), Box(0, 100, 9, 9), Box(-9, 0, 9, 9), Box(0, -9, 9, 9)]
+    assert Pipeline(Boxes(*outside), classifier).process(frame()).faces == ()
+    assert classifier.asked == []
+
+
+def test_the_tracker_gets_the_time_of_capture() -> None:
+    tracker, shot = Numbered(), frame()
+    observation = Pipeline(Boxes(Box(0, 0, 9, 9)), Happy(), tracker).process(shot)
+    assert tracker.at_ns == shot.captured_ns
+    assert observation.faces[0].track_id == 0
+
+
+def test_timings_name_every_stage_and_the_age() -> None:
+    old = Frame(np.zeros((9, 9), np.uint8), time.monotonic_ns() - 2_000_000_000, 0)
+    timings = Pipeline(Boxes(), Happy()).process(old).timings
+    assert set(timings) == {"detect", "classify", "track", "age"}
+    assert timings["age"] >= 2000
+
+
+def test_skipped_frames_are_counted() -> None:
+    pipeline = Pipeline(Boxes(), Happy())
+    with Frames(0, 1, 5, 6, 9) as camera:
+        skipped = [observation.skipped for observation in pipeline.stream(camera)]
+    assert skipped == [0, 0, 3, 0, 2]
+
+
+def test_pictures_do_not_count_as_skipped() -> None:
+    pipeline = Pipeline(Boxes(), Happy())
+    picture = np.zeros((9, 9), np.uint8)
+    assert [pipeline.image(picture).skipped for _ in range(3)] == [0, 0, 0]
