@@ -169,4 +169,5 @@ def _input_lookup(scale: float, offset: float, tensor: dict[str, Any]) -> NDArra
         return real.astype(np.float32)
     step, zero_point = tensor["quantization"]
     limits = np.iinfo(dtype)
-    return np.clip(np.rint(real / step) + zero_point, limits.min, limits.max).astype(dtype)
+    lookup: NDArray[Any] = np.clip(np.rint(real / step) + zero_point, limits.min, limits.max)
+    return lookup.astype(dtype)
