@@ -36,7 +36,7 @@ def open_interpreter(
     threads: of the runtime's pool. xnnpack: False takes the built-in kernels.
     Raises UsageError for an unknown or missing runtime, ModelError when it refuses the model.
     """
-    module = _module(runtime)
+    module = import_runtime(runtime)
     options: dict[str, Any] = {}
     if not xnnpack:
         options["experimental_op_resolver_type"] = (
@@ -66,7 +66,8 @@ def installed() -> dict[str, str]:
     return versions
 
 
-def _module(runtime: str) -> ModuleType:
+def import_runtime(runtime: str = "auto") -> ModuleType:
+    """The module that has ``Interpreter``; arguments and errors as ``open_interpreter``."""
     # LiteRT announces each interpreter's delegate on standard error, where errors belong.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if runtime == "auto":
