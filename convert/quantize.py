@@ -1,0 +1,146 @@
+"""A float model in each of the forms that TFLite knows.
+
+Full-integer conversion runs in two steps, so that what lies between can be looked at and changed:
+:func:`calibrate` makes a float FlatBuffer that carries the range of each activation, and
+:func:`quantize` turns it into int8. Both are the stages of ``TFLiteConverter.convert``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import numpy as np
+from emotion_edge.values import Image
+from numpy.typing import NDArray
+
+from convert.errors import ConversionError
+from convert.float_model import FloatModel
+
+VARIANTS = ("int8", "mixed", "dynamic", "float16", "float32")
+
+
+def inputs(
+    faces: Image, scale: float = 1.0, offset: float = 0.0
+) -> Iterator[NDArray[np.float32]]:
+    """Each face of ``(n, height, width[, 3])`` uint8 as the network's ``(1, h, w, c)`` float32."""
+    for face in faces:
+        real = face.astype(np.float32) * np.float32(scale) + np.float32(offset)
+        yield real.reshape(1, *face.shape[:2], -1)
+
+
+def float32(model: FloatModel) -> bytes:
+    """The model unchanged: the reference that the gate compares with."""
+    return _convert(model)
+
+
+def float16(model: FloatModel) -> bytes:
+    """Weights in half precision, everything else float32."""
+
+    def set_up(converter: Any, tf: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+
+    return _convert(model, set_up)
+
+
+def dynamic(model: FloatModel) -> bytes:
+    """Weights in int8, activations quantised while the network runs."""
+
+    def set_up(converter: Any, tf: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+    return _convert(model, set_up)
+
+
+def calibrate(model: FloatModel, faces: Image, scale: float = 1.0, offset: float = 0.0) -> bytes:
+    """A float FlatBuffer whose activations carry the smallest and largest value seen.
+
+    faces: uint8 ``(n, height, width[, 3])``, the calibration set.
+    """
+
+    def set_up(converter: Any, tf: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([x] for x in inputs(faces, scale, offset))
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter._experimental_calibrate_only = True
+
+    return _convert(model, set_up)
+
+
+def quantize(calibrated: bytes, *, keep_float: Collection[str] = ()) -> bytes:
+    """Full-integer int8, per-channel weights, int8 in and out.
+
+    calibrated: from :func:`calibrate`.
+    keep_float: names of output tensors whose operators stay float; the file is then ``mixed``.
+    Raises ConversionError when an operator has no integer form.
+    """
+    import tensorflow as tf
+    from tensorflow.lite.python.convert import mlir_quantize
+    from tensorflow.lite.python.util import modify_model_io_type
+
+    with _quiet("the quantiser"):
+        if not keep_float:
+            return bytes(
+                mlir_quantize(calibrated, input_data_type=tf.int8, output_data_type=tf.int8)
+            )
+        mixed = mlir_quantize(calibrated, denylisted_nodes=set(keep_float))
+    with contextlib.suppress(ValueError), _quiet("the quantiser"):
+        # Where the first or last operator stays float, so does that end of the model.
+        mixed = modify_model_io_type(mixed, tf.int8, tf.float32)
+    with contextlib.suppress(ValueError), _quiet("the quantiser"):
+        mixed = modify_model_io_type(mixed, tf.float32, tf.int8)
+    return bytes(mixed)
+
+
+def _convert(model: FloatModel, set_up: Callable[[Any, Any], None] | None = None) -> bytes:
+    import tensorflow as tf
+
+    with _quiet(f"the converter, on {model.name},"):
+        converter = tf.lite.TFLiteConverter.from_keras_model(model.network)
+        if set_up is not None:
+            set_up(converter, tf)
+        return bytes(converter.convert())
+
+
+@contextlib.contextmanager
+def _quiet(who: str) -> Iterator[None]:
+    """Keep what TensorFlow prints, and show it only through the error it ends in."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with tempfile.TemporaryFile() as log:
+        try:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+                warnings.simplefilter("ignore")
+                yield
+        except ConversionError:
+            raise
+        except Exception as error:
+            reason = _reason(str(error))
+            raise ConversionError(f"{who} refuses: {reason}") from error
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(kept[0], 1)
+            os.dup2(kept[1], 2)
+            for descriptor in kept:
+                os.close(descriptor)
+
+
+def _reason(text: str) -> str:
+    """The line of the converter's report that names the operator at fault."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for mark in ("error:", "Flex ops:", "Custom ops:"):
+        for line in lines:
+            if mark in line:
+                return line.split("error:")[-1].strip()[:300]
+    return (lines[0] if lines else "no reason given")[:300]
