@@ -1,0 +1,245 @@
+"""Who is who from frame to frame, and a label that stands still.
+
+Two things change a raw label many times a minute on a face that does not change at all: the
+detector's box moves by a few pixels, and the sensor's noise differs. The tracker averages a
+face's probabilities over its recent past and shows another label only when the evidence holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emotion_edge.errors import UsageError
+from emotion_edge.labels import UNSURE
+from emotion_edge.values import Box, Emotion, Face
+
+_FOLLOW = 0.5  # box sides: a face that moved this far is followed at once, not smoothed
+_FIRST_S = 1 / 15  # seconds a track's first frame stands for, as no frame came before it
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerSettings:
+    """How faces live and labels change. The defaults: ``python -m benchmarks steady``.
+
+    min_iou: overlap, 0..1, from which two boxes of neighbouring frames are one face.
+    reach: boxes that overlap less are one face when their centres are nearer than this, in box
+        sides: a fast move.
+    confirm_hits: frames that must have shown a face before it is reported.
+    hold_s: seconds a face that is no longer seen is still reported, at its last place.
+    forget_s: seconds after which it is another face if it comes back.
+    gap_s: seconds without any frame after which nothing is known any more.
+    box_half_life_s: seconds after which an old position weighs half in a still face's box.
+    half_life_s: seconds after which an old probability weighs half, at any frame rate.
+    margin: probability by which another label must lead the shown one.
+    switch_s: seconds it must lead for.
+    unsure_below: probability below which ``unsure`` is shown; None: never.
+    """
+
+    min_iou: float = 0.2
+    reach: float = 0.7
+    confirm_hits: int = 3
+    hold_s: float = 0.3
+    forget_s: float = 1.0
+    gap_s: float = 5.0
+    box_half_life_s: float = 0.08
+    half_life_s: float = 0.25
+    margin: float = 0.1
+    switch_s: float = 0.1
+    unsure_below: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("hold_s", "forget_s", "gap_s", "switch_s", "margin", "reach", "min_iou"):
+            _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        for name in ("box_half_life_s", "half_life_s"):
+            _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0 s")
+        _require("confirm_hits", self.confirm_hits, self.confirm_hits >= 1, "1 or more")
+        unsure = self.unsure_below
+        _require("unsure_below", unsure, unsure is None or 0 < unsure <= 1, "None or 0..1")
+
+
+class FaceTracker:
+    """Identities, steady boxes and steady labels for one stream of frames."""
+
+    def __init__(self, settings: TrackerSettings | None = None) -> None:
+        self.settings = settings or TrackerSettings()
+        self._tracks: list[_Track] = []
+        self._last_id = 0
+        self._last_ns: int | None = None
+        self._interval = _FIRST_S
+
+    def update(self, seen: list[tuple[Box, Emotion]], at_ns: int) -> tuple[Face, ...]:
+        """Take what one frame showed and return the faces to report, the longest known first.
+
+        seen: each box with the network's answer.
+        at_ns: instant of the frame's capture, monotonic clock. A step backwards is taken for one
+            more frame at the pace so far.
+        """
+        elapsed = self._elapsed(at_ns)
+        if elapsed > self.settings.gap_s:
+            self._tracks.clear()
+        for track in self._tracks:
+            track.unseen_s += elapsed
+            track.elapsed_s += elapsed
+        pairs = self._match([box for box, _ in seen])
+        for track, index in pairs:
+            track.see(*seen[index], self.settings)
+        matched = {index for _, index in pairs}
+        self._tracks = [track for track in self._tracks if track.alive(self.settings)]
+        for index, (box, emotion) in enumerate(seen):
+            if index not in matched:
+                self._tracks.append(_Track(box, emotion, self.settings))
+        faces = []
+        for track in self._tracks:
+            if track.hits >= self.settings.confirm_hits and track.unseen_s <= self.settings.hold_s:
+                if track.id is None:
+                    self._last_id += 1
+                    track.id = self._last_id
+                faces.append(track.face(track.id))
+        return tuple(sorted(faces, key=lambda face: face.track_id or 0))
+
+    def _elapsed(self, at_ns: int) -> float:
+        """Seconds since the last frame."""
+        if self._last_ns is None:
+            self._last_ns = at_ns
+            return 0.0
+        elapsed = (at_ns - self._last_ns) / 1e9
+        self._last_ns = at_ns
+        if elapsed < 0:
+            return self._interval
+        if elapsed <= self.settings.gap_s:
+            self._interval = elapsed
+        return elapsed
+
+    def _match(self, boxes: list[Box]) -> list[tuple[_Track, int]]:
+        """Pairs of track and box, the surest first: greedy, as faces in a frame are few."""
+        options = []
+        for track in self._tracks:
+            for index, box in enumerate(boxes):
+                affinity = _affinity(track.seen_box, box, self.settings)
+                if affinity > 0:
+                    options.append((affinity, track.hits, track, index))
+        options.sort(key=lambda option: option[:2], reverse=True)
+        pairs: list[tuple[_Track, int]] = []
+        taken: set[int] = set()
+        for _, _, track, index in options:
+            if index not in taken and all(track is not other for other, _ in pairs):
+                pairs.append((track, index))
+                taken.add(index)
+        return pairs
+
+
+class _Track:
+    """One face's past."""
+
+    def __init__(self, box: Box, emotion: Emotion, settings: TrackerSettings) -> None:
+        self.id: int | None = None
+        self.hits = 1
+        self.unseen_s = 0.0
+        self.elapsed_s = 0.0  # since the last time it was seen: what the next answer weighs
+        self.seen_box = box
+        self._emotion = emotion
+        self._place = [box.x + box.width / 2, box.y + box.height / 2, box.width, box.height]
+        self._weight = 1 - 0.5 ** (_FIRST_S / settings.half_life_s)
+        self._sums = [self._weight * p for p in emotion.probabilities]
+        self._smoothed = emotion
+        self._label = ""
+        self._rival = ""
+        self._rival_s = 0.0
+        self._decide(settings, 0.0)
+
+    def see(self, box: Box, emotion: Emotion, settings: TrackerSettings) -> None:
+        """Take what a frame showed of this face."""
+        elapsed = self.elapsed_s
+        self._move(box, elapsed, settings)
+        # An average in which each answer weighs as long as it stood for, the recent ones more;
+        # dividing by the weights so far makes the first frames a plain average.
+        keep = 0.5 ** (elapsed / settings.half_life_s)
+        self._weight = keep * self._weight + 1 - keep
+        self._sums = [
+            keep * total + (1 - keep) * p
+            for total, p in zip(self._sums, emotion.probabilities, strict=True)
+        ]
+        self._smoothed = Emotion(
+            emotion.labels, tuple(min(1.0, total / self._weight) for total in self._sums)
+        )
+        self.hits += 1
+        self.unseen_s = self.elapsed_s = 0.0
+        self.seen_box = box
+        self._emotion = emotion
+        self._decide(settings, elapsed)
+
+    def alive(self, settings: TrackerSettings) -> bool:
+        """Whether it may still be found again; one never reported is given up sooner."""
+        confirmed = self.hits >= settings.confirm_hits
+        return self.unseen_s <= (settings.forget_s if confirmed else settings.hold_s)
+
+    def face(self, track_id: int) -> Face:
+        """What to report."""
+        x, y, width, height = self._place
+        box = Box(
+            round(x - width / 2),
+            round(y - height / 2),
+            round(width),
+            round(height),
+            self.seen_box.score,
+        )
+        return Face(box, self._emotion, self._label, track_id, self._smoothed)
+
+    def _move(self, box: Box, elapsed: float, settings: TrackerSettings) -> None:
+        x, y, width, _ = self._place
+        target = (box.x + box.width / 2, box.y + box.height / 2, box.width, box.height)
+        moved = max(abs(target[0] - x), abs(target[1] - y), abs(box.width - width))
+        share = max(
+            1 - 0.5 ** (elapsed / settings.box_half_life_s),
+            min(1.0, moved / (_FOLLOW * max(1.0, width))),
+        )
+        self._place = [
+            old + share * (new - old) for old, new in zip(self._place, target, strict=True)
+        ]
+
+    def _decide(self, settings: TrackerSettings, elapsed: float) -> None:
+        """Keep the shown label, or replace it by one that has led clearly and for long enough."""
+        rival = self._challenger(settings)
+        if not self._label or self.hits < settings.confirm_hits:
+            self._label, self._rival = rival or self._label, ""
+        elif rival == "":
+            self._rival = ""
+        else:
+            self._rival_s = self._rival_s + elapsed if rival == self._rival else 0.0
+            self._rival = rival
+            if self._rival_s >= settings.switch_s:
+                self._label, self._rival = rival, ""
+
+    def _challenger(self, settings: TrackerSettings) -> str:
+        """The label that leads the shown one clearly now; empty where none does."""
+        smoothed, shown = self._smoothed, self._label
+        best, confidence = smoothed.label, smoothed.confidence
+        if settings.unsure_below is not None:
+            if shown == UNSURE:
+                return best if confidence >= settings.unsure_below + settings.margin else ""
+            if confidence < settings.unsure_below:
+                return UNSURE
+        if shown not in smoothed.labels:
+            return best
+        current = smoothed.probabilities[smoothed.labels.index(shown)]
+        leads = best != shown and confidence - current >= settings.margin
+        return best if leads else ""
+
+
+def _affinity(old: Box, new: Box, settings: TrackerSettings) -> float:
+    """How likely two boxes are one face: overlap, or nearness below any overlap; 0: not at all."""
+    overlap = old.iou(new)
+    if overlap >= settings.min_iou and overlap > 0:
+        return 1 + overlap
+    side = max(old.width, new.width, 1)
+    if min(old.width, new.width) < side / 2:
+        return 0.0
+    across = old.x + old.width / 2 - new.x - new.width / 2
+    down = old.y + old.height / 2 - new.y - new.height / 2
+    distance = (across**2 + down**2) ** 0.5 / side
+    return max(0.0, 1 - distance / settings.reach) if settings.reach else 0.0
+
+
+def _require(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"tracker: {name} is {value}; expected {expected}")
