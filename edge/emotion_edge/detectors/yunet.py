@@ -18,9 +18,13 @@ from emotion_edge.errors import DetectorError
 from emotion_edge.values import Box, Image
 
 FILE = "face_detection_yunet_2023mar.onnx"
-URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{FILE}"
+URLS = (
+    f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{FILE}",
+    f"https://huggingface.co/opencv/face_detection_yunet/resolve/main/{FILE}",
+)
+"""OpenCV's zoo, and its mirror for the days when GitHub's quota for large files is spent."""
+
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-SIZE = 232_589
 _EXTENT = Extent(side=1.0)
 
 
@@ -36,7 +40,7 @@ def verify(data: bytes, name: object) -> None:
     if actual != SHA256:
         raise DetectorError(
             f"{name} is not {FILE}: {len(data)} bytes with SHA-256 {actual[:12]}…, expected "
-            f"{SHA256[:12]}…; fetch it again with emotion-edge detectors get yunet --overwrite"
+            f"{SHA256[:12]}…; give OpenCV's file, or emotion-edge detectors get yunet --overwrite"
         )
 
 
