@@ -1,0 +1,97 @@
+"""Figures about predictions; nothing here needs TensorFlow.
+
+Probabilities are float ``(n, classes)``, truth and predictions int ``(n,)`` positions of classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+Integers = NDArray[np.integer[Any]]
+Floats = NDArray[np.floating[Any]]
+
+
+def confusion_matrix(truth: Integers, predicted: Integers, classes: int) -> Counts:
+    """How often each class (rows) was called each class (columns), ``(classes, classes)``."""
+    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(
+        classes, classes
+    )
+
+
+def recall(confusion: Counts) -> NDArray[np.float64]:
+    """Share of each class that was found, ``(classes,)``; 0 for a class without images."""
+    return np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
+
+
+def precision(confusion: Counts) -> NDArray[np.float64]:
+    """Share of each class's predictions that is right, ``(classes,)``; 0 where there are none."""
+    return np.diag(confusion) / np.maximum(confusion.sum(axis=0), 1)
+
+
+def macro_f1(confusion: Counts) -> float:
+    """Mean over the classes of the harmonic mean of precision and recall."""
+    both = confusion.sum(axis=1) + confusion.sum(axis=0)
+    return float((2 * np.diag(confusion) / np.maximum(both, 1)).mean())
+
+
+def wilson_interval(right: int, n: int, z: float = 1.959963985) -> tuple[float, float]:
+    """95% interval of a share of ``right`` in ``n`` (Wilson 1927)."""
+    if n == 0:
+        return 0.0, 1.0
+    share = right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value that two classifiers err alike (McNemar 1947).
+
+    only_first, only_second: images that just the one, or just the other, gets right.
+    """
+    n = only_first + only_second
+    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def equal_mass_bins(
+    probabilities: Floats, truth: Integers, bins: int = 15
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Counts]:
+    """Mean confidence, accuracy and size of up to ``bins`` bins of equally many images.
+
+    Images are ordered by the probability of their predicted class.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == truth
+    order = np.argsort(confidence, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return (
+        np.array([confidence[part].mean() for part in parts]),
+        np.array([right[part].mean() for part in parts]),
+        np.array([len(part) for part in parts], np.int64),
+    )
+
+
+def calibration_error(probabilities: Floats, truth: Integers, bins: int = 15) -> float:
+    """Expected calibration error over bins of equal mass (Nixon et al. 2019)."""
+    confidence, accuracy, sizes = equal_mass_bins(probabilities, truth, bins)
+    return float((np.abs(confidence - accuracy) * sizes).sum() / max(sizes.sum(), 1))
+
+
+def kl_divergence(
+    reference: Floats, other: Floats, smoothing: float = 1 / 512
+) -> NDArray[np.float64]:
+    """Kullback-Leibler divergence of ``other`` from ``reference`` in nats, ``(n,)``.
+
+    ``smoothing`` is added to each probability before they are normalised again, since an int8
+    softmax answers exact zeros.
+    """
+    first, second = (p.astype(np.float64) + smoothing for p in (reference, other))
+    first /= first.sum(axis=1, keepdims=True)
+    second /= second.sum(axis=1, keepdims=True)
+    return np.asarray((first * np.log(first / second)).sum(axis=1))
