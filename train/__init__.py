@@ -1,0 +1,1 @@
+"""Workstation side: data, networks, training and evaluation (``python -m train``)."""

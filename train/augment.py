@@ -1,0 +1,158 @@
+"""Augmentation of whole batches: one warp, one look-up, no loop over images.
+
+OpenCV sees a batch as one tall picture, so that one ``cv2.remap`` rotates, zooms, shifts and
+flips every face of it. NumPy and OpenCV only: the same batches on every backend, drawn from a
+``numpy.random.Generator`` that the caller seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How far an image may be moved; every draw is uniform between minus and plus.
+
+    >>> Augmentation(flip=True, rotation=10, shift=0.1)
+    """
+
+    flip: bool = False
+    rotation: float = 0.0
+    """Degrees."""
+    zoom: float = 0.0
+    """0.1: from 1/1.1 to 1.1, equally likely in and out."""
+    stretch: float = 0.0
+    """Like zoom, for width against height."""
+    shift: float = 0.0
+    """Share of the side."""
+    brightness: float = 0.0
+    """Share of 255, added."""
+    contrast: float = 0.0
+    """0.2: the distance from the image's mean times 1/1.2 to 1.2."""
+    erase: float = 0.0
+    """Probability of a rectangle of noise (Zhong et al. 2020)."""
+    erase_area: tuple[float, float] = (0.02, 0.15)
+    mixup: float = 0.0
+    """Alpha of the beta distribution (Zhang et al. 2018); 0 is off."""
+    cutmix: float = 0.0
+    """Probability that a batch is cut and mixed (Yun et al. 2019) in place of mixup."""
+
+
+def warp(images: NDArray[np.uint8], matrices: Floats) -> NDArray[np.uint8]:
+    """Each image of a batch through its own affine map, edges repeated.
+
+    ``images`` is uint8 (N, H, W); ``matrices`` float32 (N, 2, 3) takes output coordinates
+    (x, y, 1), measured from the centre in pixels, to input coordinates.
+    """
+    count, height, width = images.shape
+    cx, cy = (width - 1) / 2, (height - 1) / 2
+    x = np.arange(width, dtype=np.float32) - np.float32(cx)
+    y = np.arange(height, dtype=np.float32) - np.float32(cy)
+    m = matrices.astype(np.float32)[:, :, :, None, None]  # (N, 2, 3, 1, 1)
+    grid = m[:, :, 0] * x[None, None, None, :] + m[:, :, 1] * y[None, None, :, None] + m[:, :, 2]
+    map_x = np.clip(grid[:, 0] + np.float32(cx), 0, width - 1)
+    map_y = np.clip(grid[:, 1] + np.float32(cy), 0, height - 1)
+    map_y += (np.arange(count, dtype=np.float32) * height)[:, None, None]
+    # OpenCV's remap counts in int16: a tall picture holds 32,767 rows.
+    most = 32_000 // height
+    out = np.empty_like(images)
+    for at in range(0, count, most):
+        part = slice(at, at + most)
+        tall = np.ascontiguousarray(images[part]).reshape(-1, width)
+        rows = map_y[part].reshape(-1, width) - np.float32(at * height)
+        done = cv2.remap(
+            tall, map_x[part].reshape(-1, width), rows, cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        out[part] = done.reshape(-1, height, width)
+    return out
+
+
+def affine(
+    *, angle: Floats, scale_x: Floats, scale_y: Floats, shift_x: Floats, shift_y: Floats
+) -> Floats:
+    """Matrices for :func:`warp` from angles (radians), scales and shifts (pixels), each (N,)."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack(
+        [
+            np.stack([cos / scale_x, -sin / scale_y, -shift_x], axis=-1),
+            np.stack([sin / scale_x, cos / scale_y, -shift_y], axis=-1),
+        ],
+        axis=1,
+    ).astype(np.float32)
+
+
+def _box(
+    rng: np.random.Generator, count: int, area: NDArray[np.float64], height: int, width: int
+) -> NDArray[np.bool_]:
+    """Random rectangles of the given share of the area, bool (N, H, W)."""
+    ratio = np.exp(rng.uniform(np.log(0.4), np.log(2.5), count))
+    h = np.clip(np.sqrt(area * ratio) * height, 1, height)
+    w = np.clip(np.sqrt(area / ratio) * width, 1, width)
+    top, left = rng.uniform(0, height - h), rng.uniform(0, width - w)
+    y, x = np.arange(height)[None, :], np.arange(width)[None, :]
+    in_y = (y >= top[:, None]) & (y < (top + h)[:, None])
+    in_x = (x >= left[:, None]) & (x < (left + w)[:, None])
+    return np.asarray(in_y[:, :, None] & in_x[:, None, :])
+
+
+def augment(
+    images: NDArray[np.uint8],
+    targets: Floats,
+    how: Augmentation,
+    rng: np.random.Generator,
+) -> tuple[Floats, Floats]:
+    """A batch as the network sees it once: float32 (N, H, W, 1) in 0..255, and its targets."""
+    count, height, width = images.shape
+
+    def spread(limit: float) -> Floats:
+        return rng.uniform(-limit, limit, count).astype(np.float32)
+
+    zoom = np.exp(spread(np.log1p(how.zoom)))
+    stretch = np.exp(spread(np.log1p(how.stretch) / 2))
+    mirror = np.where(rng.random(count) < 0.5, np.float32(-1), np.float32(1))
+    if not how.flip:
+        mirror = np.ones(count, np.float32)
+    if how.flip or how.rotation or how.zoom or how.stretch or how.shift:
+        images = warp(
+            images,
+            affine(
+                angle=np.deg2rad(spread(how.rotation)),
+                scale_x=zoom * stretch * mirror,
+                scale_y=zoom / stretch,
+                shift_x=spread(how.shift) * width,
+                shift_y=spread(how.shift) * height,
+            ),
+        )
+    faces = images.astype(np.float32)
+    if how.contrast or how.brightness:
+        mean = faces.mean(axis=(1, 2), keepdims=True)
+        gain = np.exp(spread(np.log1p(how.contrast)))[:, None, None]
+        offset = (spread(how.brightness) * 255)[:, None, None]
+        faces = np.clip((faces - mean) * gain + mean + offset, 0, 255)
+    if how.erase:
+        area = rng.uniform(*how.erase_area, count) * (rng.random(count) < how.erase)
+        hole = _box(rng, count, np.maximum(area, 1e-9), height, width)
+        hole &= (area > 0)[:, None, None]
+        noise = rng.integers(0, 256, faces.shape, np.uint8).astype(np.float32)
+        faces = np.where(hole, noise, faces)
+    if how.cutmix and rng.random() < how.cutmix:
+        partner = rng.permutation(count)
+        hole = _box(rng, count, rng.uniform(0, 0.5, count), height, width)
+        faces = np.where(hole, faces[partner], faces)
+        kept = 1 - hole.mean(axis=(1, 2), dtype=np.float32)[:, None]
+        targets = kept * targets + (1 - kept) * targets[partner]
+    elif how.mixup:
+        partner = rng.permutation(count)
+        kept = rng.beta(how.mixup, how.mixup, count).astype(np.float32)
+        kept = np.maximum(kept, 1 - kept)
+        faces = kept[:, None, None] * faces + (1 - kept[:, None, None]) * faces[partner]
+        targets = kept[:, None] * targets + (1 - kept[:, None]) * targets[partner]
+    return faces[..., None].astype(np.float32), targets.astype(np.float32)

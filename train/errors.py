@@ -1,0 +1,17 @@
+"""Errors of the workstation side; they hang in the tree of ``emotion_edge.errors``."""
+
+from __future__ import annotations
+
+from emotion_edge.errors import EmotionEdgeError, UsageError
+
+
+class DataError(EmotionEdgeError, ValueError):
+    """A data set cannot be read, or holds something it must not."""
+
+
+class ConfigError(UsageError):
+    """A configuration file has an unknown key or a value that cannot be used."""
+
+
+class TrainingError(EmotionEdgeError, RuntimeError):
+    """A training run cannot go on: the loss is not a number, or a checkpoint does not fit."""

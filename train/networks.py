@@ -1,0 +1,167 @@
+"""Every network this project trains, with its source, size and cost.
+
+All of them take gray faces as the camera gives them, 48x48x1 in 0..255, scale inside the graph,
+and end in logits: softmax and temperature are added when a model is finished (:func:`finish`),
+in float32, whatever precision it was trained in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+from train.errors import ConfigError
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="emotion_edge")
+class FusedBatchNormalization(layers.BatchNormalization):
+    """Batch normalisation through TensorFlow's fused kernel, where TensorFlow is the backend.
+
+    Keras 3 spells the layer out in a dozen elementwise operations in float32; on a CPU they cost
+    more than the convolutions beside them. Same variables, same results; other backends fall
+    through to Keras. Models on disk carry the plain layer (see :func:`finish`).
+    """
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
+        if not training or not self.trainable or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            tf.convert_to_tensor(self.gamma.value),
+            tf.convert_to_tensor(self.beta.value),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        keep = self.momentum
+        self.moving_mean.assign(self.moving_mean * keep + mean * (1.0 - keep))
+        self.moving_variance.assign(self.moving_variance * keep + variance * (1.0 - keep))
+        return outputs
+
+
+def _conv(x: Tensor, channels: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> Tensor:
+    x = layers.Conv2D(
+        channels,
+        kernel,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+    )(x)
+    # Momentum 0.99 lags behind in short runs: right in training, nonsense at inference.
+    x = FusedBatchNormalization(momentum=0.95, epsilon=1e-3)(x)
+    return layers.ReLU()(x) if relu else x
+
+
+def residual(
+    x: Tensor, *, stem: Sequence[int], stages: Sequence[Sequence[int]], dropout: float = 0.0
+) -> Tensor:
+    """Our network: dense 3x3 convolutions, residual pairs, a stride-2 stem.
+
+    ``stem`` is (channels, kernel); each stage (channels, stride, pairs) opens with one
+    convolution, which may stride, and adds residual pairs (He et al. 2016, arXiv:1512.03385;
+    the lone convolution between stages as in Page's ResNet-9). Dense convolutions with wide
+    channels reach more of a CPU's int8 peak than separable ones, and so earn their MACs.
+    """
+    x = _conv(x, stem[0], kernel=stem[1], stride=2)
+    for channels, stride, pairs in stages:
+        x = _conv(x, channels, stride=stride)
+        for _ in range(pairs):
+            y = _conv(x, channels)
+            y = _conv(y, channels, relu=False)
+            x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return layers.Dropout(dropout)(x) if dropout else x
+
+
+NETWORKS: dict[str, Callable[..., Tensor]] = {"residual": residual}
+
+
+def build(
+    name: str,
+    *,
+    classes: int = 7,
+    heads: int = 1,
+    shape: tuple[int, int] = (48, 48),
+    seed: int = 0,
+    **options: Any,
+) -> keras.Model:
+    """A network that maps (N, H, W, 1) in 0..255 to float32 logits (N, heads * classes)."""
+    if name not in NETWORKS:
+        raise ConfigError(f"no network {name!r}: known are {', '.join(sorted(NETWORKS))}")
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((*shape, 1), name="face")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
+    x = NETWORKS[name](x, **options)
+    logits = layers.Dense(heads * classes, dtype="float32", name="logits")(x)
+    return keras.Model(inputs, logits, name=name)
+
+
+def cost(model: keras.Model) -> dict[str, int]:
+    """Parameters and multiply-accumulates of one inference, counted from the layers."""
+    macs = 0
+    for layer in model.layers:
+        if isinstance(layer, layers.SeparableConv2D):
+            height, width = layer.output.shape[1:3]
+            macs += height * width * (
+                int(np.prod(layer.depthwise_kernel.shape))
+                + int(np.prod(layer.pointwise_kernel.shape))
+            )
+        elif isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D):
+            height, width = layer.output.shape[1:3]
+            macs += height * width * int(np.prod(layer.kernel.shape))
+        elif isinstance(layer, layers.Dense):
+            macs += int(np.prod(layer.kernel.shape))
+    return {"parameters": int(model.count_params()), "macs": int(macs)}
+
+
+def finish(
+    model: keras.Model,
+    classes: int,
+    *,
+    mix: float = 0.0,
+    temperature: float = 1.0,
+) -> keras.Model:
+    """The model that ships: float32, plain layers, one head, softmax.
+
+    Two heads become one: both are linear in the same features, so (1-mix) times the first plus
+    mix times the second is again a dense layer. The temperature divides its weights. Neither
+    costs anything on the device.
+    """
+    config = model.get_config()
+    for layer in config["layers"]:
+        layer["config"].pop("dtype", None)
+        if layer["class_name"].endswith("FusedBatchNormalization"):
+            layer["class_name"] = "BatchNormalization"
+            layer["module"] = "keras.layers"
+            layer["registered_name"] = None
+        if layer["config"]["name"] == "logits":
+            layer["config"]["units"] = classes
+            layer["config"]["activation"] = "softmax"
+            layer["config"]["name"] = layer["name"] = "probabilities"
+    config["output_layers"] = [["probabilities", 0, 0]]
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        done = keras.Model.from_config(config)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for layer in model.layers[:-1]:
+        done.get_layer(layer.name).set_weights(layer.get_weights())
+    kernel, bias = model.layers[-1].get_weights()
+    shares = [1.0] if kernel.shape[1] == classes else [1 - mix, mix]
+
+    def fold(value: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts = np.split(value, len(shares), axis=-1)
+        return np.asarray(sum(s * p for s, p in zip(shares, parts, strict=True)) / temperature)
+
+    done.layers[-1].set_weights([fold(kernel), fold(bias)])
+    return done
