@@ -13,6 +13,7 @@
     │   ├── CameraNotFound               nothing is there
     │   ├── CameraBusy                   somebody else holds it
     │   └── CameraLost                   it was there, and stopped
+    │       └── FrameTimeout             no frame in the time given; one may still come
     ├── SinkError                        an output cannot be written
     └── OutputExists (FileExistsError)   an output would replace a file
 
@@ -76,6 +77,10 @@ class CameraBusy(CameraError):
 
 class CameraLost(CameraError):
     """The camera delivered frames and stopped."""
+
+
+class FrameTimeout(CameraLost):
+    """No frame came in the time given to ``read``; reading again may bring one."""
 
 
 class SinkError(EmotionEdgeError):
