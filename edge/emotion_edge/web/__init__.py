@@ -1,0 +1,1 @@
+"""The web page: see ``emotion-edge web``."""
