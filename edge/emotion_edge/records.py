@@ -13,14 +13,18 @@ A record, ``schema`` 1 (one line of a JSONL file; numbers are rounded)::
      "details": {}}
 
 ``time`` is the wall clock (UTC) of the capture; ``track`` and ``raw`` stand only where a tracker
-runs; ``probabilities`` and ``confidence`` are the ones behind ``label``.
+runs; ``probabilities`` and ``confidence`` are the ones behind ``label``. ``raw`` is this frame
+alone.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from typing import Any
+
+import numpy as np
 
 from emotion_edge.values import Event, Face, Observation
 
@@ -75,6 +79,20 @@ def event_record(event: Event) -> dict[str, Any]:
         "message": event.message,
         "details": dict(event.details),
     }
+
+
+def to_json(record: dict[str, Any]) -> str:
+    """A record on one line, without spaces. NumPy numbers become plain ones, paths text.
+
+    Raises ValueError for a number that JSON does not know (NaN, infinity).
+    """
+    return json.dumps(
+        record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+    )
+
+
+def _plain(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def wall_clock(monotonic_ns: int) -> str:

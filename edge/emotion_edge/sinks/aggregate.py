@@ -1,0 +1,110 @@
+"""Counts over a period in place of faces: what signage may keep."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import TracebackType
+from typing import Any, Self
+
+from emotion_edge.sinks import Sink
+from emotion_edge.values import Event, Observation
+
+AGGREGATE = "aggregate"
+"""The kind of the events that carry the counts."""
+
+
+class Aggregate(Sink):
+    """Stands before a sink, keeps every observation from it, and gives it counts instead.
+
+    At the end of each period in which the camera delivered frames it hands on an event of kind
+    ``aggregate`` whose details are::
+
+        {"seconds": 60.0, "frames": 893, "people": 3, "most_at_once": 2,
+         "labels": {"happy": 2, "neutral": 1}}
+
+    ``people`` counts identities seen (without a tracker: the most faces at once); each counts
+    once in ``labels``, under the label it wore in most frames. A period without an event is one in
+    which nobody looked. Events pass.
+    """
+
+    def __init__(self, sink: Sink, period_s: float = 60.0) -> None:
+        """period_s: seconds that one count covers."""
+        self._sink = sink
+        self._period_ns = round(period_s * 1e9)
+        self._start_ns: int | None = None
+        self._last_ns = 0
+        self._frames = 0
+        self._most = 0
+        self._seen: dict[int, Counter[str]] = {}  # by identity: frames in which it wore a label
+
+    @property
+    def name(self) -> str:
+        """The sink behind."""
+        return self._sink.name
+
+    @property
+    def announcement(self) -> str:  # type: ignore[override]
+        """The sink's behind."""
+        return self._sink.announcement
+
+    @property
+    def dropped(self) -> int:  # type: ignore[override]
+        """The sink's behind."""
+        return self._sink.dropped
+
+    def __enter__(self) -> Self:
+        """Open the sink behind."""
+        self._sink.__enter__()
+        return self
+
+    def write(self, observation: Observation) -> None:
+        """Count. Raises SinkError when a count is due and the sink behind cannot take it."""
+        now = observation.frame.captured_ns
+        if self._start_ns is None:
+            self._start_ns = now
+        if now >= self._start_ns + self._period_ns:
+            # Before this frame is counted: after an error the same frame comes again.
+            self._hand_on(self._start_ns + self._period_ns)
+            self._start_ns += (now - self._start_ns) // self._period_ns * self._period_ns
+        self._last_ns = now
+        self._frames += 1
+        self._most = max(self._most, len(observation.faces))
+        for place, face in enumerate(observation.faces):
+            who = face.track_id if face.track_id is not None else -1 - place
+            self._seen.setdefault(who, Counter())[face.label] += 1
+
+    def event(self, event: Event) -> None:
+        """Pass it on."""
+        self._sink.event(event)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Hand on the period begun, then close the sink behind."""
+        try:
+            if self._start_ns is not None:
+                self._hand_on(self._last_ns)
+                self._start_ns = None
+        finally:
+            self._sink.__exit__(kind, error, traceback)
+
+    def _hand_on(self, end_ns: int) -> None:
+        assert self._start_ns is not None
+        if not self._frames:
+            return
+        labels = Counter(worn.most_common(1)[0][0] for worn in self._seen.values())
+        details: dict[str, Any] = {
+            "seconds": round((end_ns - self._start_ns) / 1e9, 3),
+            "frames": self._frames,
+            "people": len(self._seen),
+            "most_at_once": self._most,
+            "labels": dict(sorted(labels.items())),
+        }
+        worn = ", ".join(f"{n} {label}" for label, n in labels.most_common())
+        message = f"{len(self._seen)} in {details['seconds']:g} s" + (f": {worn}" if worn else "")
+        self._sink.event(Event(AGGREGATE, message, end_ns, details))
+        self._frames = self._most = 0
+        self._seen = {}

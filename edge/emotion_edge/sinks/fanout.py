@@ -1,0 +1,168 @@
+"""Any number of sinks behind one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from emotion_edge.sinks import Sink
+from emotion_edge.sinks.isolated import Isolated
+from emotion_edge.values import Event, Frame, Observation
+
+CLOSE_WITHIN_S = 1.5
+"""Seconds all sinks have together to flush and close: SIGTERM promises an end within 2."""
+
+_BLACK = np.zeros((), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class SinkState:
+    """How a sink fares.
+
+    written: observations and events it took.
+    dropped: those it never will.
+    failing: the last error while it lasts, else an empty string.
+    """
+
+    name: str
+    written: int
+    dropped: int
+    failing: str
+
+
+class Sinks(Sink):
+    """A sink that hands on to others, each isolated in its own thread; ``open_sinks`` makes it.
+
+    ``write`` and ``event`` only queue, so they take microseconds; they raise SinkError when a
+    required sink has failed.
+    """
+
+    name = "sinks"
+
+    def __init__(
+        self,
+        members: Sequence[Isolated],
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        close_within_s: float = CLOSE_WITHIN_S,
+    ) -> None:
+        self._members = members
+        self._on_event = on_event
+        self._close_within_s = close_within_s
+
+    @property
+    def pictures(self) -> bool:  # type: ignore[override]
+        """Whether any of them looks at the pixels (a camera may then deliver colour)."""
+        return any(member.pictures for member in self._members)
+
+    @property
+    def finished(self) -> bool:  # type: ignore[override]
+        """Whether a user asked for the end of the run, by closing the window."""
+        return any(member.finished for member in self._members)
+
+    @property
+    def dropped(self) -> int:  # type: ignore[override]
+        """Records dropped by all of them together."""
+        return sum(member.dropped for member in self._members)
+
+    def states(self) -> list[SinkState]:
+        """How each of them fares; callable from any thread."""
+        return [
+            SinkState(member.name, member.written, member.dropped, member.failing)
+            for member in self._members
+        ]
+
+    def __enter__(self) -> Self:
+        """Open all, or none: the first error closes those already open."""
+        with ExitStack() as opened:
+            for member in self._members:
+                opened.enter_context(member)
+            opened.pop_all()
+        for member in self._members:
+            if member.announcement:
+                self.event(
+                    Event(
+                        "sink.opened",
+                        member.announcement,
+                        time.monotonic_ns(),
+                        {"sink": member.name},
+                    ),
+                    own=True,
+                )
+        return self
+
+    def write(self, observation: Observation) -> None:
+        """Hand on one observation. Raises SinkError when a required sink has failed."""
+        blind: Observation | None = None
+        for member in self._members:
+            if member.pictures:
+                member.write(observation)
+            else:
+                blind = blind or _without_pixels(observation)
+                member.write(blind)
+        self._check()
+
+    def event(self, event: Event, *, own: bool = False) -> None:
+        """Hand on one change of state. Raises SinkError when a required sink has failed.
+
+        own: the sinks report it themselves, so ``on_event`` hears of it too.
+        """
+        if own and self._on_event is not None:
+            self._on_event(event)
+        for member in self._members:
+            member.event(event)
+        self._check()
+
+    def _check(self) -> None:
+        """Tell everybody what the sinks report, and stop the run for a required one."""
+        for member in self._members:
+            for report in member.take_reports():
+                if self._on_event is not None:
+                    self._on_event(report)
+                for other in self._members:
+                    other.event(report)
+        for member in self._members:
+            if member.fatal is not None:
+                raise member.fatal
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Flush and close all, at the same time, within the limit.
+
+        Raises SinkError when a required sink failed while closing and nothing else went wrong.
+        """
+        deadline = time.monotonic() + self._close_within_s
+        for member in self._members:
+            member.stop(deadline)
+        for member in self._members:
+            member.__exit__(kind, error, traceback)
+        for member in self._members:
+            for report in member.take_reports():
+                if self._on_event is not None:
+                    self._on_event(report)
+        if error is None:
+            for member in self._members:
+                if member.fatal is not None and not isinstance(member.fatal, BrokenPipeError):
+                    raise member.fatal
+
+
+def _without_pixels(observation: Observation) -> Observation:
+    """The same with a black picture that takes one byte whatever its size."""
+    frame = observation.frame
+    black = np.broadcast_to(_BLACK, frame.image.shape)
+    return Observation(
+        Frame(black, frame.captured_ns, frame.index),
+        observation.faces,
+        observation.timings,
+        observation.skipped,
+    )
