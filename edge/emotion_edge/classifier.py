@@ -98,10 +98,9 @@ class TFLiteClassifier:
         """
         return Emotion(self.labels, tuple(self.probabilities(face).tolist()))
 
-    def probabilities(self, face: Image) -> NDArray[np.float32]:
-        """Probabilities ``(labels,)`` for a picture in the network's size and colours.
+    def tensor(self, face: Image) -> NDArray[Any]:
+        """A picture in the network's size and colours as input ``(1, height, width, channels)``.
 
-        face: uint8 ``(height, width)`` or ``(height, width, 3)``.
         Raises ImageError for another shape or type.
         """
         if face.shape != self._shape or face.dtype != np.uint8:
@@ -109,8 +108,17 @@ class TFLiteClassifier:
                 f"a face of shape {face.shape} and type {face.dtype}; this model takes "
                 f"{self._shape} uint8: use crop() first"
             )
+        picture: NDArray[Any] = self._lookup[face].reshape(self._tensor_shape)
+        return picture
+
+    def probabilities(self, face: Image) -> NDArray[np.float32]:
+        """Probabilities ``(labels,)`` for a picture in the network's size and colours.
+
+        face: uint8 ``(height, width)`` or ``(height, width, 3)``.
+        Raises ImageError for another shape or type.
+        """
         interpreter = self._interpreter
-        interpreter.set_tensor(self._input, self._lookup[face].reshape(self._tensor_shape))
+        interpreter.set_tensor(self._input, self.tensor(face))
         interpreter.invoke()
         answer: NDArray[np.float32] = interpreter.get_tensor(self._output)[0]
         if self._dequantise is not None:
