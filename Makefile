@@ -1,0 +1,58 @@
+# Only make and Python 3.11 or 3.13 need to be there. PYTHON=... chooses another one.
+.PHONY: environment demo test test-all lint types wheel check constraints clean help
+
+PYTHON ?=
+CAMERA ?= demo
+FRAMES ?= 150
+VENV ?= .venv
+DEMO_VENV ?= .venv-demo
+PYTEST = $(VENV)/bin/python -m pytest
+
+# An environment is ready for the Python it was asked for; it is renewed when its needs change.
+ready = ready$(if $(PYTHON),-$(notdir $(PYTHON)))
+needs = pyproject.toml .ci/make-venv $(wildcard .ci/constraints-*.txt)
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+demo: $(DEMO_VENV)/$(ready) ## the shipped model on a demo camera (CAMERA=auto: on yours)
+	@mkdir -p demo
+	@$(DEMO_VENV)/bin/emotion-edge run --camera $(CAMERA) --frames $(FRAMES) \
+		--jsonl demo/emotions.jsonl --record demo/annotated.mp4 --overwrite
+
+environment: $(VENV)/$(ready) ## everything a developer needs
+
+test: $(VENV)/$(ready) ## the tests, minutes
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/$(ready) ## every test, the slow ones too
+	$(PYTEST)
+
+lint: $(VENV)/$(ready) ## ruff: rules and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/$(ready) ## mypy, strict
+	$(VENV)/bin/mypy
+
+check: lint types test ## what a change must pass
+
+wheel: $(VENV)/$(ready) ## dist/emotion_edge-*.whl, the int8 models inside
+	rm -rf dist
+	$(VENV)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+constraints: ## resolve anew; writes the file of PYTHON's version
+	.ci/make-constraints $(PYTHON)
+
+clean: ## what make made
+	rm -rf $(VENV) $(DEMO_VENV) dist build demo .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/$(ready): $(needs)
+	@.ci/make-venv $(VENV) dev $(PYTHON)
+	@touch $@
+
+$(DEMO_VENV)/$(ready): $(needs)
+	@.ci/make-venv $(DEMO_VENV) demo $(PYTHON)
+	@touch $@
