@@ -1,0 +1,535 @@
+"""How fast a model file runs here: the measurement behind every latency this project states.
+
+Each case (a model, a runtime, threads, XNNPACK on or off) lives in a process of its own, so that
+its memory is its own and so that a runtime which needs another Python can have it. The cases are
+timed in turn, a few inferences each, in a new random order every round: what disturbs the machine
+disturbs all of them. Processes are started anew several times (``Plan.restarts``), because where
+the loader happens to put a model's memory moves its latency too.
+
+What one inference is: ``set_tensor``, ``invoke``, ``get_tensor``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from emotion_edge import manifest as manifests
+from emotion_edge.board import Condition, read_board, read_condition
+from emotion_edge.errors import ManifestError, ModelError, UsageError
+from emotion_edge.manifest import Manifest
+from emotion_edge.runtimes import RUNTIMES, installed
+
+SCHEMA = 1
+PERCENTILES = (50, 90, 95, 99)
+HOT_C = 80.0  # Arm cores of a Raspberry Pi slow down from 80 °C
+BUSY = 0.05  # share of the processors' time that others may take before a run is doubtful
+_WORKER = Path(__file__).with_name("bench_worker.py")
+_DISCARD = 5  # inferences at the head of a round that warm the caches again
+_ENVIRONMENTS = Path("~/.cache/emotion-edge/environments")
+
+
+# --- what to measure ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model file to measure, with or without a manifest.
+
+    flatbuffer: its bytes without the manifest. sha256: of these bytes. size: bytes of the file.
+    """
+
+    path: Path
+    flatbuffer: bytes
+    manifest: Manifest | None
+    sha256: str
+    size: int
+
+    @classmethod
+    def read(cls, path: Path) -> Model:
+        """Read a ``.tflite``. Raises ModelError when it is none, ManifestError on a bad hash."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
+        flatbuffer, text = manifests.split(data, str(path))
+        manifest = None if text is None else Manifest.from_json(text)
+        sha256 = hashlib.sha256(flatbuffer).hexdigest()
+        if manifest is not None and manifest.model_sha256 != sha256:
+            raise ManifestError(
+                f"{path}: SHA-256 {sha256[:12]}… differs from the manifest's "
+                f"{manifest.model_sha256[:12]}…: the file was changed or damaged; copy it again"
+            )
+        return cls(path, flatbuffer, manifest, sha256, len(data))
+
+    @property
+    def name(self) -> str:
+        """The manifest's name, or the file's."""
+        return self.manifest.name if self.manifest else self.path.stem
+
+    @property
+    def variant(self) -> str | None:
+        """``int8``, ``float32``...; None without a manifest."""
+        return self.manifest.variant if self.manifest else None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One line of the table. runtime: a key of ``runtimes.RUNTIMES``."""
+
+    model: Model
+    runtime: str = "litert"
+    threads: int = 1
+    xnnpack: bool = True
+
+    def __str__(self) -> str:
+        name = self.model.name + (f" {self.model.variant}" if self.model.variant else "")
+        kernels = "XNNPACK" if self.xnnpack else "built-in kernels"
+        return f"{name}, {self.runtime}, {self.threads} thread(s), {kernels}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how often.
+
+    warmup: inferences after the first, reported apart. rounds: of each process; runs: timed
+    inferences of each round. restarts: processes for each case. rate: requests per second, None
+    for back to back. cpus: the processors the process may use, all where empty. seed: of the
+    random inputs and of the order of the cases.
+    """
+
+    warmup: int = 50
+    rounds: int = 10
+    runs: int = 20
+    restarts: int = 3
+    rate: float | None = None
+    cpus: tuple[int, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "runs", "restarts"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}; expected 1 or more")
+        if self.warmup < 0:
+            raise UsageError(f"warm-up {self.warmup}; expected 0 or more")
+        if self.rate is not None and self.rate <= 0:
+            raise UsageError(f"rate {self.rate} per second; expected more than 0, or none")
+        if missing := set(self.cpus) - os.sched_getaffinity(0):
+            raise UsageError(
+                f"processor {min(missing)} is not among those at hand: "
+                f"{', '.join(map(str, sorted(os.sched_getaffinity(0))))}"
+            )
+
+
+# --- the far end -------------------------------------------------------------------------------
+
+
+class Target(Protocol):
+    """An opened case: what ``measure`` needs of ``Worker``."""
+
+    opened: Mapping[str, Any]
+
+    def run(self, count: int, discard: int, rate: float | None) -> Mapping[str, list[int]]:
+        """Nanoseconds of ``count`` inferences: ``total``, ``invoke`` and ``response``."""
+
+    def memory(self) -> Mapping[str, float]:
+        """MB resident: ``rss`` now, ``peak``."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class Worker:
+    """A case in a process of its own (``bench_worker``), as a context manager.
+
+    opened: its answer to ``open``: times of import, load and first inference, versions.
+    """
+
+    def __init__(self, case: Case, plan: Plan, inputs: Path | None = None) -> None:
+        """inputs: an ``.npy`` of whole input tensors; None for random ones."""
+        self._case = case
+        self._plan = plan
+        self._inputs = inputs
+        self.opened: Mapping[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Start the process and open the model. Raises ModelError when it cannot."""
+        self._files = ExitStack()
+        self._errors = self._files.enter_context(tempfile.TemporaryFile("w+"))
+        model = self._files.enter_context(tempfile.NamedTemporaryFile(suffix=".tflite"))
+        model.write(self._case.model.flatbuffer)
+        model.flush()
+        self._process = subprocess.Popen(
+            # -P: the package's folder holds modules named like the standard library's may be.
+            [python_of(self._case.runtime), "-P", str(_WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        try:
+            self.opened = self._ask(
+                do="open",
+                model=model.name,
+                runtime=self._case.runtime,
+                threads=self._case.threads,
+                xnnpack=self._case.xnnpack,
+                cpus=self._plan.cpus,
+                seed=self._plan.seed,
+                inputs=str(self._inputs) if self._inputs else None,
+            )
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def run(self, count: int, discard: int, rate: float | None) -> Mapping[str, list[int]]:
+        """Nanoseconds of ``count`` inferences after ``discard`` that do not count."""
+        return self._ask(do="run", count=count, discard=discard, rate=rate)
+
+    def memory(self) -> Mapping[str, float]:
+        """MB resident: ``rss`` now, ``peak`` since the start."""
+        return self._ask(do="memory")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the process."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._files.close()
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self._errors.seek(0)
+            last = (self._errors.read().strip().splitlines() or ["no word"])[-1]
+            raise ModelError(f"{self._case}: the measuring process ended ({last})")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ModelError(f"{self._case}: {answer['error']}")
+        return answer
+
+
+# --- measuring ---------------------------------------------------------------------------------
+
+
+def measure(
+    cases: Sequence[Case],
+    plan: Plan,
+    open_target: Callable[[Case], Target],
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Time every case, interleaved; one record each, in the order given.
+
+    Records are those of ``cases`` in ``benchmarks/schema.json``; durations in ms.
+    """
+    shuffle = random.Random(plan.seed).shuffle
+    gathered: list[_Gathered] = [_Gathered() for _ in cases]
+    for restart in range(plan.restarts):
+        with ExitStack() as stack:
+            targets = []
+            for case, data in zip(cases, gathered, strict=True):
+                progress(f"start {restart + 1}/{plan.restarts}: {case}")
+                target = stack.enter_context(open_target(case))
+                targets.append(target)
+                data.opened.append(target.opened)
+                if plan.warmup:
+                    data.warmup += target.run(plan.warmup, 0, None)["total"]
+            order = list(range(len(cases)))
+            for number in range(plan.rounds):
+                progress(f"start {restart + 1}/{plan.restarts}, round {number + 1}/{plan.rounds}")
+                shuffle(order)
+                for index in order:
+                    answer = targets[index].run(plan.runs, _DISCARD, plan.rate)
+                    gathered[index].rounds.append(answer)
+            for target, data in zip(targets, gathered, strict=True):
+                data.memory.append(target.memory())
+    return [data.record(case) for case, data in zip(cases, gathered, strict=True)]
+
+
+class _Gathered:
+    """Raw figures of one case."""
+
+    def __init__(self) -> None:
+        self.opened: list[Mapping[str, Any]] = []
+        self.warmup: list[int] = []
+        self.rounds: list[Mapping[str, list[int]]] = []
+        self.memory: list[Mapping[str, float]] = []
+
+    def record(self, case: Case) -> dict[str, Any]:
+        opened = self.opened[0]
+        response = [ns for answer in self.rounds for ns in answer["response"]]
+        return {
+            **describe(case.model),
+            "runtime": case.runtime,
+            "runtime_version": opened["runtime_version"],
+            "python": opened["python"],
+            "numpy": opened["numpy"],
+            "threads": case.threads,
+            "xnnpack": case.xnnpack,
+            "import_ms": summarise([answer["import_ns"] for answer in self.opened]),
+            "load_ms": summarise([answer["load_ns"] for answer in self.opened]),
+            "first_ms": summarise([answer["first_ns"] for answer in self.opened]),
+            "warmup_ms": summarise(self.warmup) if self.warmup else None,
+            "latency_ms": summarise([ns for answer in self.rounds for ns in answer["total"]]),
+            "invoke_ms": summarise([ns for answer in self.rounds for ns in answer["invoke"]]),
+            "response_ms": summarise(response) if response else None,
+            "round_p50_ms": [
+                round(float(np.median(answer["total"])) / 1e6, 5) for answer in self.rounds
+            ],
+            "memory_mb": {
+                "before": max(answer["memory_before"]["rss"] for answer in self.opened),
+                "steady": max(answer["rss"] for answer in self.memory),
+                "peak": max(answer["peak"] for answer in self.memory),
+            },
+        }
+
+
+def summarise(nanoseconds: ArrayLike) -> dict[str, float | int]:
+    """Count, min, mean, std (of the sample), percentiles (linear interpolation) and max, in ms."""
+    ms = np.asarray(nanoseconds, np.float64) / 1e6
+    if ms.size == 0:
+        raise ValueError("no durations to summarise")
+    values = {
+        "min": ms.min(),
+        "mean": ms.mean(),
+        "std": ms.std(ddof=1) if ms.size > 1 else 0.0,
+        **dict(zip([f"p{p}" for p in PERCENTILES], np.percentile(ms, PERCENTILES), strict=True)),
+        "max": ms.max(),
+    }
+    return {"count": int(ms.size), **{name: round(float(v), 5) for name, v in values.items()}}
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """What identifies a model in a record."""
+    return {
+        "model": model.name,
+        "variant": model.variant,
+        "file": model.path.name,
+        "file_bytes": model.size,
+        "sha256": model.sha256,
+    }
+
+
+# --- what stands beside the figures ------------------------------------------------------------
+
+
+@contextmanager
+def document(benchmark: str, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A result that knows its machine: state before and after the block, warnings at its end.
+
+    The block adds its own keys to what it is given. The format is ``benchmarks/schema.json``.
+    """
+    board, before = read_board(), read_condition()
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "type": "benchmark",
+        "benchmark": benchmark,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": dict(settings),
+    }
+    busy, own, start = _busy_s(), sum(os.times()[:4]), time.monotonic()
+    yield result
+    duration = time.monotonic() - start
+    others = (_busy_s() - busy - sum(os.times()[:4]) + own) / (duration * (os.cpu_count() or 1))
+    after = read_condition()
+    result["duration_s"] = round(duration, 1)
+    result["machine"] = {
+        **{name: getattr(board, name) for name in _BOARD},
+        "packages": packages(),
+        "governor": before.governor,
+        "clock_mhz": _both(before, after, "clock_mhz"),
+        "temperature_c": _both(before, after, "temperature_c"),
+        "throttle_bits": {
+            "before": before.throttling.bits if before.throttling else None,
+            "after": after.throttling.bits if after.throttling else None,
+        },
+        "others_share": round(max(0.0, others), 3),
+    }
+    result["warnings"] = spoilers(before, after, others)
+
+
+def _busy_s() -> float:
+    """Seconds, over all processors since the start, in which one ran or was taken by the host."""
+    try:
+        ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    except (OSError, ValueError):
+        return 0.0
+    user, nice, system, _idle, _iowait, irq, soft, steal = ticks[:8]
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
+_BOARD = ("name", "cpu", "machine", "cores", "memory_mb", "os", "kernel", "python")
+
+
+def _both(before: Condition, after: Condition, name: str) -> dict[str, float | None]:
+    return {"before": getattr(before, name), "after": getattr(after, name)}
+
+
+def spoilers(before: Condition, after: Condition, others: float) -> list[str]:
+    """What makes a run hard to trust, a line each.
+
+    others: share of all processors' time that went to other processes during the run.
+    """
+    lines = []
+    if before.governor not in (None, "performance"):
+        lines.append(
+            f"governor {before.governor}: the clock follows the load; "
+            "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+        )
+    hottest = max((c.temperature_c for c in (before, after) if c.temperature_c), default=0.0)
+    if hottest >= HOT_C:
+        lines.append(f"{hottest:.0f} °C: the board slows down at {HOT_C:.0f}; cool it, run again")
+    if after.throttling and after.throttling.now:
+        lines.append(f"the firmware reports: {', '.join(after.throttling.now)}")
+    if before.clock_mhz and after.clock_mhz:
+        change = after.clock_mhz / before.clock_mhz - 1
+        if abs(change) > 0.05:
+            lines.append(f"the clock went from {before.clock_mhz:.0f} to {after.clock_mhz:.0f} MHz")
+    if others > BUSY:
+        lines.append(
+            f"other processes took {others:.0%} of the processors' time: "
+            "read the figures as ratios, not as times"
+        )
+    return lines
+
+
+def packages() -> dict[str, str]:
+    """Versions of what the figures depend on, as far as installed here."""
+    versions = {f"runtime {name}": version for name, version in installed().items()}
+    for name in ("emotion-edge", "numpy", "opencv-python-headless", "keras"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+# --- environments ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A virtual environment that a runtime needs for itself.
+
+    python: the minor version it must have; None for the one that runs. packages: for pip.
+    """
+
+    python: str | None
+    packages: tuple[str, ...]
+
+
+ENVIRONMENTS: Mapping[str, Environment] = MappingProxyType(
+    {
+        # the last release; its wheels end at Python 3.11 and do not say that they need NumPy 1
+        "tflite-runtime": Environment("3.11", ("tflite-runtime==2.14.0", "numpy==1.26.4")),
+        "tensorflow": Environment(None, ("tensorflow-cpu==2.21.0",)),
+    }
+)
+
+
+def python_of(runtime: str) -> str:
+    """The interpreter that can import a runtime: this one, or one that ``prepare`` made."""
+    here = _python_in(environment_folder(runtime))
+    return str(here) if runtime not in installed() and here.exists() else sys.executable
+
+
+def prepare(runtime: str, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Make the environment a runtime needs, unless it is at hand already.
+
+    Raises UsageError where there is no such runtime, or no Python for it.
+    """
+    if runtime not in RUNTIMES:
+        raise UsageError(f"runtime {runtime!r}; expected {', '.join(RUNTIMES)}")
+    if runtime in installed():
+        return
+    if runtime not in ENVIRONMENTS:
+        raise UsageError(f"{runtime} is not installed: pip install {RUNTIMES[runtime][1]}")
+    make_environment(environment_folder(runtime), ENVIRONMENTS[runtime], progress)
+
+
+def environment_folder(name: str) -> Path:
+    """Where an environment of that name lies."""
+    return _ENVIRONMENTS.expanduser() / name
+
+
+def make_environment(
+    folder: Path, environment: Environment, progress: Callable[[str], None] = lambda _: None
+) -> Path:
+    """Make a virtual environment with pinned packages; one that is complete is kept.
+
+    Returns its interpreter. Raises UsageError where Python is missing or pip fails.
+    """
+    python, receipt = _python_in(folder), folder / "packages.txt"
+    wanted = "\n".join(environment.packages)
+    if receipt.exists() and receipt.read_text() == wanted:
+        return python
+    base = sys.executable
+    if environment.python and not sys.version.startswith(f"{environment.python}."):
+        found = shutil.which(f"python{environment.python}")
+        if found is None:
+            raise UsageError(
+                f"{folder.name} needs Python {environment.python} and none is on the path: "
+                f"install python{environment.python} (with venv), or leave {folder.name} out"
+            )
+        base = found
+    progress(f"making {folder}: {' '.join(environment.packages)}")
+    shutil.rmtree(folder, ignore_errors=True)
+    for command in (
+        [base, "-m", "venv", str(folder)],
+        [str(python), "-m", "pip", "install", "--quiet", *environment.packages],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            raise UsageError(f"cannot make the environment {folder.name}: {last}")
+    receipt.write_text(wanted)  # last: an environment without it was not finished
+    return python
+
+
+def _python_in(folder: Path) -> Path:
+    return folder / "bin" / "python"
+
+
+def settings(plan: Plan) -> dict[str, Any]:
+    """The plan as a record."""
+    return dataclasses.asdict(plan) | {"discard": _DISCARD, "cpus": list(plan.cpus)}

@@ -1,0 +1,105 @@
+"""How a benchmark tells its result: a table, a CSV file, and JSON as the last line."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emotion_edge.errors import OutputExists, SinkError
+
+Row = Mapping[str, Any]
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that every benchmark shares."""
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print the JSON document alone")
+    output.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV")
+    output.add_argument("--output", type=Path, metavar="FILE", help="write the JSON document")
+    output.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    output.add_argument("--quiet", action="store_true", help="no progress on standard error")
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Refuse at the start what could not be written at the end. Raises OutputExists."""
+    for path in (options.csv, options.output):
+        if path is not None and path.exists() and not options.overwrite:
+            raise OutputExists(path)
+
+
+def emit(
+    options: argparse.Namespace, result: Mapping[str, Any], rows: Sequence[Row], notes: str = ""
+) -> None:
+    """Print the table and, as the last line, the JSON document; write the files asked for.
+
+    rows: alike in their keys, values as they shall be read. notes: lines below the table.
+    """
+    line = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+    if options.csv is not None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_beside(options.csv, text.getvalue())
+    if options.output is not None:
+        write_beside(options.output, line + "\n")
+    for warning in result.get("warnings", ()):
+        print(f"warning: {warning}", file=sys.stderr)
+    if not options.json:
+        print(table(rows))
+        if notes:
+            print(f"\n{notes}")
+        print()
+    print(line)
+
+
+def table(rows: Sequence[Row], *, markdown: bool = False) -> str:
+    """Rows as aligned columns; numbers to the right. None is shown as ``-``."""
+    if not rows:
+        return "(nothing)"
+    heads = list(rows[0])
+    cells = [["-" if row[head] is None else str(row[head]) for head in heads] for row in rows]
+    right = [all(isinstance(row[head], int | float | None) for row in rows) for head in heads]
+    widths = [max(len(head), *(len(line[n]) for line in cells)) for n, head in enumerate(heads)]
+
+    def show(line: Sequence[str]) -> str:
+        padded = [
+            text.rjust(width) if to_right else text.ljust(width)
+            for text, width, to_right in zip(line, widths, right, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |" if markdown else "  ".join(padded).rstrip()
+
+    rules = [
+        "-" * (width - 1) + (":" if to_right else "-")
+        for width, to_right in zip(widths, right, strict=True)
+    ]
+    return "\n".join([show(heads), *([show(rules)] if markdown else []), *map(show, cells)])
+
+
+def progress_of(options: argparse.Namespace) -> Any:
+    """A function that shows one line of progress, on a terminal only."""
+
+    def show(message: str) -> None:
+        print(f"\r\033[K{message}", end="", file=sys.stderr, flush=True)
+
+    silent = options.quiet or not sys.stderr.isatty()
+    return (lambda _: None) if silent else show
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Write a file beside its name and rename it, so that no reader meets half of it.
+
+    Raises SinkError when the folder cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise SinkError(f"cannot write {path}: {error.strerror or error}") from error

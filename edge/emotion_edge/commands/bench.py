@@ -1,0 +1,228 @@
+"""How fast a model runs here."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion_edge import bench, operators
+from emotion_edge.bench import Case, Model, Plan, Worker
+from emotion_edge.bench_report import (
+    add_output_arguments,
+    check_outputs,
+    emit,
+    progress_of,
+    table,
+)
+from emotion_edge.board import read_board
+from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.errors import ImageError, UsageError
+from emotion_edge.preprocessing import fit, read_image
+from emotion_edge.runtimes import RUNTIMES
+from emotion_edge.shipped import DEFAULT, model_path
+
+HELP = "measure a model's latency and memory on this machine"
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument(
+        "models", nargs="*", default=[DEFAULT], metavar="MODEL", help="a shipped name or a file"
+    )
+    parser.add_argument(
+        "--variants", type=_words, default=(), metavar="V,..", help="int8,float16,float32"
+    )
+    parser.add_argument(
+        "--runtimes", type=_words, default=("litert",), metavar="R,..", help=",".join(RUNTIMES)
+    )
+    parser.add_argument("--threads", type=_numbers, default=(1,), metavar="N,..", help="e.g. 1,2,4")
+    parser.add_argument("--xnnpack", choices=("on", "off", "both"), default="on")
+    parser.add_argument("--warmup", type=int, default=50, help="inferences before the measured")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each process")
+    parser.add_argument("--runs", type=int, default=20, help="inferences of each turn")
+    parser.add_argument("--restarts", type=int, default=3, help="processes for each case")
+    parser.add_argument(
+        "--rate", type=float, metavar="HZ", help="a request every 1/HZ s instead of back to back"
+    )
+    parser.add_argument("--cpus", type=_numbers, default=(), metavar="N,..", help="run on these")
+    parser.add_argument(
+        "--inputs", type=Path, metavar="PATH", help="a picture of a face or a folder of them"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of random inputs and of the order")
+    parser.add_argument("--operators", action="store_true", help="also where the time goes")
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    check_outputs(options)
+    plan = Plan(
+        warmup=options.warmup,
+        rounds=options.rounds,
+        runs=options.runs,
+        restarts=options.restarts,
+        rate=options.rate,
+        cpus=options.cpus,
+        seed=options.seed,
+    )
+    progress = progress_of(options)
+    for runtime in options.runtimes:
+        bench.prepare(runtime, progress)
+    cases = [
+        Case(model, runtime, threads, xnnpack)
+        for model in models(options.models, options.variants)
+        for runtime in options.runtimes
+        for threads in options.threads
+        for xnnpack in {"on": (True,), "off": (False,), "both": (True, False)}[options.xnnpack]
+    ]
+    settings = bench.settings(plan) | {"inputs": "pictures" if options.inputs else "random"}
+    with bench.document("latency", settings) as result, ExitStack() as stack:
+        inputs: dict[str, Path | None] = {}
+        if options.inputs:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for number, model in enumerate(
+                {case.model.sha256: case.model for case in cases}.values()
+            ):
+                inputs[model.sha256] = folder / f"{number}.npy"
+                np.save(folder / f"{number}.npy", input_tensors(model, options.inputs))
+        result["cases"] = bench.measure(
+            cases, plan, lambda case: Worker(case, plan, inputs.get(case.model.sha256)), progress
+        )
+        if options.operators:
+            result["operators"] = [
+                _operators(model, plan, progress)
+                for model in {case.model.sha256: case.model for case in cases}.values()
+            ]
+    progress("")
+    notes = [str(read_board())]
+    notes += [_operator_table(part) for part in result.get("operators", ())]
+    emit(options, result, [row(record) for record in result["cases"]], "\n\n".join(notes))
+    return 0
+
+
+def models(names: Sequence[str], variants: Sequence[str]) -> list[Model]:
+    """The files of names and variants.
+
+    A variant of ``NAME-int8.tflite`` lies beside it as ``NAME-VARIANT.tflite``.
+    Raises UsageError when it does not.
+    """
+    found = []
+    for name in names:
+        path = model_path(name)
+        if not variants:
+            found.append(Model.read(path))
+        for variant in variants:
+            stem = path.stem.rpartition("-")[0] or path.stem
+            beside = path.with_name(f"{stem}-{variant}.tflite")
+            if not beside.is_file():
+                raise UsageError(
+                    f"no variant {variant} of {name}: {beside} is not there; "
+                    "make it on a workstation with python -m convert, or leave it out"
+                )
+            found.append(Model.read(beside))
+    return found
+
+
+def input_tensors(model: Model, source: Path) -> Any:
+    """Pictures of faces as input tensors ``(n, 1, height, width, channels)``.
+
+    source: a picture, or a folder of them; each is taken whole, as a face crop.
+    Raises ImageError where there is none, UsageError for a model without a manifest.
+    """
+    if model.manifest is None:
+        raise UsageError(
+            f"{model.path} carries no manifest, so how it takes pictures is unknown: "
+            "leave --inputs out, or add one with python -m convert attach"
+        )
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    pictures = [path for path in files if path.suffix.lower() in _PICTURES]
+    if not pictures:
+        raise ImageError(f"{source} holds no picture: give a file or a folder of face crops")
+    spec = model.manifest.input
+    classifier = TFLiteClassifier(model.flatbuffer, model.manifest)
+    return np.stack(
+        [
+            classifier.tensor(
+                fit(
+                    read_image(path),
+                    spec.height,
+                    spec.width,
+                    spec.channels,
+                    rgb=spec.colour == "rgb",
+                )
+            )
+            for path in pictures
+        ]
+    )
+
+
+def row(record: dict[str, Any]) -> dict[str, Any]:
+    """A case as a line of the table; durations in ms, memory in MB."""
+    latency = record["latency_ms"]
+    return {
+        "model": record["model"],
+        "variant": record["variant"],
+        "runtime": f"{record['runtime']} {record['runtime_version']}",
+        "threads": record["threads"],
+        "xnnpack": "on" if record["xnnpack"] else "off",
+        "load": round(record["load_ms"]["p50"], 2),
+        "first": round(record["first_ms"]["p50"], 3),
+        "count": latency["count"],
+        **{name: round(latency[name], 3) for name in ("min", "mean", "std", "p50", "p90", "p95")},
+        "p99": round(latency["p99"], 3),
+        "max": round(latency["max"], 3),
+        "response p95": round(record["response_ms"]["p95"], 3) if record["response_ms"] else None,
+        "steady MB": round(record["memory_mb"]["steady"], 1),
+        "peak MB": round(record["memory_mb"]["peak"], 1),
+    }
+
+
+def _operators(model: Model, plan: Plan, progress: Any) -> dict[str, Any]:
+    shares = operators.profile(model.flatbuffer, seed=plan.seed, progress=progress)
+    return bench.describe(model) | {
+        "operators": [
+            {
+                "operator": share.operator.name,
+                "shape": list(share.operator.shape),
+                "macs": share.operator.macs,
+                "ms": round(share.ms, 5),
+                "total_ms": round(share.total_ms, 5),
+            }
+            for share in shares
+        ]
+    }
+
+
+def _operator_table(part: dict[str, Any]) -> str:
+    whole = part["operators"][-1]["total_ms"]
+    lines = [
+        {
+            "#": number,
+            "operator": record["operator"],
+            "output": "x".join(map(str, record["shape"])),
+            "MMAC": round(record["macs"] / 1e6, 3),
+            "ms": round(record["ms"], 4),
+            "share %": round(100 * record["ms"] / whole, 1),
+            "GMAC/s": round(record["macs"] / record["ms"] / 1e6, 1)
+            if record["macs"] and record["ms"] > 0
+            else None,
+        }
+        for number, record in enumerate(part["operators"], 1)
+    ]
+    title = f"{part['model']} {part['variant'] or ''}".strip()
+    return f"{title}, LiteRT, one thread:\n{table(lines)}"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in _words(text))
