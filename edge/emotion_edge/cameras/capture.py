@@ -1,0 +1,77 @@
+"""OpenCV's captures, kept quiet."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from emotion_edge.values import Image
+
+_environment = threading.Lock()
+
+
+class Capture(Protocol):
+    """What this package uses of ``cv2.VideoCapture``."""
+
+    def isOpened(self) -> bool: ...  # noqa: D102
+    def read(self) -> tuple[bool, Any]: ...  # noqa: D102
+    def get(self, property_id: int, /) -> float: ...  # noqa: D102
+    def set(self, property_id: int, value: float, /) -> bool: ...  # noqa: D102
+    def release(self) -> None: ...  # noqa: D102
+
+
+OpenCapture = Callable[[str, int, Sequence[int]], Capture]
+"""Source, OpenCV backend, flat list of property and value -> an opened (or not) capture."""
+
+
+def open_capture(source: str, backend: int, parameters: Sequence[int] = ()) -> Capture:
+    """A ``cv2.VideoCapture`` whose libraries keep off standard error.
+
+    What failed is said once, by us: OpenCV and FFmpeg would print a line for each retry.
+    """
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # OpenCV reads these once, when the first capture opens. A stalled V4L2 device would otherwise
+    # hold its reader for ten seconds.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
+    return cv2.VideoCapture(source, backend, list(parameters))
+
+
+@contextmanager
+def ffmpeg_options(options: str) -> Iterator[None]:
+    """FFmpeg's options for the captures opened inside, ``name;value|name;value``.
+
+    OpenCV takes them from the environment only; a value the user set stays.
+    """
+    name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+    with _environment:
+        before = os.environ.get(name)
+        os.environ.setdefault(name, options)
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(name, None)
+
+
+def usable(image: object) -> bool:
+    """Whether something a driver returned is a picture: uint8, gray or BGR, not empty."""
+    return (
+        isinstance(image, np.ndarray)
+        and image.dtype == np.uint8
+        and image.size > 0
+        and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
+    )
+
+
+def in_colours(image: Image, colour: bool) -> Image:
+    """Gray ``(h, w)`` unless colour is wanted; the picture itself where it is so already."""
+    if colour or image.ndim == 2:
+        return image
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)

@@ -1,0 +1,43 @@
+"""A test pattern that costs nothing to draw: for soak tests and for the loop's own cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emotion_edge.cameras.virtual import VirtualCamera
+from emotion_edge.values import Image
+
+_STEPS = 64
+
+
+class PatternCamera(VirtualCamera):
+    """Diagonal bands that move by a pixel a frame, back to the start after 64 frames.
+
+    Every frame is a view into one picture: no allocation, no drawing.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 640,
+        height: int = 480,
+        fps: float | None = None,
+        colour: bool = True,
+        **others: Any,
+    ) -> None:
+        """Nothing is opened yet; fps is 30 unless given; others: see VirtualCamera."""
+        super().__init__("pattern", fps=fps or 30.0, **others)
+        self._width, self._height, self._colour = width, height, colour
+
+    def _prepare(self) -> None:
+        across = np.arange(self._width + _STEPS)[None, :] + np.arange(self._height)[:, None]
+        bands = (across * 4 % 256).astype(np.uint8)
+        self._picture = np.stack([bands, bands, 255 - bands], axis=2) if self._colour else bands
+        self._picture.flags.writeable = False
+
+    def picture(self, index: int) -> Image:
+        """Frame ``index``: uint8 ``(height, width)`` or ``(height, width, 3)``, read-only."""
+        left = index % _STEPS
+        return self._picture[:, left : left + self._width]

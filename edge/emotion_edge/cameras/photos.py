@@ -1,0 +1,117 @@
+"""A photograph, or a folder of them."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+
+from emotion_edge.cameras.capture import in_colours
+from emotion_edge.cameras.report import Listener, report
+from emotion_edge.errors import CameraError, CameraNotFound, ImageError
+from emotion_edge.preprocessing import read_image
+from emotion_edge.values import Frame
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Photos:
+    """Every photograph once, by name, with ``photo-9`` before ``photo-10``.
+
+    ``Frame.index`` counts the files, so that ``paths[frame.index]`` is where a frame came from.
+    A damaged file of a folder is reported and left out.
+    """
+
+    live = False
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        fps: float | None = None,
+        colour: bool = True,
+        paced: bool = False,
+        on_event: Listener | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Nothing is read yet.
+
+        fps: photographs per second, 1 unless given: how far ``captured_ns`` advances from one to
+            the next.
+        paced: give them at that rate rather than at once.
+        """
+        self.name = str(path)
+        self.paths: list[Path] = []
+        self._interval_ns = 1e9 / (fps or 1.0)
+        self._colour = colour
+        self._paced = paced
+        self._on_event = on_event
+        self._stop = stop or threading.Event()
+        self._start_ns: int | None = None
+
+    def __enter__(self) -> Self:
+        """Look for the files. Raises CameraNotFound when there is none."""
+        path = Path(self.name)
+        if path.is_dir():
+            found = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
+            self.paths = sorted(found, key=_natural)
+        elif path.is_file():
+            self.paths = [path]
+        else:
+            raise CameraNotFound(f"there is no photo or folder {path}: check the path")
+        if not self.paths:
+            raise CameraNotFound(
+                f"the folder {path} has no photo in it: put {', '.join(SUFFIXES)} files there"
+            )
+        self._start_ns = time.monotonic_ns()
+        self._next = self._readable = 0
+        return self
+
+    def read(self, timeout: float) -> Frame | None:
+        """The next photograph, or None after the last or once ``stop`` is set.
+
+        Raises ImageError when the only file given is no picture, or when no file of the folder is.
+        """
+        if self._start_ns is None:
+            raise CameraError(f"{self.name} is not open: use it in a with statement")
+        while self._next < len(self.paths) and not self._stop.is_set():
+            index = self._next
+            self._next += 1
+            try:
+                image = in_colours(read_image(self.paths[index]), self._colour)
+            except ImageError as error:
+                if self._readable == 0 and self._next == len(self.paths):
+                    raise
+                report(self._on_event, "camera.skipped", str(error), path=str(self.paths[index]))
+                continue
+            self._readable += 1
+            due = self._start_ns + round(index * self._interval_ns)
+            if self._paced and (wait := (due - time.monotonic_ns()) / 1e9) > 0:
+                self._stop.wait(wait)
+            return Frame(image, due, index)
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self._start_ns = None
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key: digits by value, letters without case."""
+    parts = re.findall(r"\d+|\D+", path.name.lower())
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def is_photo(path: Path) -> bool:
+    """Whether a file is a photograph by its name, or by its first bytes."""
+    return path.suffix.lower() in SUFFIXES or bool(cv2.haveImageReader(str(path)))

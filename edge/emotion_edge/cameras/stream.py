@@ -1,0 +1,91 @@
+"""A network camera: RTSP, HTTP (MJPEG, HLS) or whatever else FFmpeg reads."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+
+import cv2
+
+from emotion_edge.cameras.capture import (
+    Capture,
+    OpenCapture,
+    ffmpeg_options,
+    in_colours,
+    open_capture,
+    usable,
+)
+from emotion_edge.cameras.newest import Device, Grab, LiveCamera
+from emotion_edge.cameras.report import Listener, report
+from emotion_edge.errors import CameraNotFound
+
+LOW_DELAY = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
+"""TCP, because lost packets smear; and FFmpeg must not collect frames before it hands them out."""
+
+
+class StreamCamera(LiveCamera):
+    """A stream behind a URL, always its newest frame.
+
+    ``name`` is the URL without its password.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        colour: bool = True,
+        wait: float = 5.0,
+        on_event: Listener | None = None,
+        stop: threading.Event | None = None,
+        capture: OpenCapture = open_capture,
+    ) -> None:
+        """Nothing is opened yet.
+
+        wait: seconds to wait for the server to answer, and for each packet.
+        """
+        name = re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
+        super().__init__(name, on_event=on_event, stop=stop, open_timeout=2 * wait + 5.0)
+        self._url = url
+        self._colour = colour
+        self._wait_ms = round(1000 * wait)
+        self._capture = capture
+
+    def _open(self) -> Device:
+        limits = (
+            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, self._wait_ms),
+            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, self._wait_ms),
+        )
+        with ffmpeg_options(LOW_DELAY):
+            capture = self._capture(self._url, cv2.CAP_FFMPEG, limits)
+        if not capture.isOpened():
+            capture.release()
+            raise CameraNotFound(
+                f"no video answers at {self.name}: check the address, the password and the network"
+            )
+        size = [int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
+        report(
+            self._on_event,
+            "camera.opened",
+            f"{self.name}: {size[0]}x{size[1]}",
+            trouble=False,
+            granted={"width": size[0], "height": size[1]},
+        )
+        return _StreamCapture(capture, self._colour)
+
+
+class _StreamCapture:
+    def __init__(self, capture: Capture, colour: bool) -> None:
+        self._capture = capture
+        self._colour = colour
+
+    def grab(self) -> Grab | None:
+        came, image = self._capture.read()
+        # The sender's clock is not ours: the instant of arrival is the best there is.
+        now = time.monotonic_ns()
+        if not came or not usable(image):
+            return None
+        return Grab(in_colours(image, self._colour), now)
+
+    def close(self) -> None:
+        self._capture.release()

@@ -1,0 +1,163 @@
+"""A USB camera, or anything else behind /dev/video, by OpenCV and V4L2."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import cv2
+
+from emotion_edge.cameras import v4l2
+from emotion_edge.cameras.capture import Capture, OpenCapture, in_colours, open_capture, usable
+from emotion_edge.cameras.newest import Device, Grab, LiveCamera
+from emotion_edge.cameras.report import Listener, report
+from emotion_edge.errors import CameraBusy, CameraError, CameraNotFound
+
+OLDEST_STAMP_NS = 2_000_000_000
+"""A driver's timestamp is believed when it lies this little before now."""
+
+
+class Webcam(LiveCamera):
+    """A V4L2 camera.
+
+    granted: what the driver agreed to, once open: ``width``, ``height`` in pixels, ``fps``,
+        ``format`` (FourCC). It need not be what was asked for; the event ``camera.opened`` says
+        both.
+    """
+
+    def __init__(
+        self,
+        device: str | int = 0,
+        *,
+        width: int = 640,
+        height: int = 480,
+        fps: float | None = None,
+        colour: bool = True,
+        pixel_format: str | None = None,
+        on_event: Listener | None = None,
+        stop: threading.Event | None = None,
+        capture: OpenCapture = open_capture,
+        **waits: float,
+    ) -> None:
+        """Nothing is opened yet.
+
+        device: ``/dev/video0``, a link to such a node, or its number.
+        fps: frames per second to ask for; None leaves the driver's choice.
+        pixel_format: FourCC to ask for, ``MJPG`` or ``YUYV``. None asks for MJPG above 640x480,
+            which USB 2 cannot carry uncompressed at 30 fps, and else leaves the driver's choice.
+        """
+        path = f"/dev/video{device}" if str(device).isdigit() else str(device)
+        super().__init__(path, on_event=on_event, stop=stop, **waits)
+        self.granted: dict[str, float | str] = {}
+        big = width * height > 640 * 480
+        self._asked: dict[str, float | str | None] = {
+            "width": width,
+            "height": height,
+            "fps": fps,
+            "format": pixel_format or ("MJPG" if big else None),
+        }
+        self._colour = colour
+        self._capture = capture
+
+    def _open(self) -> Device:
+        self._check_access()
+        capture = self._capture(self.name, cv2.CAP_V4L2, ())
+        if not capture.isOpened():
+            capture.release()
+            raise self._why_not()
+        self._settle(capture)
+        return _V4L2Capture(capture, self._colour)
+
+    def _check_access(self) -> None:
+        if not Path(self.name).exists():
+            there = v4l2.devices()
+            raise CameraNotFound(
+                f"there is no camera {self.name} (found: {', '.join(there) or 'none'}): "
+                "plug one in, or name another"
+            )
+        try:
+            device = v4l2.query(self.name)
+        except PermissionError:
+            raise CameraError(
+                f"{self.name} may not be opened by this user: "
+                'run "sudo usermod -aG video $USER", then log in again'
+            ) from None
+        except OSError as error:
+            if v4l2.busy(self.name):
+                raise self._busy() from error
+            raise CameraNotFound(
+                f"{self.name} cannot be opened ({error.strerror}): plug it in again"
+            ) from error
+        if device is None or not device.captures:
+            what = f"{device.card} ({device.driver})" if device else "not a video device"
+            raise CameraNotFound(
+                f"{self.name} is {what} and gives no pictures: name another, or try auto"
+            )
+
+    def _why_not(self) -> CameraError:
+        if v4l2.busy(self.name):
+            return self._busy()
+        return CameraError(
+            f"{self.name} is there and OpenCV cannot open it: "
+            "it may offer no format OpenCV knows; look with v4l2-ctl --list-formats-ext"
+        )
+
+    def _busy(self) -> CameraBusy:
+        who = v4l2.holders(self.name) or "another program"
+        return CameraBusy(f"{self.name} is in use by {who}: close that program first")
+
+    def _settle(self, capture: Capture) -> None:
+        asked = self._asked
+        if asked["format"]:
+            code = cv2.VideoWriter.fourcc(*str(asked["format"]))
+            capture.set(cv2.CAP_PROP_FOURCC, code)  # first: the size and rate depend on it
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, float(asked["width"] or 0))
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, float(asked["height"] or 0))
+        if asked["fps"]:
+            capture.set(cv2.CAP_PROP_FPS, float(asked["fps"]))
+        code = int(capture.get(cv2.CAP_PROP_FOURCC))
+        granted: dict[str, float | str] = {
+            "width": int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            "height": int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+            "fps": capture.get(cv2.CAP_PROP_FPS),
+            "format": code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace"),
+        }
+        self.granted = granted
+        report(
+            self._on_event,
+            "camera.opened",
+            f"{self.name}: asked for {_words(asked)}, granted {_words(granted)}",
+            trouble=False,
+            asked=asked,
+            granted=granted,
+        )
+
+
+class _V4L2Capture:
+    def __init__(self, capture: Capture, colour: bool) -> None:
+        self._capture = capture
+        self._colour = colour
+
+    def grab(self) -> Grab | None:
+        came, image = self._capture.read()
+        now = time.monotonic_ns()
+        if not came or not usable(image):
+            return None
+        # V4L2 stamps a buffer on the monotonic clock when its first byte arrives (videodev2's
+        # V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC); a driver with another clock gives itself away.
+        stamp = int(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        captured = stamp if 0 <= now - stamp < OLDEST_STAMP_NS else now
+        return Grab(in_colours(image, self._colour), captured)
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def _words(settings: dict[str, float | str | None] | dict[str, float | str]) -> str:
+    words = f"{settings['width']}x{settings['height']}"
+    if settings["fps"]:
+        words += f" at {settings['fps']:g} fps"
+    if settings["format"]:
+        words += f" {settings['format']}"
+    return words
