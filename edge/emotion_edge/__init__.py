@@ -5,16 +5,24 @@
 >>> picture = emotion_edge.read_image("photo.jpg")
 >>> for face in pipeline.image(picture).faces:
 ...     print(face.label, face.emotion.confidence, face.box)
+
+The same for a stream, where faces keep their identity and labels are steadied:
+
+>>> pipeline = emotion_edge.load(track=True)                # doctest: +SKIP
+>>> with emotion_edge.open_camera("auto") as camera:
+...     for observation in pipeline.stream(camera):
+...         print([(face.track_id, face.label) for face in observation.faces])
 """
 
 from __future__ import annotations
 
 __version__ = "0.1.0"
 
-from emotion_edge.cameras import Camera
+from emotion_edge.cameras import Camera, open_camera
 from emotion_edge.classifier import EmotionClassifier, TFLiteClassifier
 from emotion_edge.detectors import FaceDetector
 from emotion_edge.errors import EmotionEdgeError
+from emotion_edge.factory import load
 from emotion_edge.labels import EMOTIONS
 from emotion_edge.manifest import InputSpec, Manifest
 from emotion_edge.pipeline import Pipeline, Tracker
@@ -41,5 +49,7 @@ __all__ = [
     "TFLiteClassifier",
     "Tracker",
     "crop_face",
+    "load",
+    "open_camera",
     "read_image",
 ]
