@@ -1,0 +1,143 @@
+"""A hot board works less: the frame rate steps down by itself, and up again.
+
+Arm cores of a Raspberry Pi slow down by themselves from 80 to 85 degrees Celsius, whatever runs
+on them. Doing fewer frames before that keeps each of them quick.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from emotion_edge.board import Condition, read_condition
+from emotion_edge.errors import UsageError
+from emotion_edge.values import Event
+
+_HEAT = {"throttled", "soft temperature limit"}  # throttle bits that heat sets
+_WEAK_SUPPLY = "under-voltage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatSettings:
+    """When to slow down.
+
+    hot_c: degrees Celsius from which the frame rate steps down.
+    cool_c: degrees Celsius below which it steps up again.
+    steps_fps: frames per second at most, step by step; empty: never slow down.
+    check_s: seconds between two readings.
+    settle_s: seconds between two steps at least: heat follows work slowly.
+    """
+
+    hot_c: float = 78.0
+    cool_c: float = 70.0
+    steps_fps: tuple[float, ...] = (10.0, 5.0, 2.0, 1.0)
+    check_s: float = 5.0
+    settle_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.cool_c < self.hot_c:
+            raise UsageError(
+                f"[heat] cool_c is {self.cool_c:g} and hot_c {self.hot_c:g}: cool_c must be lower"
+            )
+        falling = all(a > b for a, b in zip(self.steps_fps, self.steps_fps[1:], strict=False))
+        if not falling or any(fps <= 0 for fps in self.steps_fps):
+            raise UsageError(
+                f"[heat] steps_fps is {list(self.steps_fps)}: use falling numbers above 0"
+            )
+        if not (self.check_s > 0 and self.settle_s >= 0):
+            raise UsageError(
+                f"[heat] check_s is {self.check_s:g}, settle_s {self.settle_s:g}: "
+                "use seconds above 0"
+            )
+
+
+class HeatGovernor:
+    """Decides, reading by reading, how many frames per second the board may do."""
+
+    def __init__(self, settings: HeatSettings | None = None) -> None:
+        self.settings = settings or HeatSettings()
+        self._step = 0  # 0: full speed; k: steps_fps[k - 1]
+        self._stepped_ns: int | None = None
+        self._weak = False
+
+    @property
+    def max_fps(self) -> float | None:
+        """Frames per second at most; None: as many as come."""
+        return self.settings.steps_fps[self._step - 1] if self._step else None
+
+    def consider(self, condition: Condition, at_ns: int) -> Event | None:
+        """Take a reading and return what changed, if anything did.
+
+        at_ns: monotonic clock. An event's kind is ``heat.slower``, ``heat.faster``,
+        ``power.weak`` (the supply's voltage fell) or ``power.recovered``.
+        """
+        now = set(condition.throttling.now) if condition.throttling else set()
+        if (_WEAK_SUPPLY in now) != self._weak:
+            self._weak = not self._weak
+            if self._weak:
+                return Event("power.weak", "under-voltage: use a stronger power supply", at_ns)
+            return Event("power.recovered", "the supply's voltage is right again", at_ns)
+        settled = self._stepped_ns is None or (
+            at_ns - self._stepped_ns >= self.settings.settle_s * 1e9
+        )
+        celsius = condition.temperature_c
+        hot = bool(now & _HEAT) or (celsius is not None and celsius >= self.settings.hot_c)
+        cool = not now & _HEAT and celsius is not None and celsius <= self.settings.cool_c
+        if settled and hot and self._step < len(self.settings.steps_fps):
+            return self._go(self._step + 1, "heat.slower", condition, at_ns)
+        if settled and cool and self._step:
+            return self._go(self._step - 1, "heat.faster", condition, at_ns)
+        return None
+
+    def _go(self, step: int, kind: str, condition: Condition, at_ns: int) -> Event:
+        self._step, self._stepped_ns = step, at_ns
+        celsius = condition.temperature_c
+        reading = "throttled" if celsius is None else f"{celsius:.0f} °C"
+        rate = "full frame rate" if self.max_fps is None else f"{self.max_fps:g} frames per second"
+        return Event(
+            kind,
+            f"{reading}: {rate}",
+            at_ns,
+            {"temperature_c": celsius, "max_fps": self.max_fps},
+        )
+
+
+class BoardWatch:
+    """Reads the board now and then in a thread of its own: a reading may take milliseconds."""
+
+    def __init__(self, every_s: float, read: Callable[[], Condition] = read_condition) -> None:
+        """every_s: seconds between two readings."""
+        self._every_s = every_s
+        self._read = read
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._fresh: Condition | None = None
+        self._last: Condition | None = None
+
+    def __enter__(self) -> BoardWatch:
+        """Start reading."""
+        self._thread = threading.Thread(target=self._run, name="board", daemon=True)
+        self._thread.start()
+        return self
+
+    def take(self) -> Condition | None:
+        """A reading nobody has taken yet, or None."""
+        fresh, self._fresh = self._fresh, None
+        return fresh
+
+    def temperature(self) -> float | None:
+        """Degrees Celsius at the last reading."""
+        return self._last.temperature_c if self._last else None
+
+    def __exit__(self, *_: object) -> None:
+        """Stop; a reading under way is left behind."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(0.1)
+
+    def _run(self) -> None:
+        while True:
+            self._last = self._fresh = self._read()
+            if self._stop.wait(self._every_s):
+                return

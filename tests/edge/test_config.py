@@ -1,0 +1,207 @@
+import dataclasses
+import difflib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emotion_edge import config as c
+from emotion_edge.config import Config, build, keys, load_config, merge, parse_value, read_toml
+from emotion_edge.errors import UsageError
+from emotion_edge.sinks.settings import (
+    AggregateSettings,
+    ConsoleSettings,
+    CsvSettings,
+    JsonlSettings,
+    MqttSettings,
+    VideoSettings,
+)
+
+KIOSK = """
+model = "fast"
+threads = 2
+
+[camera]
+source = "picamera2"
+fps = 15                     # a whole number where a number is wanted
+
+[tracker]
+unsure_below = 0.4
+
+[heat]
+steps_fps = [8, 4]
+
+[aggregate]
+period_s = 30
+
+[sinks.jsonl]
+path = "~/emotions.jsonl"
+existing = "append"
+
+[[sinks.mqtt]]
+host = "one"
+
+[[sinks.mqtt]]
+host = "two"
+required = true
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "kiosk.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, KIOSK))
+    assert (config.model, config.threads, config.detector) == ("fast", 2, "auto")
+    assert config.camera == c.CameraConfig(source="picamera2", fps=15.0)
+    assert config.tracker.unsure_below == 0.4
+    assert config.heat.steps_fps == (8.0, 4.0)
+    assert config.aggregate == AggregateSettings(period_s=30.0)
+    assert config.sinks == (
+        ConsoleSettings(),
+        JsonlSettings(path=Path.home() / "emotions.jsonl", existing="append"),
+        MqttSettings(host="one"),
+        MqttSettings(host="two", required=True),
+    )
+
+
+def test_an_empty_file_is_the_defaults() -> None:
+    assert build({}) == dataclasses.replace(Config(), sinks=(ConsoleSettings(),))
+
+
+def test_quiet_leaves_the_console_out() -> None:
+    assert build({"quiet": True, "sinks": {"console": {}}}).sinks == ()
+
+
+def test_overwrite_reaches_every_file() -> None:
+    sinks = {"jsonl": {"path": "a.jsonl"}, "csv": {"path": "a.csv"}, "video": {"path": "a.mp4"}}
+    _, jsonl, csv, video = build({"overwrite": True, "sinks": sinks}).sinks
+    assert isinstance(jsonl, JsonlSettings) and jsonl.existing == "overwrite"
+    assert isinstance(csv, CsvSettings) and csv.existing == "overwrite"
+    assert isinstance(video, VideoSettings) and video.overwrite
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('modell = "fast"', "modell; did you mean model?"),
+        ("[camera]\nfsp = 5", "camera.fsp; did you mean camera.fps?"),
+        ("[sinks.jsonl]\npath = 'a'\nrotate = 5", "did you mean sinks.jsonl.rotate_mb?"),
+        ("[sinks.mqqt]\nhost = 'a'", "sinks.mqqt; did you mean sinks.mqtt?"),
+        ("[trakcer]\nmargin = 0.2", "trakcer; did you mean tracker?"),
+        ("unsure_below = 0.4", "did you mean tracker.unsure_below?"),
+        ("[camera.size]\nwidth = 5", "camera.size"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, named: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(UsageError, match="unknown key") as caught:
+        load_config(path)
+    assert named in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("threads = 1.5", "threads is 1.5; expected a whole number"),
+        ("threads = true", "threads is True; expected a whole number"),
+        ("threads = 0", "threads is 0: use 1 or more"),
+        ("model = 3", "model is 3; expected a text"),
+        ("quiet = 1", "quiet is 1; expected true or false"),
+        ("seconds = nan", "seconds is nan; expected a number"),
+        ('detector = "hog"', "detector is 'hog'; expected 'auto' or 'haar' or 'yunet'"),
+        ("camera = 0", "camera is 0; write it as a table, [camera]"),
+        ("[camera]\nfps = '30'", "camera.fps is '30'; expected a number"),
+        ("[camera]\nwidth = -1", "width is -1"),
+        ("[heat]\nsteps_fps = 5", "heat.steps_fps is 5; expected a list of numbers"),
+        ("[heat]\nhot_c = 60", "cool_c must be lower"),
+        ("[heat]\nsteps_fps = [5, 9]", "falling"),
+        ("[sinks.jsonl]\nexisting = 'append'", "[sinks.jsonl] needs path, a path"),
+        ("[sinks.jsonl]\npath = 'a'\nexisting = 'keep'", "sinks.jsonl.existing is 'keep'"),
+        ("[sinks.page]\nport = 99999", "port is 99999"),
+        ("[sinks]\njsonl = 'a.jsonl'", "sinks.jsonl is 'a.jsonl'; write it as a table"),
+        ("model = ", "is no TOML"),
+        ("model = '\xe9\udcff", "is no TOML"),
+    ],
+)
+def test_a_wrong_value_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "kiosk.toml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UsageError) as caught:
+        load_config(path)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read the configuration"):
+        read_toml(tmp_path / "absent.toml")
+
+
+def test_a_flag_wins_over_the_file() -> None:
+    tables = {"threads": 2, "camera": {"source": "picamera2", "fps": 15}}
+    merged = merge(tables, {"camera.source": "demo", "frames": 5, "sinks.window.": None})
+    assert merged == {
+        "threads": 2,
+        "frames": 5,
+        "camera": {"source": "demo", "fps": 15},
+        "sinks": {"window": {}},
+    }
+    assert tables["camera"] == {"source": "picamera2", "fps": 15}
+
+
+def test_a_flag_adds_to_a_list_of_sinks() -> None:
+    merged = merge(
+        {"sinks": {"mqtt": [{"host": "one"}]}}, {"sinks.mqtt.host": "two", "sinks.mqtt.port": 1}
+    )
+    assert merged == {"sinks": {"mqtt": [{"host": "one"}, {"host": "two", "port": 1}]}}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("threads", "2", 2),
+        ("seconds", "1.5", 1.5),
+        ("tracker.unsure_below", "0.4", 0.4),
+        ("quiet", "true", True),
+        ("sinks.mqtt.required", "false", False),
+        ("sinks.mqtt.username", "true", "true"),
+        ("heat.steps_fps", "8,4", [8.0, 4.0]),
+        ("heat.steps_fps", "", []),
+        ("sinks.jsonl.path", "a b.jsonl", "a b.jsonl"),
+        ("detector", "haar", "haar"),
+    ],
+)
+def test_a_text_becomes_what_its_key_wants(key: str, text: str, value: object) -> None:
+    assert parse_value(key, text) == value
+
+
+@pytest.mark.parametrize(("key", "text"), [("threads", "two"), ("quiet", "yes"), ("nope", "1")])
+def test_a_text_that_does_not_fit(key: str, text: str) -> None:
+    with pytest.raises(UsageError, match=r"expected|did you mean"):
+        parse_value(key, text)
+
+
+def test_every_key_is_known_by_its_dotted_name() -> None:
+    for key in keys():
+        assert key == key.strip(".") and " " not in key
+    assert {"model", "camera.source", "heat.hot_c", "sinks.mqtt.host", "tracker.margin"} <= set(
+        keys()
+    )
+    assert "sinks" not in keys()
+
+
+@given(st.sampled_from(sorted(keys())), st.integers(0, 30), st.characters(codec="ascii"))
+def test_one_wrong_letter_is_found_again(key: str, place: int, letter: str) -> None:
+    table, _, last = key.rpartition(".")
+    place %= len(last)
+    wrong = last[:place] + letter + last[place + 1 :]
+    if len(last) < 4 or any(k.rpartition(".")[2] == wrong for k in keys()):
+        return
+    named = str(c._unknown("kiosk.toml", f"{table}.{wrong}".strip("."))).rpartition("mean ")[2]
+    assert difflib.SequenceMatcher(None, named.rstrip("?").rpartition(".")[2], wrong).ratio() > 0.5
