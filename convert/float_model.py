@@ -58,9 +58,7 @@ def load(path: str | Path, *, input_size: tuple[int, int, int] | None = None) ->
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConversionError(
-            f"cannot read the model {path}: {error.strerror or error}"
-        ) from error
+        raise ConversionError(f"cannot read the model {path}: {error.strerror or error}") from error
     import train.networks  # noqa: F401  registers this project's own layers
 
     try:
@@ -141,8 +139,10 @@ def from_keras(
         channels,
         int(static.output_shape[1]),
         _output(static, name),
-        any(isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization)
-            for layer in walk(static)),
+        any(
+            isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization)
+            for layer in walk(static)
+        ),
     )
 
 

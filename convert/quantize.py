@@ -17,18 +17,23 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
-from emotion_edge.values import Image
 from numpy.typing import NDArray
 
 from convert.errors import ConversionError
 from convert.float_model import FloatModel
+from emotion_edge.values import Image
 
-VARIANTS = ("int8", "mixed", "dynamic", "float16", "float32")
+VARIANTS = {
+    "int8": "integers throughout, int8 in and out",
+    "mixed": "int8, with some operators left in float32",
+    "dynamic": "int8 weights, activations quantised at run time",
+    "float16": "half-precision weights, float32 arithmetic",
+    "float32": "unchanged",
+}
+"""What a file's ``variant`` may be, and what it means."""
 
 
-def inputs(
-    faces: Image, scale: float = 1.0, offset: float = 0.0
-) -> Iterator[NDArray[np.float32]]:
+def inputs(faces: Image, scale: float = 1.0, offset: float = 0.0) -> Iterator[NDArray[np.float32]]:
     """Each face of ``(n, height, width[, 3])`` uint8 as the network's ``(1, h, w, c)`` float32."""
     for face in faces:
         real = face.astype(np.float32) * np.float32(scale) + np.float32(offset)

@@ -18,9 +18,7 @@ Floats = NDArray[np.floating[Any]]
 
 def confusion_matrix(truth: Integers, predicted: Integers, classes: int) -> Counts:
     """How often each class (rows) was called each class (columns), ``(classes, classes)``."""
-    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(
-        classes, classes
-    )
+    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def recall(confusion: Counts) -> NDArray[np.float64]:
@@ -95,3 +93,43 @@ def kl_divergence(
     first /= first.sum(axis=1, keepdims=True)
     second /= second.sum(axis=1, keepdims=True)
     return np.asarray((first * np.log(first / second)).sum(axis=1))
+
+
+def calibration_noise(
+    probabilities: Floats, bins: int = 15, *, draws: int = 200, seed: int = 0
+) -> float:
+    """The calibration error that a perfectly calibrated model would show at this n.
+
+    Labels are drawn from the model's own confidence, so what is left is sampling noise.
+    """
+    rng = np.random.default_rng(seed)
+    confidence = np.sort(probabilities.max(axis=1).astype(np.float64))
+    parts = np.array_split(np.arange(len(confidence)), bins)
+    hits = rng.random((draws, len(confidence))) < confidence
+    gaps = [
+        np.abs(hits[:, part].mean(axis=1) - confidence[part].mean()) * len(part)
+        for part in parts
+        if len(part)
+    ]
+    return float(np.sum(gaps, axis=0).mean() / max(len(confidence), 1))
+
+
+def fit_temperature(logits: Floats, truth: Integers) -> float:
+    """The temperature that minimises the negative log-likelihood (Guo et al. 2017)."""
+    rows = np.arange(len(truth))
+
+    def loss(temperature: float) -> float:
+        scaled = logits.astype(np.float64) / temperature
+        scaled -= scaled.max(axis=1, keepdims=True)
+        return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[rows, truth]))
+
+    # The loss has one minimum in log T: golden section needs no derivative and no SciPy.
+    low, high = math.log(0.05), math.log(20.0)
+    ratio = (math.sqrt(5) - 1) / 2
+    for _ in range(60):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if loss(math.exp(left)) < loss(math.exp(right)):
+            high = right
+        else:
+            low = left
+    return math.exp((low + high) / 2)

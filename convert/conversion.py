@@ -1,0 +1,331 @@
+"""The whole way: convert, compare, judge, describe. ``python -m convert`` is a thin layer over it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from convert import gate, images, inspection, quantize
+from convert.errors import ConversionError
+from convert.float_model import FloatModel
+from convert.gate import Bar, Comparison, Probabilities
+from convert.images import Images
+from emotion_edge import manifest as manifests
+from emotion_edge.errors import OutputExists, UsageError
+from emotion_edge.manifest import InputSpec, Manifest
+
+KERAS_CHECKED = 64
+"""Images on which the float32 ``.tflite`` is compared with Keras itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A float model, what it is fed, and the images that shape and judge its conversion.
+
+    reference: the float32 ``.tflite``. expected: its probabilities on ``judged``.
+    calibration: what the manifest says of the calibration set.
+    """
+
+    model: FloatModel
+    spec: InputSpec
+    labels: tuple[str, ...]
+    calibration_images: Images
+    calibration: Mapping[str, Any]
+    judged: Images
+    bar: Bar
+    reference: bytes
+    expected: Probabilities
+    keras_difference: float
+    threads: int = 1
+
+    def manifest(self, variant: str, **facts: Any) -> Manifest:
+        """The manifest of one variant."""
+        return Manifest(
+            name=self.model.name,
+            variant=variant,
+            model_sha256="",
+            labels=self.labels,
+            input=self.spec,
+            output=self.model.output,
+            **facts,
+        )
+
+    def predict(self, model: bytes, variant: str, on: Images) -> Probabilities:
+        """Probabilities of a FlatBuffer, from the class that runs on the device."""
+        return gate.predict(model, self.manifest(variant), on, threads=self.threads)
+
+    def compare(self, model: bytes, variant: str) -> Comparison:
+        """A FlatBuffer against the float model on the judging images."""
+        return gate.compare(self.expected, self.predict(model, variant, self.judged), self.judged)
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A converted model with the figures that speak for or against it.
+
+    failures: what the bar does not allow, empty when it passes.
+    method: how it was made, e.g. ``{"ranges": "min-max"}``.
+    """
+
+    model: bytes
+    variant: str
+    comparison: Comparison
+    failures: tuple[str, ...]
+    method: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bar allows it."""
+        return not self.failures
+
+
+def prepare(
+    model: FloatModel,
+    data: str | Path,
+    *,
+    labels: Sequence[str] | None = None,
+    scale: float | None = None,
+    offset: float = 0.0,
+    colour: str | None = None,
+    margin: float = 0.0,
+    calibration_split: str = images.TRAINING,
+    calibration_count: int = 512,
+    seed: int = 0,
+    gate_split: str = images.GATE,
+    report_splits: Sequence[str] = (),
+    bar: Bar | None = None,
+    threads: int = 1,
+) -> Job:
+    """Read everything a conversion needs and score the float model.
+
+    Raises UsageError, DataError or ConversionError for what cannot be.
+    """
+    if scale is None:
+        if not model.rescales:
+            raise UsageError(
+                f"{model.name} has no Rescaling layer: say how a pixel becomes its input "
+                "(pixel * scale + offset), e.g. --scale 1/255, or --scale 1 if it takes 0..255"
+            )
+        scale = 1.0
+    if calibration_count < 1:
+        raise UsageError(f"--calibration-images {calibration_count}: give 1 or more")
+    spec = InputSpec(
+        model.height,
+        model.width,
+        model.channels,
+        "gray" if model.channels == 1 else colour or "rgb",
+        scale,
+        offset,
+        margin,
+    )
+    labels = tuple(labels or images.default_labels(model.outputs, data, gate_split))
+    if len(labels) != model.outputs:
+        raise UsageError(
+            f"{len(labels)} labels ({', '.join(labels)}) for the {model.outputs} outputs of "
+            f"{model.name}: give one for each, in their order"
+        )
+    source = images.calibration_set(
+        data, calibration_split, spec, labels, judged=(gate_split, *report_splits)
+    )
+    chosen = source.at(images.stratified(source.truth, calibration_count, seed))
+    judged = images.read(data, gate_split, spec, labels)
+    reference = quantize.float32(model)
+    probe = Manifest(model.name, "float32", "", labels, spec, model.output)
+    expected = gate.predict(reference, probe, judged, threads=threads)
+    difference = gate.check_against_keras(model, probe, expected, judged, KERAS_CHECKED)
+    return Job(
+        model,
+        spec,
+        labels,
+        chosen,
+        {
+            "source": source.source,
+            "split": calibration_split,
+            "images": len(chosen),
+            "of": len(source),
+            "stratified": "by class",
+            "seed": seed,
+            "sha256": chosen.sha256,
+        },
+        judged,
+        bar or Bar(),
+        reference,
+        expected,
+        difference,
+        threads,
+    )
+
+
+def convert(job: Job, variant: str) -> Converted:
+    """One variant, measured.
+
+    Raises ConversionError when the converter refuses, or leaves a float operator in int8.
+    """
+    if variant == "int8":
+        spec = job.spec
+        calibrated = quantize.calibrate(
+            job.model, job.calibration_images.faces, spec.scale, spec.offset
+        )
+        return judge(job, quantize.quantize(calibrated), "int8", {"ranges": "smallest and largest"})
+    make = {
+        "float32": lambda model: job.reference,
+        "float16": quantize.float16,
+        "dynamic": quantize.dynamic,
+    }
+    if variant not in make:
+        raise UsageError(f"variant {variant!r}; expected int8, {', '.join(make)}")
+    return judge(job, make[variant](job.model), variant, {})
+
+
+def judge(job: Job, model: bytes, variant: str, method: Mapping[str, Any]) -> Converted:
+    """Compare a FlatBuffer with the float model, and hold it against the bar."""
+    if variant == "int8":
+        inspection.require_integer(model, job.model.name)
+    comparison = job.compare(model, variant)
+    return Converted(model, variant, comparison, tuple(comparison.failures(job.bar)), method)
+
+
+def report_on(job: Job, converted: Converted, data: str | Path, split: str) -> Comparison:
+    """The same comparison on a split that nothing was chosen on."""
+    others = images.read(data, split, job.spec, job.labels)
+    return gate.compare(
+        job.predict(job.reference, "float32", others),
+        job.predict(converted.model, converted.variant, others),
+        others,
+    )
+
+
+def describe(
+    job: Job,
+    converted: Converted,
+    reported: Sequence[Comparison] = (),
+    *,
+    name: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    licence: str = "",
+    forced: bool = False,
+) -> Manifest:
+    """The manifest of a finished conversion."""
+    first = converted.comparison
+    manifest = job.manifest(
+        converted.variant,
+        licence=licence,
+        accuracy={result.split: _accuracy(result) for result in (first, *reported)},
+        calibration={**job.calibration, **converted.method}
+        if converted.variant in ("int8", "mixed")
+        else {},
+        training={
+            "keras_sha256": job.model.sha256,
+            "parameters": job.model.parameters,
+            **(training or {}),
+        },
+        versions=versions(),
+        gate={
+            "split": first.split,
+            "passed": converted.passed,
+            "forced": forced,
+            "failures": list(converted.failures),
+            "bar": {
+                "drop_points": job.bar.drop,
+                "agreement_percent": job.bar.agreement,
+                "recall_points": job.bar.recall_points,
+                "recall_images": job.bar.recall_images,
+            },
+            "runtime": "LiteRT with XNNPACK",
+            "float32_against_keras": float(f"{job.keras_difference:.1e}"),
+        },
+    )
+    return replace(manifest, name=name or manifest.name)
+
+
+def write(path: Path, converted: Converted, manifest: Manifest, *, overwrite: bool) -> Path:
+    """Put the file in its place, whole or not at all.
+
+    Raises OutputExists; UsageError when the name promises another variant.
+    """
+    require_name(path, converted.variant)
+    write_bytes(path, manifests.attach(converted.model, manifest), overwrite=overwrite)
+    return path
+
+
+def require_name(path: Path, variant: str) -> None:
+    """Raises UsageError when a file's name promises another variant."""
+    for other in quantize.VARIANTS:
+        if other in path.stem.replace("_", "-").split("-") and other != variant:
+            raise UsageError(
+                f"{path.name} would hold a {variant} model: "
+                f"name it {path.name.replace(other, variant)}"
+            )
+
+
+def require_absent(path: Path, variant: str) -> None:
+    """Refuse before the work what could not be written after it."""
+    require_name(path, variant)
+    if path.exists():
+        raise OutputExists(path)
+
+
+def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:
+    """Write beside, then rename. Raises OutputExists, or ConversionError when it cannot be."""
+    if path.exists() and not overwrite:
+        raise OutputExists(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ConversionError(
+            f"cannot write {path}: {error.strerror or error}; nothing was left behind"
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """What made the file; no dates, so that the same input gives the same bytes."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for distribution in ("keras", "tensorflow", "tensorflow-cpu", "ai-edge-litert", "numpy"):
+        try:
+            found[distribution] = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _accuracy(result: Comparison) -> dict[str, Any]:
+    def figures(score: gate.Score) -> dict[str, Any]:
+        return {
+            "accuracy": _percent(score.accuracy),
+            "interval": [_percent(score.low), _percent(score.high)],
+            "macro_f1": _percent(score.macro_f1),
+            "recall": {label: _percent(value) for label, value in score.recall.items()},
+            "calibration_error": _percent(score.calibration_error),
+        }
+
+    return {
+        "n": result.n,
+        "protocol": result.protocol,
+        "float": figures(result.float_score),
+        "converted": {
+            **figures(result.converted_score),
+            "confusion": [list(row) for row in result.converted_score.confusion],
+        },
+        "drop_points": round(result.drop, 3),
+        "mcnemar_p": float(f"{result.p_value:.3g}"),
+        "agreement_percent": round(result.agreement, 3),
+        "divergence_mean": float(f"{result.divergence_mean:.3g}"),
+        "divergence_worst": float(f"{result.divergence_worst:.3g}"),
+        "subsets": {
+            name: {"n": n, "float": _percent(first), "converted": _percent(second)}
+            for name, (n, first, second) in result.subsets.items()
+        },
+    }
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 2)

@@ -1,0 +1,210 @@
+"""Float and converted model on the same images, and whether the difference may be shipped.
+
+Both run through ``emotion_edge``'s own classifier on LiteRT with XNNPACK, so that what is
+measured is what the device does. The two answer the same images: their difference is judged in
+pairs (McNemar 1947), which sees much smaller losses than two percentages side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.errors import ConversionError
+from convert.float_model import FloatModel
+from convert.images import Images
+from convert.quantize import inputs
+from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.errors import UsageError
+from emotion_edge.manifest import Manifest
+from train import metrics
+
+Probabilities = NDArray[np.float32]
+
+SMOOTHING = 1 / 512
+"""Added to each probability before a logarithm: half a step of an int8 softmax."""
+
+KERAS_TOLERANCE = 1e-3
+"""How far a probability of the float32 ``.tflite`` may be from Keras'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a converted model may lose.
+
+    drop: points of accuracy. agreement: least share of equal predictions, percent.
+    recall_points, recall_images: a class's recall may fall by the larger of the two.
+    """
+
+    drop: float = 0.3
+    agreement: float = 98.0
+    recall_points: float = 2.0
+    recall_images: int = 2
+
+    def __post_init__(self) -> None:
+        if self.drop < 0 or not 0 <= self.agreement <= 100 or self.recall_points < 0:
+            raise UsageError(
+                f"the bar {self}: drops are points of at least 0, the agreement 0 to 100 percent"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One model on one set of images.
+
+    accuracy, low, high: share correct with its 95% interval (Wilson).
+    macro_f1: mean over the classes. recall: by label. calibration_error: expected, 15 bins of
+    equal mass. confusion: rows are the truth.
+    """
+
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    macro_f1: float
+    recall: Mapping[str, float]
+    calibration_error: float
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Float and converted model, image by image.
+
+    drop: accuracy lost, points (negative: gained). only_float, only_converted: images that just
+    one of them gets right. p_value: exact McNemar. agreement: share of equal predictions, percent.
+    recall_change: by label, points and images. divergence_mean, divergence_worst: Kullback-Leibler
+    of the converted probabilities from the float ones, nats, smoothed by 1/512; worst_row: the
+    image of the largest.
+    """
+
+    split: str
+    n: int
+    protocol: str
+    float_score: Score
+    converted_score: Score
+    drop: float
+    only_float: int
+    only_converted: int
+    p_value: float
+    agreement: float
+    recall_change: Mapping[str, tuple[float, int]]
+    divergence_mean: float
+    divergence_worst: float
+    worst_row: int
+    subsets: Mapping[str, tuple[int, float, float]] = field(default_factory=dict)
+    """Accuracy of float and converted on named parts of the split, with their sizes."""
+
+    def failures(self, bar: Bar) -> list[str]:
+        """What the bar does not allow, one line each; empty when the model passes."""
+        lines = []
+        # Differences of shares: a billionth forgives their rounding.
+        if self.drop > bar.drop + 1e-9:
+            lines.append(f"accuracy falls by {self.drop:.2f} points, allowed are {bar.drop:g}")
+        if self.agreement < bar.agreement - 1e-9:
+            lines.append(
+                f"{self.agreement:.2f}% of the predictions are equal, {bar.agreement:g}% are asked"
+            )
+        for label, (points, images) in self.recall_change.items():
+            if -points > bar.recall_points + 1e-9 and -images > bar.recall_images:
+                lines.append(
+                    f"recall of {label} falls by {-points:.2f} points ({-images} images), allowed "
+                    f"is the larger of {bar.recall_points:g} points and {bar.recall_images} images"
+                )
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def predict(model: bytes, manifest: Manifest, images: Images, *, threads: int = 1) -> Probabilities:
+    """``(n, labels)`` probabilities from the class that runs on the device, LiteRT and XNNPACK."""
+    classifier = TFLiteClassifier(model, manifest, runtime="litert", threads=threads)
+    return classifier.predict(images.faces)
+
+
+def check_against_keras(
+    model: FloatModel, manifest: Manifest, probabilities: Probabilities, images: Images, count: int
+) -> float:
+    """Largest difference between the float32 ``.tflite`` and Keras over the first images.
+
+    Raises ConversionError above ``KERAS_TOLERANCE``: the converter changed the model.
+    """
+    spec = manifest.input
+    worst = 0.0
+    for at, x in enumerate(inputs(images.faces[:count], spec.scale, spec.offset)):
+        row = np.asarray(model.network(x, training=False))[0]
+        if model.output == "logits":
+            row = np.exp(row - row.max())
+            row /= row.sum()
+        worst = max(worst, float(np.abs(row - probabilities[at]).max()))
+    if not worst <= KERAS_TOLERANCE:
+        raise ConversionError(
+            f"{model.name}: the float32 .tflite differs from Keras by {worst:.4f} (allowed "
+            f"{KERAS_TOLERANCE}): the converter changed the model; report it with the model"
+        )
+    return worst
+
+
+def score(probabilities: Probabilities, truth: NDArray[np.int64], labels: tuple[str, ...]) -> Score:
+    """One model's figures."""
+    predicted = probabilities.argmax(axis=1)
+    confusion = metrics.confusion_matrix(truth, predicted, len(labels))
+    right = int(np.trace(confusion))
+    low, high = metrics.wilson_interval(right, len(truth))
+    recall = metrics.recall(confusion)
+    return Score(
+        len(truth),
+        right / len(truth),
+        low,
+        high,
+        metrics.macro_f1(confusion),
+        dict(zip(labels, map(float, recall), strict=True)),
+        metrics.calibration_error(probabilities, truth),
+        tuple(tuple(map(int, row)) for row in confusion),
+    )
+
+
+def compare(reference: Probabilities, converted: Probabilities, images: Images) -> Comparison:
+    """Judge the converted model's probabilities by the float model's, both ``(n, labels)``."""
+    truth, labels = images.truth, images.labels
+    first, second = reference.argmax(axis=1), converted.argmax(axis=1)
+    float_score, converted_score = (score(p, truth, labels) for p in (reference, converted))
+    only_float = int(((first == truth) & (second != truth)).sum())
+    only_converted = int(((first != truth) & (second == truth)).sum())
+    change = {}
+    for at, label in enumerate(labels):
+        mask = truth == at
+        lost = int((second[mask] == at).sum()) - int((first[mask] == at).sum())
+        change[label] = (100 * lost / max(int(mask.sum()), 1), lost)
+    divergence = metrics.kl_divergence(reference, converted, smoothing=SMOOTHING)
+    subsets = {}
+    if images.twin is not None and images.twin.any():
+        for name, mask in (("without twins", ~images.twin), ("twins", images.twin)):
+            subsets[name] = (
+                int(mask.sum()),
+                float((first == truth)[mask].mean()),
+                float((second == truth)[mask].mean()),
+            )
+    return Comparison(
+        images.split,
+        len(truth),
+        images.protocol,
+        float_score,
+        converted_score,
+        100 * (only_float - only_converted) / len(truth),
+        only_float,
+        only_converted,
+        metrics.mcnemar(only_float, only_converted),
+        100 * float((first == second).mean()),
+        change,
+        float(divergence.mean()),
+        float(divergence.max()),
+        int(divergence.argmax()),
+        subsets,
+    )

@@ -1,0 +1,197 @@
+"""Labelled images in the size and colours of the model, cut by the device's own preprocessing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_edge.errors import UsageError
+from emotion_edge.labels import EMOTIONS
+from emotion_edge.manifest import InputSpec
+from emotion_edge.preprocessing import fit, read_image
+from emotion_edge.values import Image
+from train.data import load_fer2013
+from train.errors import DataError
+
+TRAINING, GATE, REPORT = "Training", "PublicTest", "PrivateTest"
+_HELD_OUT = ("test", "val", "public", "private", "eval", "holdout")
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """One split, ready for ``TFLiteClassifier.predict``.
+
+    faces: uint8 ``(n, height, width)`` or ``(n, height, width, 3)``.
+    truth: int64 ``(n,)``, positions in ``labels``.
+    twin: bool ``(n,)``, whether a face has a twin in Training; None where that is not known.
+    votes: uint8 ``(n, 10)`` of FER+, or None.
+    source: the data's name; sha256: of ``faces`` and ``truth``.
+    protocol: how the rows were chosen.
+    """
+
+    split: str
+    labels: tuple[str, ...]
+    faces: Image
+    truth: NDArray[np.int64]
+    source: str
+    protocol: str
+    twin: NDArray[np.bool_] | None = None
+    votes: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    @property
+    def sha256(self) -> str:
+        """Of the pixels and labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.faces).tobytes())
+        digest.update(self.truth.tobytes())
+        return digest.hexdigest()
+
+    def at(self, positions: NDArray[np.int64]) -> Images:
+        """Only the rows at these positions."""
+        return Images(
+            self.split,
+            self.labels,
+            self.faces[positions],
+            self.truth[positions],
+            self.source,
+            self.protocol,
+            None if self.twin is None else self.twin[positions],
+            None if self.votes is None else self.votes[positions],
+        )
+
+
+def read(path: str | Path, split: str, spec: InputSpec, labels: Sequence[str]) -> Images:
+    """One split of FER2013 in any of its formats, or of a folder ``PATH/SPLIT/LABEL/*.jpg``.
+
+    Raises DataError when there is nothing to read, or a label of the data is not in ``labels``.
+    """
+    path, labels = Path(path), tuple(labels)
+    if (path / split).is_dir():
+        return _folder(path, split, spec, labels)
+    data = load_fer2013(path)
+    if data.labels != labels:
+        raise DataError(
+            f"{data.source} is labelled {', '.join(data.labels)}; "
+            f"the model answers {', '.join(labels)}: give images of its labels, "
+            "as PATH/SPLIT/LABEL/*.jpg"
+        )
+    part = data.split(split)
+    faces = np.stack(
+        [
+            fit(face, spec.height, spec.width, spec.channels, rgb=spec.colour == "rgb")
+            for face in part.images
+        ]
+    )
+    whole = split == REPORT
+    return Images(
+        split,
+        labels,
+        faces,
+        part.labels,
+        data.source,
+        "clean: all rows" if whole else "clean: no row with a twin in a split judged later",
+        part.twin,
+        part.votes,
+    )
+
+
+def stratified(truth: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Positions of ``count`` rows, each class in its share and at least once, in a seeded order.
+
+    The calibration set should look like the data; a class that is left out may reach ranges that
+    no other reaches. Rests are given to the largest remainders.
+    """
+    classes, sizes = np.unique(truth, return_counts=True)
+    count = min(count, len(truth))
+    exact = sizes * count / len(truth)
+    shares = np.maximum(np.floor(exact).astype(int), 1)
+    for at in np.argsort(-(exact - np.floor(exact)), kind="stable"):
+        if shares.sum() >= count:
+            break
+        shares[at] = min(shares[at] + 1, sizes[at])
+    random = np.random.default_rng(seed)
+    chosen = [
+        random.permutation(np.flatnonzero(truth == label))[:share]
+        for label, share in zip(classes, shares, strict=True)
+    ]
+    return random.permutation(np.concatenate(chosen)).astype(np.int64)
+
+
+def calibration_set(
+    path: str | Path,
+    split: str,
+    spec: InputSpec,
+    labels: Sequence[str],
+    *,
+    judged: Sequence[str],
+) -> Images:
+    """The images that ranges may be taken from.
+
+    judged: the splits that scores are reported on.
+    Raises UsageError when ``split`` is one of them, or a test split by its name: ranges fitted to
+    the images that judge the model flatter it.
+    """
+    if split in judged or any(mark in split.lower() for mark in _HELD_OUT):
+        raise UsageError(
+            f"--calibration-split {split}: calibration takes its ranges from training images "
+            f"only, {split} is for judging; use {TRAINING}, or the name of your training split"
+        )
+    images = read(path, split, spec, labels)
+    if len(images) == 0:
+        raise DataError(f"the calibration split {split} of {path} is empty: give images to train")
+    return images
+
+
+def default_labels(outputs: int, path: str | Path | None, split: str) -> tuple[str, ...]:
+    """Labels for a model that came without: those of the folder, or the seven of FER2013.
+
+    Raises UsageError when neither has as many as the model has outputs.
+    """
+    folder = Path(path) / split if path is not None else None
+    if folder is not None and folder.is_dir():
+        names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+        if len(names) == outputs and set(names) != set(EMOTIONS):
+            return names
+    if outputs == len(EMOTIONS):
+        return EMOTIONS
+    raise UsageError(
+        f"the model answers {outputs} scores, FER2013 has {len(EMOTIONS)} labels: "
+        "name them in the order of the outputs with --labels a,b,c"
+    )
+
+
+def _folder(path: Path, split: str, spec: InputSpec, labels: tuple[str, ...]) -> Images:
+    classes = sorted(entry for entry in (path / split).iterdir() if entry.is_dir())
+    unknown = [entry.name for entry in classes if entry.name not in labels]
+    absent = [label for label in labels if not (path / split / label).is_dir()]
+    if unknown or absent:
+        raise DataError(
+            f"{path / split} has the folders {', '.join(entry.name for entry in classes)}; "
+            f"the model's labels are {', '.join(labels)}: name the folders after them, or --labels "
+            "after the folders"
+        )
+    faces, truth = [], []
+    for folder in classes:
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
+        if not files:
+            raise DataError(f"{folder} holds no picture ({', '.join(_PICTURES)}): add some")
+        for file in files:
+            faces.append(
+                fit(
+                    read_image(file),
+                    spec.height,
+                    spec.width,
+                    spec.channels,
+                    rgb=spec.colour == "rgb",
+                )
+            )
+            truth.append(labels.index(folder.name))
+    return Images(split, labels, np.stack(faces), np.array(truth, np.int64), path.name, "all rows")

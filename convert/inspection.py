@@ -1,0 +1,157 @@
+"""What stands in a ``.tflite``: operators, tensors, cost, manifest, and what XNNPACK takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convert.errors import ConversionError
+from convert.flatbuffer import WEIGHTED, Graph, Operator, Tensor
+from emotion_edge import manifest as manifests
+from emotion_edge.errors import ModelError
+from emotion_edge.manifest import Manifest
+from emotion_edge.runtimes import open_interpreter
+
+INTEGERS = ("INT8", "INT32")
+"""All that a file named int8 may hold: int8 values, int32 biases and shapes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A model file, looked into.
+
+    xnnpack: positions of the operators that XNNPACK runs; the others run in built-in kernels.
+    manifest: None where the file carries none.
+    """
+
+    size: int
+    operators: tuple[Operator, ...]
+    tensors: tuple[Tensor, ...]
+    macs: tuple[int, ...]
+    xnnpack: frozenset[int]
+    manifest: Manifest | None
+
+    @property
+    def parameters(self) -> int:
+        """Values of weights and biases."""
+        found = {
+            i
+            for operator in self.operators
+            if operator.name in WEIGHTED
+            for i in operator.inputs[1:]
+            if i >= 0
+        }
+        return sum(self.tensors[i].size for i in found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "bytes": self.size,
+            "macs": sum(self.macs),
+            "parameters": self.parameters,
+            "operators": [
+                {
+                    **dataclasses.asdict(operator),
+                    "macs": macs,
+                    "runs_on": "xnnpack" if operator.index in self.xnnpack else "built-in",
+                }
+                for operator, macs in zip(self.operators, self.macs, strict=True)
+            ],
+            "tensors": [dataclasses.asdict(tensor) for tensor in self.tensors],
+            "manifest": None if self.manifest is None else dataclasses.asdict(self.manifest),
+        }
+
+    def to_text(self) -> str:
+        """For a person."""
+        lines = [
+            f"{self.size:,} bytes, {self.parameters:,} parameters, "
+            f"{sum(self.macs) / 1e6:.2f} MMAC, {len(self.operators)} operators: "
+            f"{len(self.xnnpack)} in XNNPACK, "
+            f"{len(self.operators) - len(self.xnnpack)} in built-in kernels",
+            "",
+            f"{'':>3} {'operator':<20} {'output':<18} {'type':<8} {'scale':>11} {'zero':>5} "
+            f"{'weights':<16} {'kMAC':>9}  runs on",
+        ]
+        for operator, macs in zip(self.operators, self.macs, strict=True):
+            out = self.tensors[operator.outputs[0]]
+            weights = ""
+            if operator.name in WEIGHTED:
+                tensor = self.tensors[operator.inputs[1]]
+                scales = len(tensor.scales)
+                weights = f"{tensor.kind.lower()} " + (
+                    f"x{scales} scales" if scales > 1 else "1 scale" if scales else ""
+                )
+            lines.append(
+                f"{operator.index:>3} {operator.name.lower():<20} "
+                f"{'x'.join(map(str, out.shape)):<18} {out.kind.lower():<8} "
+                f"{f'{out.scales[0]:.6g}' if out.scales else '':>11} "
+                f"{out.zero_points[0] if out.zero_points else '':>5} {weights:<16} "
+                f"{macs / 1e3:>9,.1f}  "
+                f"{'XNNPACK' if operator.index in self.xnnpack else 'built-in'}"
+            )
+        lines += ["", self.manifest.to_json() if self.manifest else "no manifest"]
+        return "\n".join(lines)
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Look into a file. Raises ModelError when it is none, ManifestError for a bad manifest."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
+    model, text = manifests.split(data, str(path))
+    graph = Graph(model)
+    return Inspection(
+        len(data),
+        graph.operators,
+        graph.tensors,
+        tuple(graph.macs(operator) for operator in graph.operators),
+        xnnpack_takes(model),
+        None if text is None else Manifest.from_json(text),
+    )
+
+
+def xnnpack_takes(model: bytes) -> frozenset[int]:
+    """Positions of the operators that XNNPACK runs on this machine."""
+    steps = open_interpreter(model, runtime="litert")._get_ops_details()
+    plain = [step for step in steps if step["op_name"] != "DELEGATE"]
+    maker = {int(out): at for at, step in enumerate(plain) for out in step["outputs"]}
+    taken: set[int] = set()
+    for step in steps:
+        if step["op_name"] != "DELEGATE":
+            continue
+        # A delegate is known by its ends only: whatever leads from one to the other is inside.
+        fed = {int(i) for i in step["inputs"]}
+        open_ends = [int(i) for i in step["outputs"]]
+        while open_ends:
+            at = maker.get(open_ends.pop())
+            if at is None or at in taken:
+                continue
+            taken.add(at)
+            open_ends += [int(i) for i in plain[at]["inputs"] if int(i) not in fed]
+    return frozenset(taken)
+
+
+def floats(model: bytes) -> list[str]:
+    """What in a FlatBuffer is not integer: tensors by name, custom and Flex operators."""
+    graph = Graph(model)
+    found = [f"operator {op.name} (custom)" for op in graph.operators if op.custom]
+    found += [
+        f"tensor {tensor.name} ({tensor.kind.lower()})"
+        for tensor in graph.tensors
+        if tensor.kind not in INTEGERS
+    ]
+    return found
+
+
+def require_integer(model: bytes, name: str) -> None:
+    """Raises ConversionError when a model that is to be named int8 holds anything else."""
+    found = floats(model)
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise ConversionError(
+            f"{name} has a layer without an integer form: {found[0]}{more} would stay in the int8 "
+            "file; replace the layer, or use --variant float16"
+        )
