@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -43,8 +46,9 @@ def open_interpreter(
             module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         )
     try:
-        interpreter = module.Interpreter(model_content=model, num_threads=threads, **options)
-        interpreter.allocate_tensors()
+        with _without_notices():
+            interpreter = module.Interpreter(model_content=model, num_threads=threads, **options)
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ModelError(
             f"{module.__name__.split('.')[0]} refuses the model: {str(error).splitlines()[0]}; "
@@ -68,8 +72,6 @@ def installed() -> dict[str, str]:
 
 def import_runtime(runtime: str = "auto") -> ModuleType:
     """The module that has ``Interpreter``; arguments and errors as ``open_interpreter``."""
-    # LiteRT announces each interpreter's delegate on standard error, where errors belong.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if runtime == "auto":
         names = [name for name in RUNTIMES if name != "tensorflow"]
     elif runtime in RUNTIMES:
@@ -83,3 +85,25 @@ def import_runtime(runtime: str = "auto") -> ModuleType:
             continue
     wanted = RUNTIMES[names[0]][1]
     raise UsageError(f"no TFLite runtime ({', '.join(names)}) is installed: pip install {wanted}")
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Hold back what native code calls INFO on standard error, which belongs to errors.
+
+    The runtime announces the delegate of each interpreter there and has no switch for it. All
+    other lines, such as a delegate's refusal, are passed on.
+    """
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(real, 2)
+            os.close(real)
+            held.seek(0)
+            for line in held:
+                if not line.startswith(b"INFO:"):
+                    os.write(2, line)

@@ -118,3 +118,8 @@ def test_without_xnnpack_it_answers_too(faces: np.ndarray) -> None:
 def test_an_unknown_runtime_names_the_known() -> None:
     with pytest.raises(UsageError, match="litert, tflite-runtime, tensorflow"):
         TFLiteClassifier.load(TINY, runtime="onnx")
+
+
+def test_loading_says_nothing_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    TFLiteClassifier.load(TINY)
+    assert capfd.readouterr().err == ""
