@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -94,9 +93,12 @@ def _without_notices() -> Iterator[None]:
     The runtime announces the delegate of each interpreter there and has no switch for it. All
     other lines, such as a delegate's refusal, are passed on.
     """
+    if not hasattr(os, "memfd_create"):  # not Linux: live with the notice
+        yield
+        return
     sys.stderr.flush()
     real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with open(os.memfd_create("notices"), "w+b") as held:  # in memory: a full disk is no obstacle
         os.dup2(held.fileno(), 2)
         try:
             yield
