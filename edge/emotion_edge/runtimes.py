@@ -98,7 +98,7 @@ def _without_notices() -> Iterator[None]:
         return
     sys.stderr.flush()
     real = os.dup(2)
-    with open(os.memfd_create("notices"), "w+b") as held:  # in memory: a full disk is no obstacle
+    with os.fdopen(os.memfd_create("notices"), "w+b") as held:  # a full disk is no obstacle
         os.dup2(held.fileno(), 2)
         try:
             yield
