@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypedDict
@@ -109,6 +110,14 @@ def open_camera(
 
         settings = _settings(spec, rest, {"frames": int})
         return PatternCamera(**size, paced=drawn, stop=stop, **settings)
+    if word in ("picamera2", "picamera"):
+        from emotion_edge.cameras.picamera import Picamera
+
+        return Picamera(int(rest) if rest.isdigit() else 0, **size, **told)
+    if spec == "auto":
+        from emotion_edge.cameras.auto import AutoCamera
+
+        return AutoCamera(**size, **told)
     if "://" in spec:
         from emotion_edge.cameras.stream import StreamCamera
 
@@ -127,6 +136,26 @@ def open_camera(
     from emotion_edge.cameras.video import VideoFile
 
     return VideoFile(path, colour=colour, paced=filed, **told)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraInfo:
+    """A camera that could be opened.
+
+    spec: what ``--camera`` takes. model: the maker's name for it.
+    trouble: why it cannot be opened now (busy, no permission); empty when it can.
+    """
+
+    spec: str
+    model: str
+    trouble: str = ""
+
+
+def list_cameras() -> list[CameraInfo]:
+    """Every camera of this machine, in the order in which ``auto`` tries them. Opens none."""
+    from emotion_edge.cameras import auto
+
+    return auto.list_cameras()
 
 
 def _settings(spec: str, text: str, known: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
