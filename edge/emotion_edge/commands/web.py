@@ -1,0 +1,105 @@
+"""The web page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from emotion_edge.errors import UsageError
+
+HELP = "serve a page for pictures and the visitor's camera"
+
+PASSWORD = "EMOTION_EDGE_PASSWORD"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: this machine only; 0.0.0.0 for the network)",
+    )
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        help="a shipped name or a .tflite file; may be repeated, the first is the default",
+    )
+    parser.add_argument("--detector", default="auto", help="auto, haar or yunet")
+    parser.add_argument("--threads", type=int, default=1, help="of the network's interpreter")
+    parser.add_argument(
+        "--password-file",
+        type=Path,
+        metavar="FILE",
+        help=f"ask for the password in this file (or in the variable {PASSWORD})",
+    )
+    parser.add_argument(
+        "--certificate", type=Path, metavar="PEM", help="serve https with this certificate"
+    )
+    parser.add_argument("--key", type=Path, metavar="PEM", help="the certificate's private key")
+    parser.add_argument(
+        "--max-megabytes", type=float, default=20.0, help="of a picture's file (default 20)"
+    )
+    parser.add_argument(
+        "--max-megapixels", type=float, default=50.0, help="of a picture (default 50)"
+    )
+    parser.add_argument(
+        "--visitors", type=int, default=4, help="cameras watched at once (default 4)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    password = _password(options)
+    for name in ("certificate", "key"):
+        path = getattr(options, name)
+        if path is not None and not path.is_file():
+            raise UsageError(f"--{name}: no file {path}")
+    if (options.certificate is None) != (options.key is None):
+        raise UsageError("https needs both --certificate and --key")
+    for name in ("max_megabytes", "max_megapixels", "visitors", "threads"):
+        if getattr(options, name) <= 0:
+            raise UsageError(
+                f"--{name.replace('_', '-')} {getattr(options, name)}: give a number above 0"
+            )
+    if not 0 <= options.port <= 65535:
+        raise UsageError(f"--port {options.port}: give a number from 0 to 65535")
+
+    # Gradio takes seconds to import: not before the flags have been read.
+    from emotion_edge.web.models import Models
+    from emotion_edge.web.pictures import Limits
+    from emotion_edge.web.server import Settings, serve
+
+    models = Models(options.model, detector=options.detector, threads=options.threads)
+    settings = Settings(
+        host=options.host,
+        port=options.port,
+        limits=Limits(options.max_megabytes, options.max_megapixels),
+        visitors=options.visitors,
+        password=password,
+        certificate=options.certificate,
+        key=options.key,
+    )
+    if options.host not in ("127.0.0.1", "localhost", "::1") and password is None:
+        print(
+            "emotion-edge: anyone on the network may use this page; --password-file asks for one",
+            file=sys.stderr,
+        )
+    serve(models, settings)
+    return 0
+
+
+def _password(options: argparse.Namespace) -> str | None:
+    """From the file, else from the environment; a flag would show it to every user of ps."""
+    if options.password_file is None:
+        return os.environ.get(PASSWORD) or None
+    try:
+        password = options.password_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--password-file: cannot read {options.password_file}: {error}") from error
+    if not password:
+        raise UsageError(f"--password-file: {options.password_file} is empty")
+    return str(password)

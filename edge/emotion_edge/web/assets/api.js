@@ -1,0 +1,1 @@
+for (const place of element.querySelectorAll(".ee-here")) place.textContent = location.origin;
