@@ -26,22 +26,38 @@ class Sink(Protocol):
     Opened, written and closed by one thread.
     """
 
-    pictures: bool = False
-    """Whether it looks at the pixels. One that does not is given a black picture of the same
-    size, so no picture can leave through it."""
-
-    announcement: str = ""
-    """What the user must be told when it opens: that it records, that others can watch."""
-
-    finished: bool = False
-    """Whether its user asked for the end of the run, by closing the window."""
-
-    dropped: int = 0
-    """Records it could not take and gave up by itself."""
-
     @property
     def name(self) -> str:
         """For reports: ``jsonl results.jsonl``, ``mqtt broker:1883``."""
+
+    @property
+    def pictures(self) -> bool:
+        """Whether it looks at the pixels.
+
+        One that does not is given a black picture of the same size, so that no picture can leave
+        through it.
+        """
+        return False
+
+    @property
+    def announcement(self) -> str:
+        """What the user must be told when it opens: that it records, that others can watch."""
+        return ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether its user asked for the end of the run, by closing the window."""
+        return False
+
+    @property
+    def dropped(self) -> int:
+        """Records it gave up by itself."""
+        return 0
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong while it still takes records (the broker is away); else empty."""
+        return ""
 
     def __enter__(self) -> Self:
         """Open. Raises SinkError or OutputExists."""
@@ -81,7 +97,7 @@ def open_sinks(
     fps: the source's frames per second, 0 where unknown; the video's speed.
     aggregate: counts over a period instead of faces.
     on_event: called, in the caller's thread, with what the sinks themselves report:
-        announcements, failures, drops, recoveries.
+        announcements, failures, drops, recoveries. The console sink shows them as well.
     temperature: the board's degrees Celsius, for the metrics.
 
     Raises UsageError when sinks contradict each other; entering raises what the first sink that

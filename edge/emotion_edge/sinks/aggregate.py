@@ -43,14 +43,19 @@ class Aggregate(Sink):
         return self._sink.name
 
     @property
-    def announcement(self) -> str:  # type: ignore[override]
+    def announcement(self) -> str:
         """The sink's behind."""
         return self._sink.announcement
 
     @property
-    def dropped(self) -> int:  # type: ignore[override]
+    def dropped(self) -> int:
         """The sink's behind."""
         return self._sink.dropped
+
+    @property
+    def trouble(self) -> str:
+        """The sink's behind."""
+        return self._sink.trouble
 
     def __enter__(self) -> Self:
         """Open the sink behind."""

@@ -57,17 +57,17 @@ class Sinks(Sink):
         self._close_within_s = close_within_s
 
     @property
-    def pictures(self) -> bool:  # type: ignore[override]
+    def pictures(self) -> bool:
         """Whether any of them looks at the pixels (a camera may then deliver colour)."""
         return any(member.pictures for member in self._members)
 
     @property
-    def finished(self) -> bool:  # type: ignore[override]
+    def finished(self) -> bool:
         """Whether a user asked for the end of the run, by closing the window."""
         return any(member.finished for member in self._members)
 
     @property
-    def dropped(self) -> int:  # type: ignore[override]
+    def dropped(self) -> int:
         """Records dropped by all of them together."""
         return sum(member.dropped for member in self._members)
 

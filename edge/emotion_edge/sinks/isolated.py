@@ -68,24 +68,29 @@ class Isolated(Sink):
         return self._sink.name
 
     @property
-    def pictures(self) -> bool:  # type: ignore[override]
+    def pictures(self) -> bool:
         """Whether the wrapped sink looks at the pixels."""
         return self._sink.pictures
 
     @property
-    def announcement(self) -> str:  # type: ignore[override]
+    def announcement(self) -> str:
         """The wrapped sink's."""
         return self._sink.announcement
 
     @property
-    def finished(self) -> bool:  # type: ignore[override]
+    def finished(self) -> bool:
         """The wrapped sink's."""
         return self._sink.finished
 
     @property
-    def dropped(self) -> int:  # type: ignore[override]
+    def dropped(self) -> int:
         """Records dropped here and by the wrapped sink."""
         return self._dropped + self._sink.dropped
+
+    @property
+    def trouble(self) -> str:
+        """The wrapped sink's last error while it lasts."""
+        return self.failing
 
     def __enter__(self) -> Self:
         """Open the wrapped sink in its thread, and wait for that. Raises what it raises."""
@@ -243,7 +248,9 @@ class Isolated(Sink):
         except Exception as error:
             return error
         self.written += 1
-        if self.failing:
+        if trouble := self._sink.trouble:
+            self._fail(SinkError(trouble))
+        elif self.failing:
             self.failing = ""
             self._report("sink.recovered", f"{self.name} works again")
         return None

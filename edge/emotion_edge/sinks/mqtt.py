@@ -1,0 +1,374 @@
+"""An MQTT broker, and Home Assistant behind it (extra ``[mqtt]``).
+
+Topics, below the base (``emotion-edge/HOSTNAME``), all QoS 1::
+
+    status      online / offline (retained; the last will)
+    camera      online / offline (retained)
+    state       the newest record, as emotion_edge.records has it (retained)
+    faces       how many (retained)
+    label       of the largest face, or "none" (retained)
+    confidence  its probability in percent (retained)
+    event       each event's record
+    aggregate   the newest count (retained); in aggregate mode, instead of the four states above
+
+Discovery (Home Assistant's "MQTT discovery", one configuration for each entity): retained below
+``homeassistant/``, and sent again when Home Assistant announces its start. Entities are
+unavailable while the device or its camera is.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from emotion_edge import __version__
+from emotion_edge.errors import MissingExtra, SinkError
+from emotion_edge.labels import UNSURE
+from emotion_edge.records import event_record, observation_record, to_json
+from emotion_edge.sinks import Sink
+from emotion_edge.sinks.aggregate import AGGREGATE
+from emotion_edge.sinks.settings import MqttSettings
+from emotion_edge.values import Event, Observation
+
+_NONE = "none"  # the label where there is no face
+_GRACE_S = 5.0  # without a broker before it counts as trouble: a restart takes less
+_FLUSH_S = 1.0  # for the last acknowledgements
+_STOP_S = 0.3  # for paho's thread to end
+_RECONNECT_S = (1, 30)  # the first and the longest pause
+_QUEUE_FULL = 15  # paho's MQTT_ERR_QUEUE_SIZE
+
+
+class MqttSink(Sink):
+    """Publishes on change, and at a slow rate while nothing changes.
+
+    paho's own thread connects, reconnects, and repeats what the broker has not acknowledged.
+    While the broker is away events wait, up to ``queue`` of them; of the states only the newest
+    does.
+    """
+
+    name = "mqtt"
+    dropped = 0
+
+    def __init__(
+        self, settings: MqttSettings, labels: Sequence[str], *, aggregate: bool = False
+    ) -> None:
+        """labels: the classifier's. aggregate: whether counts come in place of faces."""
+        host = socket.gethostname()
+        self.name = f"mqtt {settings.host}:{settings.port}"
+        self._settings = settings
+        self._labels = tuple(dict.fromkeys((*labels, UNSURE)))
+        self._aggregate = aggregate
+        self._base = (settings.topic or f"emotion-edge/{host}").strip("/")
+        self._device = settings.device or f"Emotion {host}"
+        self._client: Any = None
+        # paho calls back with its own locks held, so the counters have a lock of their own that
+        # is never held while paho is called.
+        self._lock = threading.Lock()
+        self._counting = threading.Condition()
+        self._sent = 0
+        self._acknowledged = 0
+        self._connections = 0
+        self._connected = False
+        self._ready = False  # connected, and nothing older is on its way
+        self._away_since = time.monotonic()
+        self._refusal = ""
+        self._wanted = {"status": "online"}  # retained payloads by topic, as they should be
+        self._there: dict[str, str] = {}  # as the broker has them
+        self._shown: tuple[tuple[int | None, str], ...] | None = None
+        self._shown_ns = float("-inf")
+
+    @property
+    def trouble(self) -> str:
+        """Why the broker has been away for more than a moment; empty while it is there."""
+        if self._connected or time.monotonic() - self._away_since < _GRACE_S:
+            return ""
+        if self._refusal:
+            return f"{self.name} refuses us: {self._refusal}: check username and password"
+        return f"{self.name} does not answer: check the address and that the broker runs"
+
+    def __enter__(self) -> Self:
+        """Begin to connect; it does not wait for the broker, which may come later.
+
+        Raises MissingExtra, or SinkError when a password or certificate file cannot be read.
+        """
+        try:
+            from paho.mqtt import client as paho
+        except ImportError as error:
+            raise MissingExtra("MQTT", "mqtt", "paho.mqtt") from error
+        settings = self._settings
+        client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id=_identifier(self._base)[-64:]
+        )
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.max_queued_messages_set(settings.queue)
+        client.reconnect_delay_set(*_RECONNECT_S)
+        client.will_set(f"{self._base}/status", "offline", qos=1, retain=True)
+        if settings.username:
+            client.username_pw_set(settings.username, _password(settings))
+        if settings.tls:
+            try:
+                client.tls_set(ca_certs=str(settings.ca_file) if settings.ca_file else None)
+            except OSError as error:
+                raise SinkError(
+                    f"cannot use the certificates in {settings.ca_file}: {error}: check ca_file"
+                ) from error
+        if settings.discovery:
+            self._wanted.update(self._discovery())
+        self._away_since = time.monotonic()
+        self._client = client
+        client.connect_async(settings.host, settings.port, keepalive=settings.keepalive_s)
+        client.loop_start()
+        return self
+
+    def write(self, observation: Observation) -> None:
+        """Publish what changed, or everything when it is time."""
+        now = observation.frame.captured_ns
+        shown = tuple((face.track_id, face.label) for face in observation.faces)
+        settings = self._settings
+        pause = settings.interval_s if shown == self._shown else settings.change_interval_s
+        with self._lock:
+            self._wanted["camera"] = "online"
+            if not self._aggregate and now - self._shown_ns >= pause * 1e9:
+                self._wanted.update(_state(observation))
+                self._shown, self._shown_ns = shown, now
+        self._publish_wanted()
+
+    def event(self, event: Event) -> None:
+        """Publish one event."""
+        record = to_json(event_record(event))
+        area, _, state = event.kind.partition(".")
+        with self._lock:
+            if event.kind == AGGREGATE:
+                self._wanted["camera"] = "online"
+                self._wanted["aggregate"] = record
+            elif area == "camera":
+                well = state in ("opened", "recovered")
+                self._wanted["camera"] = "online" if well else "offline"
+        if event.kind != AGGREGATE and not self._publish("event", record, retain=False):
+            self.dropped += 1
+        self._publish_wanted()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Say good-bye and wait up to a second for what the broker still owes.
+
+        Raises SinkError when messages stayed without an acknowledgement.
+        """
+        client = self._client
+        if client is None:
+            return
+        if self._connected:
+            with self._lock:
+                self._wanted = {"status": "offline"}
+            self._publish("status", "offline", retain=True)
+            with self._counting:
+                self._counting.wait_for(
+                    lambda: self._acknowledged >= self._sent or not self._connected, _FLUSH_S
+                )
+        self._client = None
+        client.disconnect()
+        # Stopping joins paho's thread, which may stand in a connect that takes its time.
+        stopper = threading.Thread(target=client.loop_stop, name="mqtt stop", daemon=True)
+        stopper.start()
+        stopper.join(_STOP_S)
+        if lost := self._sent - self._acknowledged:
+            self.dropped += lost
+            raise SinkError(
+                f"{self.name} did not acknowledge {lost} messages, they are lost: "
+                "check that the broker runs"
+            )
+
+    def _publish_wanted(self) -> None:
+        """Bring the retained topics up to date, unless the broker is away: then on its return."""
+        with self._lock:
+            if not self._ready:
+                return
+            for topic, payload in self._wanted.items():
+                if self._there.get(topic) != payload and self._publish(topic, payload, retain=True):
+                    self._there[topic] = payload
+
+    def _publish(self, topic: str, payload: str, *, retain: bool) -> bool:
+        """Hand one message to paho; False when its queue is full."""
+        client = self._client
+        if client is None:
+            return False
+        if not topic.startswith(f"{self._settings.discovery}/"):
+            topic = f"{self._base}/{topic}"
+        with self._counting:
+            self._sent += 1
+        info = client.publish(topic, payload, qos=1, retain=retain)
+        full: bool = info.rc == _QUEUE_FULL
+        if full:
+            with self._counting:
+                self._sent -= 1
+        return not full
+
+    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _more: Any) -> None:
+        if reason.is_failure:
+            self._refusal = str(reason)
+            return
+        if self._settings.discovery:
+            client.subscribe(f"{self._settings.discovery}/status", qos=1)
+        with self._counting:
+            self._refusal = ""
+            self._connected = True
+            self._connections += 1
+            catch_up = (self._connections, self._sent)
+        # Not from here: paho repeats the old messages only after this, and a new state must not
+        # be overtaken by an old one.
+        threading.Thread(
+            target=self._catch_up, args=catch_up, name="mqtt catch up", daemon=True
+        ).start()
+
+    def _catch_up(self, connection: int, sent: int) -> None:
+        """Once the broker has all that was under way, publish the present."""
+        with self._counting:
+            self._counting.wait_for(
+                lambda: (
+                    self._acknowledged >= sent
+                    or not self._connected
+                    or self._connections != connection
+                )
+            )
+            if not self._connected or self._connections != connection:
+                return
+        with self._lock:
+            self._there.clear()
+            self._ready = self._client is not None
+        self._publish_wanted()
+
+    def _on_disconnect(self, *_: Any) -> None:
+        with self._counting:
+            if self._connected:
+                self._away_since = time.monotonic()
+            self._connected = self._ready = False
+            self._counting.notify_all()
+
+    def _on_publish(self, *_: Any) -> None:
+        with self._counting:
+            self._acknowledged += 1
+            self._counting.notify_all()
+
+    def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
+        """Home Assistant has started, and may have forgotten us."""
+        if message.payload == b"online" and not message.retain:
+            with self._lock:
+                self._there.clear()
+            self._publish_wanted()
+
+    def _discovery(self) -> dict[str, str]:
+        """Home Assistant's configuration of each entity, by topic."""
+        prefix, base, me = self._settings.discovery, self._base, _identifier(self._base)
+        status = [{"topic": f"{base}/status"}]
+        common = {
+            "device": {
+                "identifiers": [me],
+                "name": self._device,
+                "manufacturer": "emotion-edge",
+                "model": "Facial expression camera",
+                "sw_version": __version__,
+            },
+            "origin": {"name": "emotion-edge", "sw_version": __version__},
+            "availability": [*status, {"topic": f"{base}/camera"}],
+            "availability_mode": "all",
+        }
+        entities: dict[tuple[str, str], dict[str, Any]] = {
+            ("binary_sensor", "camera"): {
+                "name": "Camera",
+                "state_topic": f"{base}/camera",
+                "payload_on": "online",
+                "payload_off": "offline",
+                "device_class": "connectivity",
+                "entity_category": "diagnostic",
+                "availability": status,
+            }
+        }
+        if self._aggregate:
+            count = {"state_topic": f"{base}/aggregate", "state_class": "measurement"}
+            entities["sensor", "people"] = {
+                "name": "People",
+                "icon": "mdi:account-group",
+                "value_template": "{{ value_json.details.people }}",
+                **count,
+            }
+            for label in self._labels:
+                key = _identifier(label)
+                entities["sensor", f"people_{key}"] = {
+                    "name": f"People {label}",
+                    "icon": "mdi:emoticon-outline",
+                    "value_template": f"{{{{ value_json.details.labels.get({label!r}, 0) }}}}",
+                    **count,
+                }
+        else:
+            entities["sensor", "label"] = {
+                "name": "Emotion",
+                "icon": "mdi:emoticon-outline",
+                "state_topic": f"{base}/label",
+                "device_class": "enum",
+                "options": [*self._labels, _NONE],
+            }
+            entities["sensor", "confidence"] = {
+                "name": "Confidence",
+                "icon": "mdi:gauge",
+                "state_topic": f"{base}/confidence",
+                "unit_of_measurement": "%",
+                "state_class": "measurement",
+            }
+            entities["sensor", "faces"] = {
+                "name": "Faces",
+                "icon": "mdi:account-group",
+                "state_topic": f"{base}/faces",
+                "state_class": "measurement",
+            }
+            entities["binary_sensor", "presence"] = {
+                "name": "Presence",
+                "device_class": "occupancy",
+                "state_topic": f"{base}/faces",
+                "value_template": "{{ 'ON' if value | int > 0 else 'OFF' }}",
+            }
+        return {
+            f"{prefix}/{component}/{me}/{key}/config": to_json(
+                {**common, "unique_id": f"{me}_{key}", **entity}
+            )
+            for (component, key), entity in entities.items()
+        }
+
+
+def _state(observation: Observation) -> dict[str, str]:
+    """The retained payloads of an observation, by topic."""
+    first = max(observation.faces, key=lambda face: face.box.area, default=None)
+    return {
+        "state": to_json(observation_record(observation)),
+        "faces": str(len(observation.faces)),
+        "label": first.label if first else _NONE,
+        "confidence": str(round(100 * first.shown.confidence)) if first else "0",
+    }
+
+
+def _password(settings: MqttSettings) -> str | None:
+    if settings.password_file is None:
+        return settings.password or None
+    try:
+        return settings.password_file.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SinkError(
+            f"cannot read the MQTT password in {settings.password_file}: {error}: "
+            "check password_file"
+        ) from error
+
+
+def _identifier(text: str) -> str:
+    """Letters, digits, ``_`` and ``-`` only, as Home Assistant wants them in topics."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)

@@ -1,0 +1,217 @@
+"""A live page over HTTP: the camera with boxes and labels, from another computer or a phone.
+
+Paths: ``/`` the page, ``/stream.mjpg`` the pictures (Motion JPEG), ``/frame.jpg`` the newest one,
+``/state.json`` the newest record (``emotion_edge.records``) with the rate and the trouble.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from importlib import resources
+from types import TracebackType
+from typing import Any, Self
+
+import cv2
+
+from emotion_edge.annotate import annotate, colour_of
+from emotion_edge.labels import EMOJI
+from emotion_edge.records import observation_record, to_json
+from emotion_edge.sinks import Sink
+from emotion_edge.sinks.serving import Answer, Server
+from emotion_edge.sinks.settings import PageSettings
+from emotion_edge.values import Event, Observation
+
+_BOUNDARY = "frame"
+_REPEAT_S = 5.0  # a still picture is sent again after this long, which finds out who has left
+_POLICY = (
+    "default-src 'none'; img-src 'self'; connect-src 'self'; "
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
+
+
+class PageSink(Sink):
+    """Keeps the newest observation, and encodes it when a viewer wants it.
+
+    All viewers share one encoding, made at most ``fps`` times a second and only while somebody
+    watches. A slow viewer misses pictures and delays nobody.
+    """
+
+    name = "page"
+    pictures = True
+    announcement = ""
+
+    def __init__(self, settings: PageSettings) -> None:
+        self._settings = settings
+        self._server = Server(settings.host, settings.port, self._answer)
+        self._changed = threading.Condition()
+        self._latest: Observation | None = None
+        self._number = 0  # of the latest observation
+        self._jpeg = b""
+        self._jpeg_number = 0  # of the observation it shows
+        self._jpeg_at = float("-inf")  # monotonic seconds
+        self._encoding = False
+        self._viewers = 0
+        self._trouble = ""
+        self._frame_ns = 0.0  # between two frames, smoothed
+        self._closed = False
+        self.encoded = 0
+        """Pictures encoded since the start."""
+
+    @property
+    def url(self) -> str:
+        """Where to point the browser."""
+        return self._server.url
+
+    def __enter__(self) -> Self:
+        """Listen. Raises SinkError when the address cannot be had."""
+        self._server.start()
+        self.name = f"page {self.url}"
+        self.announcement = f"live page on {self.url}"
+        if self._server.public:
+            self.announcement += ": everybody on this network can watch the camera"
+        return self
+
+    def write(self, observation: Observation) -> None:
+        """Make this the newest."""
+        with self._changed:
+            if self._latest is not None:
+                step = observation.frame.captured_ns - self._latest.frame.captured_ns
+                self._frame_ns += (step - self._frame_ns) * (0.1 if self._frame_ns else 1.0)
+            self._latest = observation
+            self._number += 1
+            self._trouble = ""
+            self._changed.notify_all()
+
+    def event(self, event: Event) -> None:
+        """Show a camera's trouble until its next frame."""
+        if event.kind.startswith("camera."):
+            with self._changed:
+                self._trouble = event.message
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop listening and send the viewers away."""
+        with self._changed:
+            self._closed = True
+            self._latest = None
+            self._changed.notify_all()
+        self._server.stop()
+
+    def _answer(self, path: str) -> Answer | None:
+        if path == "/":
+            page = resources.files(__package__).joinpath("page.html").read_bytes()
+            headers = {"Content-Security-Policy": _POLICY}
+            return Answer(page, "text/html; charset=utf-8", headers=headers)
+        if path == "/state.json":
+            return Answer(to_json(self._state()).encode(), "application/json")
+        if path == "/frame.jpg":
+            jpeg, _ = self._picture(after=0, wait_s=1.0)
+            return Answer(jpeg, "image/jpeg") if jpeg else _nothing("no picture yet")
+        if path == "/stream.mjpg":
+            if self._viewers >= self._settings.viewers:
+                return _nothing(f"{self._viewers} are watching already")
+            return Answer(self._stream(), f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+        return None
+
+    def _state(self) -> dict[str, Any]:
+        with self._changed:
+            latest, trouble, frame_ns = self._latest, self._trouble, self._frame_ns
+            viewers = self._viewers
+        state: dict[str, Any] = {
+            "trouble": trouble or ("" if latest else "waiting for the first picture"),
+            "viewers": viewers,
+            "frames_per_second": round(1e9 / frame_ns, 1) if frame_ns > 0 else None,
+            "seconds_since_frame": None,
+            "record": None,
+            "looks": {},
+        }
+        if latest is not None:
+            state["record"] = observation_record(latest)
+            since = (time.monotonic_ns() - latest.frame.captured_ns) / 1e9
+            state["seconds_since_frame"] = round(since, 2)
+            labels = {face.label for face in latest.faces}.union(
+                *(face.shown.labels for face in latest.faces)
+            )
+            state["looks"] = {
+                label: {
+                    "emoji": EMOJI.get(label, ""),
+                    "colour": "#{:02x}{:02x}{:02x}".format(*colour_of(label)[::-1]),
+                }
+                for label in labels
+            }
+        return state
+
+    def _stream(self) -> Iterator[bytes]:
+        shown = 0
+        # Browsers show a part when the next boundary arrives, so each part ends with it.
+        yield f"--{_BOUNDARY}\r\n".encode()
+        with self._watching():
+            while True:
+                jpeg, shown = self._picture(after=shown, wait_s=_REPEAT_S)
+                if self._closed:
+                    return
+                if not jpeg:
+                    continue
+                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                yield head.encode() + jpeg + f"\r\n--{_BOUNDARY}\r\n".encode()
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        with self._changed:
+            self._viewers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._viewers -= 1
+
+    def _picture(self, *, after: int, wait_s: float) -> tuple[bytes, int]:
+        """A JPEG of an observation later than number ``after``, and its number.
+
+        The last one again when none came within ``wait_s`` seconds; empty when there was none.
+        """
+        give_up = time.monotonic() + wait_s
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                due = self._jpeg_at + 1 / self._settings.fps
+                # Who has just come (after 0) wants no picture from the last viewer's days.
+                fresh = after or now < due or self._jpeg_number == self._number
+                newer = self._jpeg_number > after and fresh
+                if self._closed or now >= give_up or newer:
+                    return self._jpeg, self._jpeg_number
+                if self._number > self._jpeg_number and not self._encoding and now >= due:
+                    assert self._latest is not None
+                    latest, number = self._latest, self._number
+                    self._encoding = True
+                    self._jpeg_at = now
+                    break
+                waiting = self._number > self._jpeg_number and not self._encoding
+                self._changed.wait(min(give_up, due if waiting else give_up) - now)
+        try:
+            jpeg = self._encode(latest)
+        finally:
+            with self._changed:
+                self._encoding = False
+        with self._changed:
+            self._jpeg, self._jpeg_number = jpeg, number
+            self.encoded += 1
+            self._changed.notify_all()
+        return jpeg, number
+
+    def _encode(self, observation: Observation) -> bytes:
+        picture = annotate(observation.frame.image, observation.faces, width=self._settings.width)
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self._settings.quality]
+        return cv2.imencode(".jpg", picture, quality)[1].tobytes()
+
+
+def _nothing(why: str) -> Answer:
+    return Answer(f"{why}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)

@@ -1,0 +1,177 @@
+"""A file that grows by whole records, and is rotated when it is full."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+from emotion_edge.errors import OutputExists, SinkError
+from emotion_edge.sinks.settings import RecordFileSettings
+
+
+class RecordFile:
+    """Appends records, each by one system call and without a buffer of its own.
+
+    What ``write`` returned from survives the end of the process by any signal. A write that comes
+    to a halt half-way (full disk, quota) is taken back, so a file never holds half a record, save
+    for one cut by a loss of power; ``append`` removes such a rest. It does not ask the disk to
+    write through each time, which wears out an SD card: closing and rotating do.
+    """
+
+    def __init__(
+        self,
+        settings: RecordFileSettings,
+        *,
+        header: bytes = b"",
+        whole: Callable[[bytes], bool] = lambda line: False,
+    ) -> None:
+        """Nothing is opened yet.
+
+        header: first bytes of every file.
+        whole: whether a last line without a line feed is a whole record, that append must keep.
+        """
+        self._path = settings.path
+        self._existing = settings.existing
+        self._limit = round(settings.rotate_mb * 1e6)
+        self._keep = settings.keep
+        self._header = header
+        self._whole = whole
+        self._file = -1
+        self._size = 0
+
+    def open(self) -> None:
+        """Open, as ``existing`` says.
+
+        Raises OutputExists, or SinkError when the file cannot be opened or another process
+        writes to it.
+        """
+        older = self._older()
+        if self._existing == "refuse":
+            for path in (self._path, *older):
+                if path.is_file():
+                    raise OutputExists(path)
+        try:
+            self._open(fresh=self._existing != "append")
+            if self._existing == "overwrite":
+                for path in older:
+                    path.unlink()
+        except OSError as error:
+            self.close()
+            raise _problem(self._path, error) from error
+        except SinkError:
+            self.close()
+            raise
+
+    def write(self, record: bytes) -> None:
+        """Append one record, whole or not at all. Raises SinkError."""
+        try:
+            if self._file < 0:
+                # Closed by a rotation that failed.
+                self._open(fresh=False)
+            full = self._limit and self._size + len(record) > self._limit
+            if full and self._size > len(self._header):
+                self._rotate()
+            self._append(record)
+        except OSError as error:
+            raise _problem(self._path, error) from error
+
+    def close(self) -> None:
+        """Ask the disk to write through, and close; safe to call twice. Raises SinkError."""
+        file, self._file = self._file, -1
+        if file < 0:
+            return
+        try:
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # what a pipe answers to fsync
+                raise _problem(self._path, error) from error
+
+    def _open(self, *, fresh: bool) -> None:
+        if self._path.exists() and not self._path.is_file():
+            # A pipe or a device: nothing to lock, to cut or to rotate.
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            self._limit = 0
+            self._append(self._header)
+            return
+        # No O_TRUNC: nothing may be emptied before the lock is held.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._file = os.open(self._path, flags, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SinkError(
+                f"{self._path} is being written by another process: stop it or choose another name"
+            ) from None
+        if fresh:
+            os.ftruncate(self._file, 0)
+        self._size = os.fstat(self._file).st_size
+        if self._size:
+            self._mend()
+        else:
+            self._append(self._header)
+
+    def _mend(self) -> None:
+        """Check the header and remove half a record at the end of an existing file."""
+        first = os.pread(self._file, len(self._header), 0)
+        if first != self._header:
+            raise SinkError(
+                f"{self._path} has other columns than this run would write "
+                f"({first[:40].decode(errors='replace')!r}...): choose another name or overwrite"
+            )
+        start = max(0, self._size - 1_000_000)
+        end = os.pread(self._file, self._size - start, start)
+        rest = end[end.rfind(b"\n") + 1 :]
+        if not rest:
+            return
+        if self._whole(rest):
+            self._append(b"\n")
+        elif len(rest) < len(end):
+            self._size -= len(rest)
+            os.ftruncate(self._file, self._size)
+        else:
+            raise SinkError(
+                f"{self._path} does not look like a file of records: choose another name"
+            )
+
+    def _append(self, record: bytes) -> None:
+        written = 0
+        try:
+            while written < len(record):
+                # A second round only after a short write: the disk is full, and says so now.
+                written += os.write(self._file, record[written:])
+        except OSError:
+            if written:
+                os.ftruncate(self._file, self._size)
+            raise
+        self._size += written
+
+    def _rotate(self) -> None:
+        self.close()
+        names = [self._path, *(self._numbered(n) for n in range(1, self._keep + 1))]
+        for young, old in reversed(list(pairwise(names))):
+            if young.exists():
+                young.replace(old)
+        if not self._keep:
+            self._path.unlink()
+        self._open(fresh=False)
+
+    def _older(self) -> list[Path]:
+        """The rotated files that are there."""
+        names = (self._numbered(n) for n in range(1, max(self._keep, 1) + 1))
+        return [path for path in names if path.exists()]
+
+    def _numbered(self, n: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{n}")
+
+
+def _problem(path: Path, error: OSError) -> SinkError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free some space" if full else "check the folder and its permissions"
+    return SinkError(f"cannot write {path}: {error.strerror}: {advice}, or choose another place")

@@ -1,0 +1,174 @@
+"""A small HTTP server for the live page and the metrics: the standard library's, made safe.
+
+It answers GET only, in a thread for each connection, of which there are few; a client that stalls
+loses its connection; a request under a foreign host name (DNS rebinding: a web page elsewhere that
+lets the visitor's browser ask us) is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from emotion_edge.errors import SinkError
+
+_STALLED_S = 10.0  # without progress, and a client's connection is closed
+_CONNECTIONS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to send: bytes, or an iterator of bytes that are sent as they come."""
+
+    body: bytes | Iterator[bytes]
+    kind: str = "text/plain; charset=utf-8"
+    status: int = HTTPStatus.OK
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Server:
+    """Listens from ``start`` to ``stop``."""
+
+    def __init__(self, host: str, port: int, answer: Callable[[str], Answer | None]) -> None:
+        """answer: from a path (without its query) to what to send; None where there is nothing."""
+        self._host = host
+        self._port = port
+        self._answer = answer
+        self._server: _Listener | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers: ``http://127.0.0.1:8080``, with the port the system chose."""
+        port = self._server.server_address[1] if self._server else self._port
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{port}"
+
+    @property
+    def public(self) -> bool:
+        """Whether other machines can reach it."""
+        try:
+            return not ipaddress.ip_address(self._host).is_loopback
+        except ValueError:
+            return self._host != "localhost"
+
+    def start(self) -> None:
+        """Listen. Raises SinkError when the address cannot be had."""
+        try:
+            self._server = _Listener(self._host, self._port, self._answer)
+        except (OSError, OverflowError) as error:
+            raise SinkError(
+                f"cannot listen on {self._host} port {self._port}: "
+                f"{getattr(error, 'strerror', None) or error}: choose another port or address"
+            ) from error
+        threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name=f"http {self.url}", daemon=True
+        ).start()
+
+    def stop(self) -> None:
+        """Stop listening; connections end by themselves. Safe to call twice."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, host: str, port: int, answer: Callable[[str], Answer | None]) -> None:
+        self.answer = answer
+        self.host = host
+        self._free = threading.BoundedSemaphore(_CONNECTIONS)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's: it looks up this host's name, which can take seconds without a network.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.host, int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: a client that went away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Listener
+    server_version = "emotion-edge"
+    sys_version = ""
+    protocol_version = "HTTP/1.1"
+    timeout = _STALLED_S
+
+    def do_GET(self) -> None:
+        if not _ours(self.headers.get("Host", ""), self.server.host):
+            answer: Answer | None = Answer(
+                b"this name could be anybody's: use the machine's address, or its .local name\n",
+                status=HTTPStatus.FORBIDDEN,
+            )
+        else:
+            answer = self.server.answer(self.path.partition("?")[0])
+        if answer is None:
+            answer = Answer(b"not found\n", status=HTTPStatus.NOT_FOUND)
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.kind)
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.send_header("Referrer-Policy", "no-referrer")
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if isinstance(answer.body, bytes):
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+            return
+        self.send_header("Connection", "close")
+        self.end_headers()
+        parts = answer.body
+        try:
+            for part in parts:
+                self.wfile.write(part)
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: who watches is nobody's business."""
+
+
+def _ours(host: str, listening: str) -> bool:
+    """Whether a request's Host header can be meant for a machine on the local network.
+
+    Addresses, ``localhost``, names without a dot and ``.local`` ones are nobody else's to give
+    away; the name we were told to listen on is ours.
+    """
+    name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
+    name = name.strip("[]").rstrip(".").lower()
+    if name in ("", listening.lower(), socket.gethostname().lower()) or name.endswith(".local"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return "." not in name
+    return True
