@@ -68,7 +68,10 @@ def warp(images: NDArray[np.uint8], matrices: Floats) -> NDArray[np.uint8]:
         tall = np.ascontiguousarray(images[part]).reshape(-1, width)
         rows = map_y[part].reshape(-1, width) - np.float32(at * height)
         done = cv2.remap(
-            tall, map_x[part].reshape(-1, width), rows, cv2.INTER_LINEAR,
+            tall,
+            map_x[part].reshape(-1, width),
+            rows,
+            cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
         out[part] = done.reshape(-1, height, width)

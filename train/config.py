@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,10 @@ class Config:
     network: str = "three_block"
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network."""
-    targets: Targets = Targets()
-    augment: Augmentation = Augmentation()
-    fit: Fit = Fit()
-    path: Path = Path()
+    targets: Targets = field(default_factory=Targets)
+    augment: Augmentation = field(default_factory=Augmentation)
+    fit: Fit = field(default_factory=Fit)
+    path: Path = field(default_factory=Path)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -100,15 +101,18 @@ def _section(kind: type[Any], values: object, where: str) -> Any:
         if isinstance(value, list):
             value = tuple(value)
         if type(value) is not type(default):
-            raise ConfigError(
-                f"{key} in [{where}] must be {type(default).__name__}, got {value!r}"
-            )
+            raise ConfigError(f"{key} in [{where}] must be {type(default).__name__}, got {value!r}")
         ready[key] = value
     return kind(**ready)
 
 
-def load_config(path: str | Path) -> Config:
-    """Read and check a configuration; raises ``ConfigError`` naming the key."""
+def load_config(
+    path: str | Path, *, overrides: Mapping[str, Mapping[str, object]] | None = None
+) -> Config:
+    """Read and check a configuration; raises ``ConfigError`` naming the key.
+
+    ``overrides`` change values by section and key before the check.
+    """
     path = Path(path)
     try:
         raw = tomllib.loads(path.read_text())
@@ -119,6 +123,8 @@ def load_config(path: str | Path) -> Config:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+    for section, values in (overrides or {}).items():
+        raw.setdefault(section, {}).update(values)
     unknown = set(raw) - {"about", "network", "targets", "augment", "fit"}
     if unknown:
         raise ConfigError(

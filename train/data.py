@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from emotion_edge.labels import EMOTIONS
 from numpy.typing import NDArray
 
+from emotion_edge.labels import EMOTIONS
 from train.errors import DataError
 from train.twins import Pairs, find_pairs, in_other
 
@@ -110,9 +110,7 @@ class Dataset:
     def split(self, name: str) -> Split:
         """The part called ``name`` (Training, PublicTest or PrivateTest)."""
         if name not in self.splits:
-            raise DataError(
-                f"no split {name!r} in {self.source}: it has {', '.join(self.splits)}"
-            )
+            raise DataError(f"no split {name!r} in {self.source}: it has {', '.join(self.splits)}")
         return self.splits[name]
 
 
@@ -195,7 +193,9 @@ def _read(path: Path) -> _Table:
     if magic == b"PK\x03\x04":
         with zipfile.ZipFile(path) as archive:
             tables = [name for name in archive.namelist() if name.endswith(".csv")]
-            wanted = [name for name in tables if Path(name).name in ("fer2013.csv", "icml_face_data.csv")] or tables
+            wanted = [
+                name for name in tables if Path(name).name in ("fer2013.csv", "icml_face_data.csv")
+            ] or tables
             with archive.open(wanted[0]) as raw:
                 return _read_csv(io.TextIOWrapper(raw, newline=""), f"{path.name}/{wanted[0]}")
     with path.open(newline="") as text:

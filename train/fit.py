@@ -11,9 +11,9 @@ import csv
 import json
 import math
 import os
-import platform
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from emotion_edge.errors import OutputExists, UsageError
 from train import networks, targets
 from train.augment import augment
 from train.config import Config
 from train.data import Dataset, Split
 from train.errors import ConfigError, TrainingError
+from train.files import write_json
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +42,7 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.images, self.target, self.config = images, target, config
         self.epoch = 0
-        self.draw: Floats | None = None
+        self.draw: NDArray[np.float64] | None = None
         """Probability of each row when balancing by oversampling."""
 
     def __len__(self) -> int:
@@ -95,9 +97,10 @@ def make_targets(config: Config, split: Split, classes: int) -> Floats:
         heads.append(targets.vote_targets(split, main))
         shares.append(how.votes_head)
     if how.soft_labels:
+        soft = _soft_labels(config, split, len(heads), classes)
         heads = [
-            (1 - how.soft_share) * head + how.soft_share * soft
-            for head, soft in zip(heads, _soft_labels(config, split, len(heads), classes), strict=True)
+            (1 - how.soft_share) * head + how.soft_share * taught
+            for head, taught in zip(heads, soft, strict=True)
         ]
     return targets.join_heads(heads, shares)
 
@@ -155,6 +158,7 @@ class Average:
         self.count = 0
 
     def update(self) -> None:
+        """Move towards the weights of this moment."""
         self.count += 1
         # A young average would remember the random start for hundreds of steps.
         keep = min(self.decay**self.EVERY, self.count / (self.count + 9))
@@ -173,12 +177,14 @@ class Run(keras.callbacks.Callback):
         self.public, self.classes = public, classes
         self.history: list[dict[str, float]] = []
         self.average: Average | None = None
+        self.best: list[Floats] = []
         self.started = time.monotonic()
         self.seconds_before = 0.0
 
     # --- state ---
 
     def state(self) -> dict[str, NDArray[Any]]:
+        """Everything the next epoch depends on."""
         model = self.model
         assert model is not None
         values = {f"model/{i}": np.array(v) for i, v in enumerate(model.variables)}
@@ -186,10 +192,12 @@ class Run(keras.callbacks.Callback):
         if self.average:
             values |= {f"average/{i}": v for i, v in enumerate(self.average.values)}
             values["count"] = np.array(self.average.count)
+        values |= {f"best/{i}": v for i, v in enumerate(self.best)}
         values["history"] = np.array(json.dumps(self.history))
         return values
 
     def save(self) -> None:
+        """Write the checkpoint beside the old one and rename it."""
         beside = self.folder / "checkpoint.tmp"
         with beside.open("wb") as file:
             np.savez(file, **self.state())
@@ -212,8 +220,9 @@ class Run(keras.callbacks.Callback):
                     value = store[f"{name}/{i}"]
                     if tuple(value.shape) != tuple(variable.shape):
                         raise TrainingError(
-                            f"{path} belongs to another network or optimiser: "
-                            f"{variable.path} is {variable.shape} here and {value.shape} there"
+                            f"{path} belongs to another network or optimiser: {variable.path} is "
+                            f"{tuple(variable.shape)} here and {value.shape} there; give another "
+                            "--out or --overwrite"
                         )
                     variable.assign(value)
             if self.average:
@@ -221,29 +230,64 @@ class Run(keras.callbacks.Callback):
                     store[f"average/{i}"] for i in range(len(self.average.values))
                 ]
                 self.average.count = int(store["count"])
+            if "best/0" in store:
+                self.best = [store[f"best/{i}"] for i in range(len(model.weights))]
             self.history = json.loads(str(store["history"]))
         if self.history:
             self.seconds_before = self.history[-1]["seconds"]
         return len(self.history)
 
+    def result(self) -> list[Floats]:
+        """The weights that the configuration asks to keep."""
+        assert self.model is not None
+        if self.config.fit.keep == "best" and self.best:
+            return self.best
+        return self.average.values if self.average else list(self.model.get_weights())
+
     # --- callbacks ---
 
     def on_train_begin(self, logs: Any = None) -> None:
+        """Start the clock."""
         self.started = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Tell the batches which epoch to draw."""
         self.batches.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self.average and (batch + 1) % Average.EVERY == 0:
-            self.average.update()
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
+        """Average, watch for a loss that is no number, show progress."""
+        if (batch + 1) % Average.EVERY and batch + 1 < len(self.batches):
+            return
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss is {logs['loss']} at batch {batch} of epoch {self.batches.epoch + 1}: "
-                "lower the learning rate or train in float32; the last checkpoint is kept"
+                f"the loss is {loss} near batch {batch + 1} of epoch {self.batches.epoch + 1}: "
+                "lower learning_rate or set precision to float32; the last epoch's checkpoint is "
+                "kept"
             )
+        if self.average:
+            self.average.update()
+        if sys.stderr.isatty():
+            done = self.batches.epoch + (batch + 1) / len(self.batches)
+            self._progress(done, f"batch {batch + 1}/{len(self.batches)}  loss {loss:.4f}")
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _progress(self, epochs: float, text: str) -> None:
+        total = self.config.fit.epochs
+        left = self._seconds() * (total / max(epochs, 1e-6) - 1)
+        bar = "█" * int(20 * epochs / total)
+        print(
+            f"\r\x1b[K{self.config.name} {bar:·<20} epoch {epochs:.1f}/{total}  {text}  "
+            f"{left / 60:.0f} min left",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Validate the averaged weights, write checkpoint and history, report."""
         logs = {} if logs is None else logs
         model = self.model
         assert model is not None
@@ -251,36 +295,50 @@ class Run(keras.callbacks.Callback):
             kept = model.get_weights()
             if self.average:
                 model.set_weights(self.average.values)
-            logs |= self.validate()
-            if self.average:
-                model.set_weights(kept)
-        seconds = self.seconds_before + time.monotonic() - self.started
-        row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}, "seconds": seconds}
+            logs.update(self.validate(self.public))
+            if self.config.fit.keep == "best" and logs["val_accuracy"] > max(
+                (row["val_accuracy"] for row in self.history), default=-1.0
+            ):
+                self.best = [np.array(value) for value in model.get_weights()]
+            model.set_weights(kept)
+        row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
+        row["seconds"] = self._seconds()
         self.history.append(row)
         self.save()
         write_history(self.folder / "history.csv", self.history)
-        left = (self.config.fit.epochs - epoch - 1) * seconds / (epoch + 1)
+        self._report(row)
+        self._stop_early()
+
+    def _report(self, row: dict[str, float]) -> None:
+        epoch, total = int(row["epoch"]), self.config.fit.epochs
+        left = (total - epoch) * row["seconds"] / epoch
+        figures = (f"{k} {v:.4f}" for k, v in row.items() if k not in ("epoch", "seconds"))
+        start = "\r\x1b[K" if sys.stderr.isatty() else ""
         print(
-            f"epoch {epoch + 1}/{self.config.fit.epochs}  "
-            + "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k not in ("epoch", "seconds"))
-            + f"  {seconds / 60:.1f} min, {left / 60:.0f} min left",
+            f"{start}epoch {epoch}/{total}  {'  '.join(figures)}  "
+            f"{row['seconds'] / 60:.1f} min, {left / 60:.0f} min left",
+            file=sys.stderr,
             flush=True,
         )
 
-    def validate(self) -> dict[str, float]:
-        assert self.public is not None and self.model is not None
-        public = self.public
-        logits = np.concatenate(
-            [
-                np.asarray(self.model.predict_on_batch(part[..., None].astype(np.float32)))
-                for part in np.array_split(public.images, math.ceil(len(public) / 512))
-            ]
-        )
+    def _stop_early(self) -> None:
+        patience = self.config.fit.early_stop
+        if patience and self.public is not None and self.model is not None:
+            values = [row["val_accuracy"] for row in self.history]
+            if len(values) - 1 - int(np.argmax(values)) >= patience:
+                self.model.stop_training = True
+
+    def validate(self, public: Split) -> dict[str, float]:
+        """Figures on PublicTest of the weights that the model holds now."""
+        assert self.model is not None
+        logits = predict_logits(self.model, public.images)
         first = logits[:, : self.classes]
-        result = {"val_accuracy": float(np.mean(first.argmax(axis=1) == public.labels))}
         shifted = first - first.max(axis=1, keepdims=True)
         log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        result["val_loss"] = float(-np.mean(log_p[np.arange(len(public)), public.labels]))
+        result = {
+            "val_accuracy": float(np.mean(first.argmax(axis=1) == public.labels)),
+            "val_loss": float(-np.mean(log_p[np.arange(len(public)), public.labels])),
+        }
         if public.votes is not None and self.classes == 7:
             wanted, clear = targets.majority(public.votes)
             for head in range(logits.shape[1] // self.classes):
@@ -288,6 +346,15 @@ class Run(keras.callbacks.Callback):
                 name = "val_ferplus" if head == 0 else "val_ferplus_votes"
                 result[name] = float(np.mean((part.argmax(axis=1) == wanted)[clear]))
         return result
+
+
+def predict_logits(model: keras.Model, images: NDArray[np.uint8], batch: int = 512) -> Floats:
+    """What ``model`` answers to uint8 (N, H, W), float32 (N, outputs)."""
+    parts = [
+        np.asarray(model.predict_on_batch(images[at : at + batch, ..., None].astype(np.float32)))
+        for at in range(0, len(images), batch)
+    ]
+    return np.concatenate(parts).astype(np.float32)
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
@@ -300,58 +367,130 @@ def write_history(path: Path, history: list[dict[str, float]]) -> None:
     beside.replace(path)
 
 
-def fit(config: Config, data: Dataset, folder: Path, *, deterministic: bool = False) -> keras.Model:
-    """Train and return the model with its averaged weights, logits out; resumes by itself."""
-    folder.mkdir(parents=True, exist_ok=True)
+def training_rows(data: Dataset) -> Split:
+    """Training without the rows that FER+'s voters call no face."""
+    train = data.split("Training")
+    return train if train.votes is None else train.select(~targets.not_a_face(train.votes))
+
+
+def devices(count: int) -> Any:
+    """A context in which a model is spread over ``count`` devices; data parallel."""
+    if count <= 1:
+        return nullcontext()
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        found = [device.name for device in tf.config.list_logical_devices(kind)]
+        if len(found) < count:
+            raise UsageError(f"--devices {count}, but TensorFlow sees {len(found)}: {found}")
+        return tf.distribute.MirroredStrategy(
+            [name.removeprefix("/device:") for name in found[:count]]
+        ).scope()
+    found = keras.distribution.list_devices()
+    if len(found) < count:
+        raise UsageError(f"--devices {count}, but {keras.backend.backend()} sees {found}")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:count]))
+    return nullcontext()
+
+
+def make_model(config: Config, labels: int, shape: tuple[int, int]) -> keras.Model:
+    """The network of a configuration in its training precision, freshly initialised."""
+    keras.config.set_dtype_policy(config.fit.precision)
+    return networks.build(
+        config.network,
+        classes=labels,
+        heads=2 if config.targets.votes_head else 1,
+        shape=shape,
+        seed=config.fit.seed,
+        **config.options,
+    )
+
+
+def prepare_folder(folder: Path, config: Config, *, overwrite: bool) -> None:
+    """Make the run's folder, or check that the run in it is this one and unfinished."""
+    kept = folder / "config.json"
+    if overwrite:
+        for name in ("checkpoint.npz", "config.json", "model.keras", "history.csv"):
+            (folder / name).unlink(missing_ok=True)
+    if (folder / "model.keras").exists():
+        raise OutputExists(folder / "model.keras")
+    wanted = json.loads(json.dumps(config.as_dict()))
+    if kept.exists() and json.loads(kept.read_text()) != wanted:
+        raise TrainingError(
+            f"{folder} holds an unfinished run of another configuration: give another --out, or "
+            "--overwrite to begin anew"
+        )
+    write_json(kept, wanted)
+
+
+def fit(
+    config: Config,
+    data: Dataset,
+    folder: Path,
+    *,
+    deterministic: bool = False,
+    device_count: int = 1,
+    tensorboard: bool = True,
+    overwrite: bool = False,
+) -> keras.Model:
+    """Train, and return the model with the weights to keep, logits out.
+
+    Goes on by itself where an earlier run in ``folder`` stopped. Raises ``TrainingError`` when
+    the loss is no number or the folder belongs to another run.
+    """
+    prepare_folder(folder, config, overwrite=overwrite)
     classes = len(data.labels)
     if deterministic and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy(config.fit.precision)
-    train = data.split("Training")
-    if train.votes is not None:
-        train = train.select(~targets.not_a_face(train.votes))
+    train = training_rows(data)
     target = make_targets(config, train, classes)
     batches = Batches(train.images, target, config)
-    if config.targets.balance != "off":
-        weight = targets.class_weights(train.labels, classes, config.targets.balance_power)
-        if config.targets.balance == "oversample":
-            batches.draw = weight[train.labels] / weight[train.labels].sum(dtype=np.float64)
-        else:
-            batches.target = target * weight[train.labels][:, None]
-    model = networks.build(
-        config.network,
-        classes=classes,
-        heads=2 if config.targets.votes_head else 1,
-        shape=train.images.shape[1:3],
-        seed=config.fit.seed,
-        **config.options,
-    )
-    model.compile(
-        optimizer(config, len(batches)),
-        cross_entropy(classes),
-        metrics=[agreement(classes)],
-        jit_compile=keras.backend.backend() == "jax",
-    )
-    run = Run(folder, config, batches, data.splits.get("PublicTest"), classes)
-    start = run.restore(model)
+    weight = targets.class_weights(train.labels, classes, config.targets.balance_power)
+    if config.targets.balance == "oversample":
+        chance = weight[train.labels].astype(np.float64)
+        batches.draw = chance / chance.sum()
+    elif config.targets.balance == "weights":
+        batches.target = target * weight[train.labels][:, None]
+    elif config.targets.balance != "off":
+        raise ConfigError(
+            f"balance must be off, weights or oversample, got {config.targets.balance!r}"
+        )
+    shape = (train.images.shape[1], train.images.shape[2])
+    with devices(device_count):
+        model = make_model(config, classes, shape)
+        model.compile(
+            optimizer(config, len(batches)),
+            cross_entropy(classes),
+            metrics=[agreement(classes)],
+            # XLA's convolutions are ten times slower than oneDNN's on a CPU.
+            jit_compile=keras.backend.backend() == "jax",
+        )
+        run = Run(folder, config, batches, data.splits.get("PublicTest"), classes)
+        run.set_model(model)
+        start = run.restore(model)
     size = networks.cost(model)
     print(
-        f"{config.name}: {size['parameters']:,} parameters, {size['macs'] / 1e6:.1f} MMAC, "
-        f"{len(train)} faces, {len(batches)} steps an epoch, from epoch {start + 1}; "
-        + "; ".join(f"dropped {count} {why}" for why, count in data.dropped.items()),
+        f"{config.name}: {size['parameters']:,} parameters, {size['macs'] / 1e6:.1f} MMAC; "
+        f"{len(train):,} faces, {len(batches)} steps an epoch"
+        + "".join(f"; dropped {count} {why}" for why, count in data.dropped.items())
+        + (f"; goes on after epoch {start}" if start else ""),
+        file=sys.stderr,
         flush=True,
     )
     if start < config.fit.epochs:
+        callbacks: list[keras.callbacks.Callback] = [run]
+        if tensorboard and keras.backend.backend() == "tensorflow":
+            callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
         model.fit(
             batches,
             epochs=config.fit.epochs,
             initial_epoch=start,
             shuffle=False,
             verbose=0,
-            callbacks=[run],
+            callbacks=callbacks,
         )
-    if run.average:
-        model.set_weights(run.average.values)
+    model.set_weights(run.result())
     return model

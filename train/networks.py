@@ -30,6 +30,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
+        """Normalise ``inputs`` (N, H, W, C) by batch in training, by moving statistics else."""
         if not training or not self.trainable or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
@@ -62,7 +63,12 @@ def _conv(x: Tensor, channels: int, kernel: int = 3, stride: int = 1, relu: bool
 
 
 def residual(
-    x: Tensor, *, stem: Sequence[int], stages: Sequence[Sequence[int]], dropout: float = 0.0
+    x: Tensor,
+    units: int,
+    *,
+    stem: Sequence[int],
+    stages: Sequence[Sequence[int]],
+    dropout: float = 0.0,
 ) -> Tensor:
     """Our network: dense 3x3 convolutions, residual pairs, a stride-2 stem.
 
@@ -79,10 +85,92 @@ def residual(
             y = _conv(y, channels, relu=False)
             x = layers.ReLU()(layers.Add()([x, y]))
     x = layers.GlobalAveragePooling2D()(x)
-    return layers.Dropout(dropout)(x) if dropout else x
+    return _logits(layers.Dropout(dropout)(x) if dropout else x, units)
 
 
-NETWORKS: dict[str, Callable[..., Tensor]] = {"residual": residual}
+def simple(x: Tensor, units: int, *, channels: Sequence[int] = (32, 64, 128)) -> Tensor:
+    """Convolution, ReLU and pooling, then a dense layer: the tutorials' first network."""
+    for width in channels:
+        x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Dense(128, activation="relu")(layers.Flatten()(x))
+    return _logits(x, units)
+
+
+def conv_pool_bn(x: Tensor, units: int, *, channels: Sequence[int] = (32, 64, 128, 256)) -> Tensor:
+    """Convolution, pooling, batch normalisation and dropout, in that order."""
+    for width in channels:
+        x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D()(x)
+        x = layers.BatchNormalization(momentum=0.95)(x)
+        x = layers.Dropout(0.25)(x)
+    x = layers.Dense(256, activation="relu")(layers.Flatten()(x))
+    return _logits(layers.Dropout(0.5)(x), units)
+
+
+def three_block(x: Tensor, units: int) -> Tensor:
+    """Three blocks of two 3x3 convolutions (32, 64, 128): the classic of this niche.
+
+    Each convolution has its batch normalisation, each block max pooling and dropout 0.25; the
+    head is dense 256 with batch normalisation and dropout 0.5. A small VGG (Simonyan and
+    Zisserman 2015, arXiv:1409.1556).
+    """
+    for width in (32, 64, 128):
+        for _ in range(2):
+            x = _conv(x, width)
+        x = layers.MaxPooling2D()(x)
+        x = layers.Dropout(0.25)(x)
+    x = layers.Dense(256, use_bias=False)(layers.Flatten()(x))
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+    return _logits(layers.Dropout(0.5)(x), units)
+
+
+def varying_filters(x: Tensor, units: int) -> Tensor:
+    """Convolutions of several kernel sizes with several dropout rates."""
+    for width, kernel, rate in ((32, 7, 0.1), (64, 5, 0.2), (128, 3, 0.3), (128, 3, 0.4)):
+        x = _conv(x, width, kernel=kernel)
+        x = layers.MaxPooling2D()(x)
+        x = layers.Dropout(rate)(x)
+    x = layers.Dense(128, activation="relu")(layers.Flatten()(x))
+    return _logits(layers.Dropout(0.5)(x), units)
+
+
+def mini_xception(x: Tensor, units: int) -> Tensor:
+    """mini-XCEPTION (Arriaga et al. 2017, arXiv:1710.07557), the network of the ``fer`` package.
+
+    Made for 64x64 faces; at seven classes and one head 58,423 parameters, as published.
+    """
+    for _ in range(2):
+        x = layers.Conv2D(8, 3, use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+    for width in (16, 32, 64, 128):
+        short = layers.Conv2D(width, 1, strides=2, padding="same", use_bias=False)(x)
+        short = layers.BatchNormalization(momentum=0.95)(short)
+        x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+        x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization(momentum=0.95)(x)
+        x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+        x = layers.Add()([x, short])
+    x = layers.Conv2D(units, 3, padding="same", name="logits")(x)
+    return layers.GlobalAveragePooling2D(dtype="float32")(x)
+
+
+def _logits(x: Tensor, units: int) -> Tensor:
+    return layers.Dense(units, dtype="float32", name="logits")(x)
+
+
+NETWORKS: dict[str, Callable[..., Tensor]] = {
+    function.__name__: function
+    for function in (
+        residual,
+        simple,
+        conv_pool_bn,
+        three_block,
+        varying_filters,
+        mini_xception,
+    )
+}
 
 
 def build(
@@ -100,8 +188,10 @@ def build(
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((*shape, 1), name="face")
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
-    x = NETWORKS[name](x, **options)
-    logits = layers.Dense(heads * classes, dtype="float32", name="logits")(x)
+    try:
+        logits = NETWORKS[name](x, heads * classes, **options)
+    except TypeError as error:
+        raise ConfigError(f"[network] {name}: {error}") from error
     return keras.Model(inputs, logits, name=name)
 
 
@@ -111,9 +201,13 @@ def cost(model: keras.Model) -> dict[str, int]:
     for layer in model.layers:
         if isinstance(layer, layers.SeparableConv2D):
             height, width = layer.output.shape[1:3]
-            macs += height * width * (
-                int(np.prod(layer.depthwise_kernel.shape))
-                + int(np.prod(layer.pointwise_kernel.shape))
+            macs += (
+                height
+                * width
+                * (
+                    int(np.prod(layer.depthwise_kernel.shape))
+                    + int(np.prod(layer.pointwise_kernel.shape))
+                )
             )
         elif isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D):
             height, width = layer.output.shape[1:3]
@@ -133,35 +227,34 @@ def finish(
     """The model that ships: float32, plain layers, one head, softmax.
 
     Two heads become one: both are linear in the same features, so (1-mix) times the first plus
-    mix times the second is again a dense layer. The temperature divides its weights. Neither
-    costs anything on the device.
+    mix times the second is again one layer. The temperature divides its weights. Neither costs
+    anything on the device.
     """
     config = model.get_config()
     for layer in config["layers"]:
-        layer["config"].pop("dtype", None)
+        layer["config"]["dtype"] = "float32"
         if layer["class_name"].endswith("FusedBatchNormalization"):
-            layer["class_name"] = "BatchNormalization"
-            layer["module"] = "keras.layers"
+            layer |= {"class_name": "BatchNormalization", "module": "keras.layers"}
             layer["registered_name"] = None
         if layer["config"]["name"] == "logits":
-            layer["config"]["units"] = classes
-            layer["config"]["activation"] = "softmax"
-            layer["config"]["name"] = layer["name"] = "probabilities"
-    config["output_layers"] = [["probabilities", 0, 0]]
+            layer["config"]["units" if "units" in layer["config"] else "filters"] = classes
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        done = keras.Model.from_config(config)
+        plain = keras.Model.from_config(config)
+        probabilities = layers.Softmax(name="probabilities")(plain.output)
+        answer = keras.Model(plain.input, probabilities, name=model.name)
     finally:
         keras.config.set_dtype_policy(policy)
-    for layer in model.layers[:-1]:
-        done.get_layer(layer.name).set_weights(layer.get_weights())
-    kernel, bias = model.layers[-1].get_weights()
-    shares = [1.0] if kernel.shape[1] == classes else [1 - mix, mix]
+    for layer in model.layers:
+        if layer.name != "logits":
+            plain.get_layer(layer.name).set_weights(layer.get_weights())
+    kernel, bias = model.get_layer("logits").get_weights()
+    shares = [1.0] if len(bias) == classes else [1 - mix, mix]
 
     def fold(value: NDArray[np.float32]) -> NDArray[np.float32]:
         parts = np.split(value, len(shares), axis=-1)
         return np.asarray(sum(s * p for s, p in zip(shares, parts, strict=True)) / temperature)
 
-    done.layers[-1].set_weights([fold(kernel), fold(bias)])
-    return done
+    plain.get_layer("logits").set_weights([fold(kernel), fold(bias)])
+    return answer

@@ -78,9 +78,7 @@ def find_pairs(
     return Pairs(first.astype(np.int64), second.astype(np.int64), correlation, same)
 
 
-def in_other(
-    pairs: Pairs, here: NDArray[np.bool_], there: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def in_other(pairs: Pairs, here: NDArray[np.bool_], there: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which images of ``here`` have a twin in ``there``; all bool (N,)."""
     hit = np.zeros(len(here), np.bool_)
     hit[pairs.first[there[pairs.second]]] = True

@@ -1,0 +1,237 @@
+"""``python -m train``: look at data, train, evaluate, compare.
+
+Exit status: 0 done; 2 bad input or a run that cannot go on; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from emotion_edge.errors import EmotionEdgeError, MissingExtra, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        command: Callable[[argparse.Namespace], None] = options.command
+        command(options)
+        return 0
+    except EmotionEdgeError as error:
+        if options.debug:
+            raise
+        print(f"train: {error}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if options.debug or error.name is None or error.name.startswith(("train", "emotion_edge")):
+            raise
+        missing = MissingExtra(f"train {options.name}", "train", error.name)
+        print(f"train: {missing}", file=sys.stderr)
+        return missing.exit_code
+    except KeyboardInterrupt:
+        print("\ntrain: interrupted; the last epoch's checkpoint is kept", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train", description="Look at data, train, evaluate, compare."
+    )
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="COMMAND", dest="name"
+    )
+
+    def add(
+        name: str, text: str, command: Callable[[argparse.Namespace], None], *, data: bool = True
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.add_argument("--debug", action="store_true", help="show tracebacks")
+        if data:
+            made.add_argument(
+                "--data",
+                type=Path,
+                required=True,
+                metavar="PATH",
+                help="fer2013.csv (plain, .gz, .zip), Kaggle's folder or zip, or class folders",
+            )
+            made.add_argument(
+                "--votes", type=Path, help="FER+'s fer2013new.csv (default: beside the data)"
+            )
+            made.add_argument(
+                "--cache",
+                type=Path,
+                default=Path("~/.cache/emotion-edge"),
+                help="where decoded data is kept (default: %(default)s)",
+            )
+        made.set_defaults(command=command)
+        return made
+
+    fit = add("fit", "train a configuration; goes on where a killed run stopped", _fit)
+    fit.add_argument("--config", type=Path, required=True, help="train/configs/NAME.toml")
+    fit.add_argument("--out", type=Path, help="the run's folder (default: runs/NAME)")
+    fit.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change a value of the configuration, e.g. fit.epochs=3",
+    )
+    fit.add_argument("--keep-leaks", action="store_true", help="do not drop the leaking rows")
+    fit.add_argument("--deterministic", action="store_true", help="bit-equal on equal machines")
+    fit.add_argument("--devices", type=int, default=1, metavar="N", help="train on N devices")
+    fit.add_argument("--save-h5", action="store_true", help="also write the legacy .h5")
+    fit.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard log")
+    fit.add_argument("--overwrite", action="store_true", help="begin anew in an existing folder")
+
+    finish = add("finish", "fold head share and temperature again, without training", _finish)
+    finish.add_argument("run", type=Path, help="a folder that fit wrote")
+    finish.add_argument("--mix", type=float, help="share of the votes head (default: the run's)")
+    finish.add_argument("--save-h5", action="store_true", help="also write the legacy .h5")
+
+    soften = add("soften", "a teacher's averaged predictions, to train students on", _soften)
+    soften.add_argument("runs", type=Path, nargs="+", help="folders that fit wrote")
+    soften.add_argument("--out", type=Path, required=True, help="the .npz to write")
+    soften.add_argument("--views", type=int, default=8, help="augmented views of each face")
+    soften.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+    evaluate = add("evaluate", "score a .keras, .h5 or .tflite", _evaluate)
+    evaluate.add_argument("model", type=Path)
+    evaluate.add_argument("--split", default="PublicTest", help="PublicTest or PrivateTest")
+    evaluate.add_argument("--out", type=Path, help="folder (default: runs/evaluate/MODEL-SPLIT)")
+    evaluate.add_argument("--no-robustness", action="store_true", help="skip the perturbed faces")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace existing files")
+
+    compare = add("compare", "several runs in one table and picture", _compare, data=False)
+    compare.add_argument("runs", type=Path, nargs="+", help="folders of fit or evaluate")
+    compare.add_argument("--out", type=Path, default=Path("runs/compare"))
+    compare.add_argument("--overwrite", action="store_true", help="replace existing files")
+
+    data = add("data", "report on a data set: counts, twins, conflicts, contact sheets", _data)
+    data.add_argument("--out", type=Path, default=Path("runs/data"))
+    data.add_argument("--overwrite", action="store_true", help="replace existing files")
+
+    picture = add("augment", "a picture of augmented faces", _augment)
+    picture.add_argument("--config", type=Path, required=True, help="train/configs/NAME.toml")
+    picture.add_argument("--out", type=Path, default=Path("runs/augment"), help="path and name")
+    return parser
+
+
+def _quiet() -> None:
+    # TensorFlow reads it once, on import.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _load(options: argparse.Namespace, *, clean: bool = True):  # type: ignore[no-untyped-def]
+    from train.data import load_fer2013
+
+    return load_fer2013(options.data, votes=options.votes, clean=clean, cache=options.cache)
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from train.config import load_config
+
+    config = load_config(options.config, overrides=_overrides(options.set))
+    data = _load(options, clean=not options.keep_leaks)
+    _quiet()
+    from train.finish import finish
+    from train.fit import fit
+
+    folder = options.out or Path("runs") / config.name
+    model = fit(
+        config,
+        data,
+        folder,
+        deterministic=options.deterministic,
+        device_count=options.devices,
+        tensorboard=not options.no_tensorboard,
+        overwrite=options.overwrite,
+    )
+    finish(model, config, data, folder, save_h5=options.save_h5)
+    print(f"{folder / 'model.keras'}\n{folder / 'report.md'}")
+
+
+def _overrides(pairs: Sequence[str]) -> dict[str, dict[str, object]]:
+    result: dict[str, dict[str, object]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        section, dot, key = name.partition(".")
+        if not (equals and dot):
+            raise UsageError(f"--set {pair}: expected SECTION.KEY=VALUE, e.g. fit.epochs=3")
+        try:
+            result.setdefault(section, {})[key] = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            result.setdefault(section, {})[key] = value
+    return result
+
+
+def _finish(options: argparse.Namespace) -> None:
+    data = _load(options)
+    _quiet()
+    from train.finish import finish, load_run
+
+    config, model = load_run(options.run, data)
+    if options.mix is not None:
+        targets = dataclasses.replace(config.targets, mix=options.mix)
+        config = dataclasses.replace(config, targets=targets)
+    finish(model, config, data, options.run, save_h5=options.save_h5)
+    print(options.run / "model.keras")
+
+
+def _soften(options: argparse.Namespace) -> None:
+    from train.files import refuse_existing
+
+    refuse_existing(options.out, options.overwrite)
+    data = _load(options)
+    _quiet()
+    from train.finish import soften
+
+    soften(options.runs, data, options.out, views=options.views)
+    print(options.out)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    _quiet()
+    from train.evaluate import evaluate, markdown
+
+    out = options.out or Path("runs/evaluate") / f"{options.model.stem}-{options.split}"
+    figures = evaluate(
+        options.model,
+        _load(options),
+        options.split,
+        out,
+        overwrite=options.overwrite,
+        with_robustness=not options.no_robustness,
+    )
+    print(markdown(figures))
+    print(f"written to {out}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from train.compare import compare
+
+    print(compare(options.runs, options.out, overwrite=options.overwrite))
+
+
+def _data(options: argparse.Namespace) -> None:
+    from train.data_report import report
+
+    print(report(options.data, options.out, votes=options.votes, overwrite=options.overwrite))
+    print(f"written to {options.out}")
+
+
+def _augment(options: argparse.Namespace) -> None:
+    from train.config import load_config
+    from train.data_report import augmentation_picture
+
+    augmentation_picture(_load(options), load_config(options.config).augment, options.out)
+    print(options.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

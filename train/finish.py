@@ -1,0 +1,251 @@
+"""From a trained run to the model that ships: head share, temperature, record, pictures.
+
+Everything here is chosen on PublicTest. The share of the votes head and the temperature are
+folded into the last layer, so they cost nothing on the device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from train import metrics, networks, plots, targets
+from train.augment import Augmentation, augment
+from train.config import Config, Fit, Targets
+from train.data import Dataset, Split
+from train.errors import DataError, TrainingError
+from train.evaluate import mistakes, percent, score
+from train.files import table, write_json, write_text
+from train.fit import make_model, predict_logits, training_rows
+
+Floats = NDArray[np.float32]
+
+
+def softmax(logits: Floats) -> Floats:
+    """float32 (N, classes)."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
+
+
+def mix_heads(logits: Floats, classes: int, mix: float) -> Floats:
+    """One set of logits (N, classes) from one or two heads."""
+    if logits.shape[1] == classes:
+        return logits
+    return (1 - mix) * logits[:, :classes] + mix * logits[:, classes:]
+
+
+def mix_curve(logits: Floats, split: Split, classes: int) -> list[dict[str, float]]:
+    """Both accuracies on ``split`` for each share of the votes head."""
+    rows = []
+    for mix in np.linspace(0, 1, 21):
+        predicted = mix_heads(logits, classes, float(mix)).argmax(axis=1)
+        row = {"mix": float(mix), "accuracy": float(np.mean(predicted == split.labels))}
+        if split.votes is not None:
+            wanted, clear = targets.majority(split.votes)
+            row["ferplus"] = float(np.mean((predicted == wanted)[clear]))
+        rows.append(row)
+    return rows
+
+
+def plot_mix(curve: list[dict[str, float]], chosen: float, stem: Path, title: str) -> None:
+    """Original labels against FER+ majority as the share of the votes head grows."""
+    with plots.figure(6.4, 4) as (page, axes):
+        for index, (key, label) in enumerate(
+            (("accuracy", "original labels"), ("ferplus", "FER+ majority"))
+        ):
+            axes.plot(
+                [row["mix"] for row in curve],
+                [100 * row[key] for row in curve],
+                label=label,
+                **plots.series(index),
+            )
+        axes.axvline(chosen, color="#999999", linestyle=":", label=f"chosen: {chosen:g}")
+        axes.set(
+            xlabel="share of the votes head in the logits",
+            ylabel="accuracy on PublicTest, %",
+            title=title,
+        )
+        axes.legend()
+        plots.save(page, stem)
+
+
+def hardware() -> str:
+    """The processor and the number of its cores, as this machine names them."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {os.cpu_count()} cores, Keras {keras.__version__} on {keras.backend.backend()}"
+
+
+def finish(
+    model: keras.Model, config: Config, data: Dataset, folder: Path, *, save_h5: bool = False
+) -> dict[str, Any]:
+    """Fold head share and temperature, write ``model.keras`` and everything that tells of it.
+
+    Returns the record that is also in ``training.json``.
+    """
+    classes = len(data.labels)
+    public = data.splits.get("PublicTest")
+    mix, temperature = config.targets.mix, 1.0
+    record: dict[str, Any] = {
+        "name": config.name,
+        "about": config.about,
+        "config": config.as_dict(),
+        **networks.cost(networks.finish(model, classes)),
+        "labels": list(data.labels),
+        "data": data.source,
+        "data_sha256": data.sha256,
+        "dropped": dict(data.dropped),
+        "training_rows": len(training_rows(data)),
+    }
+    if public is not None:
+        logits = predict_logits(model, public.images)
+        if logits.shape[1] > classes:
+            curve = mix_curve(logits, public, classes)
+            plot_mix(curve, mix, folder / "mix", config.name)
+            record["mix_curve"] = curve
+        mixed = mix_heads(logits, classes, mix)
+        temperature = metrics.fit_temperature(mixed, public.labels)
+        probabilities = softmax(mixed / np.float32(temperature))
+        record["mix"], record["temperature"] = mix, temperature
+        record["PublicTest"] = score(probabilities, public, data.labels)
+        title = f"{config.name}, PublicTest"
+        plots.confusion(
+            np.array(record["PublicTest"]["confusion"]), data.labels, folder / "confusion", title
+        )
+        mistakes(probabilities, public, data.labels, folder / "mistakes", title)
+    history = read_history(folder)
+    record |= {
+        "epochs": len(history),
+        "hours": round(history[-1]["seconds"] / 3600, 3) if history else 0.0,
+        "hardware": hardware(),
+        "finished": time.strftime("%Y-%m-%d"),
+    }
+    if history:
+        plots.curves(history, folder / "curves", f"Loss: {config.name}")
+    done = networks.finish(model, classes, mix=mix, temperature=temperature)
+    save_model(done, folder / "model.keras")
+    if save_h5:
+        save_model(done, folder / "model.h5")
+    write_json(folder / "training.json", record)
+    write_text(folder / "report.md", markdown(record))
+    return record
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Save beside and rename; the extension decides the format."""
+    beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    model.save(beside)
+    beside.replace(path)
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of ``history.csv``, or none."""
+    import csv
+
+    path = folder / "history.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as text:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(text)]
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The run as a Markdown page."""
+    text = [f"# {record['name']}\n", f"{record['about']}\n"]
+    rows = [
+        ["parameters", f"{record['parameters']:,}"],
+        ["multiply-accumulates", f"{record['macs'] / 1e6:.1f} M"],
+        ["training rows", f"{record['training_rows']:,}"],
+        *[[f"dropped: {why}", str(count)] for why, count in record["dropped"].items()],
+        ["epochs", str(record["epochs"])],
+        ["hours", f"{record['hours']:.2f} on {record['hardware']}"],
+        ["seed", str(record["config"]["fit"]["seed"])],
+    ]
+    public = record.get("PublicTest")
+    if public:
+        rows += [
+            ["PublicTest, original labels", percent(public["accuracy"])],
+            ["PublicTest, macro-F1", percent(public["macro_f1"])],
+            ["PublicTest, calibration error", percent(public["calibration_error"])],
+            ["temperature folded in", f"{record['temperature']:.3f}"],
+        ]
+        if "ferplus" in public:
+            rows.append(["PublicTest, FER+ majority", percent(public["ferplus"]["accuracy"])])
+        rows += [[f"recall of {k}", percent(v)] for k, v in public["recall"].items()]
+    text.append(table(["", ""], rows))
+    text.append("![curves](curves.png)\n\n![confusion](confusion.png)\n")
+    return "\n".join(text)
+
+
+# --- runs on disk -----------------------------------------------------------------------------
+
+
+def load_run(folder: Path, data: Dataset) -> tuple[Config, keras.Model]:
+    """A run's configuration and its model with the kept weights, two-headed, logits out."""
+    path, checkpoint = folder / "config.json", folder / "checkpoint.npz"
+    if not path.is_file() or not checkpoint.is_file():
+        raise TrainingError(f"{folder} holds no run: expected config.json and checkpoint.npz")
+    raw = json.loads(path.read_text())
+    config = Config(
+        **{
+            **raw,
+            "targets": Targets(**raw["targets"]),
+            "augment": Augmentation(**raw["augment"]),
+            "fit": Fit(**raw["fit"]),
+            "path": Path(raw["path"]),
+        }
+    )
+    images = data.split("Training").images
+    model = make_model(config, len(data.labels), (images.shape[1], images.shape[2]))
+    with np.load(checkpoint) as store:
+        kind = "best" if config.fit.keep == "best" and "best/0" in store else "average"
+        if f"{kind}/0" in store:
+            model.set_weights([store[f"{kind}/{i}"] for i in range(len(model.weights))])
+        else:
+            for i, variable in enumerate(model.variables):
+                variable.assign(store[f"model/{i}"])
+    return config, model
+
+
+def soften(folders: list[Path], data: Dataset, out: Path, *, views: int = 8, seed: int = 0) -> None:
+    """Average the predictions of runs over augmented views of Training rows, for a student.
+
+    Writes ``rows`` int64 (N,) and ``probabilities`` float16 (N, heads, classes).
+    """
+    train = training_rows(data)
+    classes = len(data.labels)
+    total: Floats | None = None
+    for folder in folders:
+        config, model = load_run(folder, data)
+        mild = dataclasses.replace(config.augment, erase=0.0, mixup=0.0, cutmix=0.0)
+        for view in range(views):
+            rng = np.random.default_rng((seed, view))
+            faces, _ = augment(train.images, np.zeros((len(train), 1), np.float32), mild, rng)
+            logits = predict_logits(model, faces[..., 0])
+            probabilities = softmax(logits.reshape(len(train), -1, classes))
+            total = probabilities if total is None else total + probabilities
+    if total is None:
+        raise DataError("soften needs at least one run")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.tmp")
+    with beside.open("wb") as file:
+        np.savez_compressed(
+            file,
+            rows=train.rows,
+            probabilities=(total / (views * len(folders))).astype(np.float16),
+        )
+    beside.replace(out)
