@@ -1,4 +1,4 @@
-"""The whole way: convert, compare, judge, describe. ``python -m convert`` is a thin layer over it."""
+"""The whole way: convert, compare, judge, describe. `python -m convert` is a layer over it."""
 
 from __future__ import annotations
 
@@ -193,11 +193,14 @@ def judge(job: Job, model: bytes, variant: str, method: Mapping[str, Any]) -> Co
 def report_on(job: Job, converted: Converted, data: str | Path, split: str) -> Comparison:
     """The same comparison on a split that nothing was chosen on."""
     others = images.read(data, split, job.spec, job.labels)
-    return gate.compare(
-        job.predict(job.reference, "float32", others),
-        job.predict(converted.model, converted.variant, others),
-        others,
+    plain, mirrored = (
+        (
+            job.predict(job.reference, "float32", faces),
+            job.predict(converted.model, converted.variant, faces),
+        )
+        for faces in (others, others.mirrored)
     )
+    return gate.compare(*plain, others, flipped=mirrored)
 
 
 def describe(
@@ -297,35 +300,55 @@ def versions() -> dict[str, str]:
     return found
 
 
+_KEPT = (
+    "accuracy",
+    "accuracy_interval",
+    "without_twins",
+    "without_twins_images",
+    "twins",
+    "twins_images",
+    "flip_averaged",
+    "macro_f1",
+    "recall",
+    "calibration_error",
+    "confusion",
+)
+"""Of ``train.evaluate.score``, what the manifest carries for the cards."""
+
+
 def _accuracy(result: Comparison) -> dict[str, Any]:
-    def figures(score: gate.Score) -> dict[str, Any]:
-        return {
-            "accuracy": _percent(score.accuracy),
-            "interval": [_percent(score.low), _percent(score.high)],
-            "macro_f1": _percent(score.macro_f1),
-            "recall": {label: _percent(value) for label, value in score.recall.items()},
-            "calibration_error": _percent(score.calibration_error),
-        }
+    def figures(found: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {key: found[key] for key in _KEPT if found.get(key) is not None}
+        if "ferplus" in found:
+            kept["ferplus"] = {
+                key: found["ferplus"][key] for key in ("accuracy", "images", "original_label")
+            }
+        rounded: dict[str, Any] = _rounded(kept)
+        return rounded
 
     return {
         "n": result.n,
         "protocol": result.protocol,
-        "float": figures(result.float_score),
-        "converted": {
-            **figures(result.converted_score),
-            "confusion": [list(row) for row in result.converted_score.confusion],
-        },
-        "drop_points": round(result.drop, 3),
-        "mcnemar_p": float(f"{result.p_value:.3g}"),
-        "agreement_percent": round(result.agreement, 3),
-        "divergence_mean": float(f"{result.divergence_mean:.3g}"),
-        "divergence_worst": float(f"{result.divergence_worst:.3g}"),
-        "subsets": {
-            name: {"n": n, "float": _percent(first), "converted": _percent(second)}
-            for name, (n, first, second) in result.subsets.items()
-        },
+        "float": figures(result.float_figures),
+        "converted": figures(result.converted_figures),
+        **_rounded(
+            {
+                "drop_points": result.drop,
+                "mcnemar_p": result.p_value,
+                "agreement_percent": result.agreement,
+                "divergence_mean": result.divergence_mean,
+                "divergence_worst": result.divergence_worst,
+            }
+        ),
     }
 
 
-def _percent(share: float) -> float:
-    return round(100 * share, 2)
+def _rounded(value: Any) -> Any:
+    """Four figures after the point: more would be noise, and this is read by people."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value

@@ -8,7 +8,7 @@ pairs (McNemar 1947), which sees much smaller losses than two percentages side b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from convert.quantize import inputs
 from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.errors import UsageError
 from emotion_edge.manifest import Manifest
-from train import metrics
+from train import evaluate, metrics
 
 Probabilities = NDArray[np.float32]
 
@@ -53,28 +53,10 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """One model on one set of images.
-
-    accuracy, low, high: share correct with its 95% interval (Wilson).
-    macro_f1: mean over the classes. recall: by label. calibration_error: expected, 15 bins of
-    equal mass. confusion: rows are the truth.
-    """
-
-    n: int
-    accuracy: float
-    low: float
-    high: float
-    macro_f1: float
-    recall: Mapping[str, float]
-    calibration_error: float
-    confusion: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """Float and converted model, image by image.
 
+    float_figures, converted_figures: of ``train.evaluate.score``; shares are fractions of one.
     drop: accuracy lost, points (negative: gained). only_float, only_converted: images that just
     one of them gets right. p_value: exact McNemar. agreement: share of equal predictions, percent.
     recall_change: by label, points and images. divergence_mean, divergence_worst: Kullback-Leibler
@@ -85,8 +67,8 @@ class Comparison:
     split: str
     n: int
     protocol: str
-    float_score: Score
-    converted_score: Score
+    float_figures: Mapping[str, Any]
+    converted_figures: Mapping[str, Any]
     drop: float
     only_float: int
     only_converted: int
@@ -96,8 +78,6 @@ class Comparison:
     divergence_mean: float
     divergence_worst: float
     worst_row: int
-    subsets: Mapping[str, tuple[int, float, float]] = field(default_factory=dict)
-    """Accuracy of float and converted on named parts of the split, with their sizes."""
 
     def failures(self, bar: Bar) -> list[str]:
         """What the bar does not allow, one line each; empty when the model passes."""
@@ -151,30 +131,20 @@ def check_against_keras(
     return worst
 
 
-def score(probabilities: Probabilities, truth: NDArray[np.int64], labels: tuple[str, ...]) -> Score:
-    """One model's figures."""
-    predicted = probabilities.argmax(axis=1)
-    confusion = metrics.confusion_matrix(truth, predicted, len(labels))
-    right = int(np.trace(confusion))
-    low, high = metrics.wilson_interval(right, len(truth))
-    recall = metrics.recall(confusion)
-    return Score(
-        len(truth),
-        right / len(truth),
-        low,
-        high,
-        metrics.macro_f1(confusion),
-        dict(zip(labels, map(float, recall), strict=True)),
-        metrics.calibration_error(probabilities, truth),
-        tuple(tuple(map(int, row)) for row in confusion),
-    )
+def compare(
+    reference: Probabilities,
+    converted: Probabilities,
+    images: Images,
+    *,
+    flipped: tuple[Probabilities, Probabilities] | None = None,
+) -> Comparison:
+    """Judge the converted model's probabilities by the float model's, both ``(n, labels)``.
 
-
-def compare(reference: Probabilities, converted: Probabilities, images: Images) -> Comparison:
-    """Judge the converted model's probabilities by the float model's, both ``(n, labels)``."""
-    truth, labels = images.truth, images.labels
+    flipped: the same for mirrored faces, where the flip-averaged accuracy is wanted.
+    """
+    truth, labels, split = images.truth, images.labels, images.as_split()
     first, second = reference.argmax(axis=1), converted.argmax(axis=1)
-    float_score, converted_score = (score(p, truth, labels) for p in (reference, converted))
+    mirrored = flipped or (None, None)
     only_float = int(((first == truth) & (second != truth)).sum())
     only_converted = int(((first != truth) & (second == truth)).sum())
     change = {}
@@ -183,20 +153,12 @@ def compare(reference: Probabilities, converted: Probabilities, images: Images) 
         lost = int((second[mask] == at).sum()) - int((first[mask] == at).sum())
         change[label] = (100 * lost / max(int(mask.sum()), 1), lost)
     divergence = metrics.kl_divergence(reference, converted, smoothing=SMOOTHING)
-    subsets = {}
-    if images.twin is not None and images.twin.any():
-        for name, mask in (("without twins", ~images.twin), ("twins", images.twin)):
-            subsets[name] = (
-                int(mask.sum()),
-                float((first == truth)[mask].mean()),
-                float((second == truth)[mask].mean()),
-            )
     return Comparison(
         images.split,
         len(truth),
         images.protocol,
-        float_score,
-        converted_score,
+        evaluate.score(reference, split, labels, flipped=mirrored[0]),
+        evaluate.score(converted, split, labels, flipped=mirrored[1]),
         100 * (only_float - only_converted) / len(truth),
         only_float,
         only_converted,
@@ -206,5 +168,4 @@ def compare(reference: Probabilities, converted: Probabilities, images: Images) 
         float(divergence.mean()),
         float(divergence.max()),
         int(divergence.argmax()),
-        subsets,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from emotion_edge.labels import EMOTIONS
 from emotion_edge.manifest import InputSpec
 from emotion_edge.preprocessing import fit, read_image
 from emotion_edge.values import Image
-from train.data import load_fer2013
+from train.data import Split, load_fer2013
 from train.errors import DataError
 
 TRAINING, GATE, REPORT = "Training", "PublicTest", "PrivateTest"
@@ -31,8 +31,7 @@ class Images:
     truth: int64 ``(n,)``, positions in ``labels``.
     twin: bool ``(n,)``, whether a face has a twin in Training; None where that is not known.
     votes: uint8 ``(n, 10)`` of FER+, or None.
-    source: the data's name; sha256: of ``faces`` and ``truth``.
-    protocol: how the rows were chosen.
+    source: the data's name. protocol: how the rows were chosen.
     """
 
     split: str
@@ -54,17 +53,31 @@ class Images:
         digest.update(self.truth.tobytes())
         return digest.hexdigest()
 
+    @property
+    def mirrored(self) -> Images:
+        """Every face flipped left to right."""
+        return replace(self, faces=np.ascontiguousarray(self.faces[:, :, ::-1]))
+
+    def as_split(self) -> Split:
+        """For ``train.evaluate.score``, which looks at labels, twins and votes, not at pixels."""
+        count = len(self)
+        return Split(
+            self.split,
+            np.zeros((count, 1, 1), np.uint8),
+            self.truth,
+            np.arange(count),
+            self.votes,
+            np.zeros(count, np.bool_) if self.twin is None else self.twin,
+        )
+
     def at(self, positions: NDArray[np.int64]) -> Images:
         """Only the rows at these positions."""
-        return Images(
-            self.split,
-            self.labels,
-            self.faces[positions],
-            self.truth[positions],
-            self.source,
-            self.protocol,
-            None if self.twin is None else self.twin[positions],
-            None if self.votes is None else self.votes[positions],
+        return replace(
+            self,
+            faces=self.faces[positions],
+            truth=self.truth[positions],
+            twin=None if self.twin is None else self.twin[positions],
+            votes=None if self.votes is None else self.votes[positions],
         )
 
 

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from convert import conversion
 from convert.conversion import Converted, Job
-from convert.gate import Comparison, Score
-from emotion_edge.errors import OutputExists
-from train import metrics
-
-FLOAT_COLOUR, CONVERTED_COLOUR = "#4c72b0", "#dd8452"
+from convert.gate import Comparison
+from train import metrics, plots
+from train.files import refuse_existing, table, write_json, write_text
 
 
 def summary(job: Job, converted: Converted, reported: Sequence[Comparison] = ()) -> str:
@@ -33,7 +24,7 @@ def summary(job: Job, converted: Converted, reported: Sequence[Comparison] = ())
 
 def figures(result: Comparison, variant: str) -> str:
     """One split's figures as text."""
-    first, second = result.float_score, result.converted_score
+    first, second = result.float_figures, result.converted_figures
     label, (points, count) = min(result.recall_change.items(), key=lambda item: item[1][0])
     rows = [
         f"  {result.split}, {result.n} images ({result.protocol})",
@@ -45,13 +36,22 @@ def figures(result: Comparison, variant: str) -> str:
         f"    recall             largest loss {label}: {points:+.2f} points ({count:+d} images)",
         f"    KL divergence      mean {result.divergence_mean:.2g}, worst "
         f"{result.divergence_worst:.2g} (image {result.worst_row})",
-        f"    calibration error  float {100 * first.calibration_error:.2f}%, "
-        f"{variant} {100 * second.calibration_error:.2f}%",
+        f"    calibration error  float / {variant} {_both(result, 'calibration_error')}",
+        f"    macro-F1           float / {variant} {_both(result, 'macro_f1')}",
     ]
-    rows += [
-        f"    {name:<18} n = {n}: float {100 * a:.2f}%, {variant} {100 * b:.2f}%"
-        for name, (n, a, b) in result.subsets.items()
-    ]
+    for key, name in (("without_twins", "without twins"), ("twins", "twins")):
+        if second.get("twins") is not None:
+            rows.append(
+                f"    {name:<18} float / {variant} {_both(result, key)} "
+                f"(n = {second[f'{key}_images']})"
+            )
+    if "flip_averaged" in second:
+        rows.append(f"    flip-averaged      float / {variant} {_both(result, 'flip_averaged')}")
+    if "ferplus" in second:
+        pair = " / ".join(f"{100 * f['ferplus']['accuracy']:.2f}%" for f in (first, second))
+        rows.append(
+            f"    FER+ majority      float / {variant} {pair} (n = {second['ferplus']['images']})"
+        )
     return "\n".join(rows)
 
 
@@ -76,40 +76,26 @@ def write(
     overwrite: bool,
 ) -> list[Path]:
     """JSON, Markdown and three plots. Raises OutputExists when the folder holds a report."""
-    if (folder / "report.json").exists() and not overwrite:
-        raise OutputExists(folder / "report.json")
+    refuse_existing(folder / "report.json", overwrite)
     probabilities = job.predict(converted.model, converted.variant, job.judged)
-    pictures = {
-        "reliability.png": lambda axes: _reliability(axes, job, converted, probabilities),
-        "recall.png": lambda axes: _recall(axes, converted),
-        "confidence.png": lambda axes: _confidence(axes, job, converted, probabilities),
-    }
-    written = []
-    for name, draw in pictures.items():
-        written.append(folder / name)
-        conversion.write_bytes(written[-1], picture(draw), overwrite=True)
     comparisons = (converted.comparison, *reported)
-    documents = {
-        "report.json": json.dumps(
-            {
-                "model": job.model.name,
-                "variant": converted.variant,
-                "passed": converted.passed,
-                "failures": list(converted.failures),
-                "method": dict(converted.method),
-                "calibration": dict(job.calibration),
-                "keras_difference": job.keras_difference,
-                "splits": [comparison.to_dict() for comparison in comparisons],
-            },
-            indent=2,
-            sort_keys=True,
-        ),
-        "report.md": markdown(job, converted, reported),
+    document = {
+        "model": job.model.name,
+        "variant": converted.variant,
+        "passed": converted.passed,
+        "failures": list(converted.failures),
+        "method": dict(converted.method),
+        "calibration": dict(job.calibration),
+        "keras_difference": job.keras_difference,
+        "splits": [comparison.to_dict() for comparison in comparisons],
     }
-    for name, text in documents.items():
-        written.append(folder / name)
-        conversion.write_bytes(written[-1], f"{text}\n".encode(), overwrite=True)
-    return written
+    return [
+        write_json(folder / "report.json", document),
+        write_text(folder / "report.md", markdown(job, converted, reported)),
+        *_reliability(folder / "reliability", job, converted, probabilities),
+        *_recall(folder / "recall", converted),
+        *_confidence(folder / "confidence", job, converted, probabilities),
+    ]
 
 
 def markdown(job: Job, converted: Converted, reported: Sequence[Comparison]) -> str:
@@ -128,49 +114,44 @@ def markdown(job: Job, converted: Converted, reported: Sequence[Comparison]) -> 
         *([""] if converted.failures else []),
     ]
     results = (converted.comparison, *reported)
-    header = ["", *(f"{result.split} ({result.n})" for result in results)]
-    lines += [_row(header), _row(["---"] * len(header))]
     rows: list[tuple[str, Callable[[Comparison], str]]] = [
-        ("accuracy, float", lambda r: _share(r.float_score)),
-        (f"accuracy, {variant}", lambda r: _share(r.converted_score)),
+        ("accuracy, float", lambda r: _share(r.float_figures)),
+        (f"accuracy, {variant}", lambda r: _share(r.converted_figures)),
         ("drop, points", lambda r: f"{r.drop:+.2f}"),
-        ("right only in float / converted", lambda r: f"{r.only_float} / {r.only_converted}"),
+        (f"right only in float / {variant}", lambda r: f"{r.only_float} / {r.only_converted}"),
         ("McNemar's p, exact", lambda r: f"{r.p_value:.3g}"),
         ("equal predictions", lambda r: f"{r.agreement:.2f}%"),
-        (
-            "macro-F1, float / converted",
-            lambda r: (
-                f"{100 * r.float_score.macro_f1:.2f} / {100 * r.converted_score.macro_f1:.2f}"
-            ),
-        ),
+        (f"macro-F1, float / {variant}", lambda r: _both(r, "macro_f1")),
         (
             "KL divergence, mean / worst",
             lambda r: f"{r.divergence_mean:.2g} / {r.divergence_worst:.2g}",
         ),
-        (
-            "calibration error, float / converted",
-            lambda r: (
-                f"{100 * r.float_score.calibration_error:.2f}% / "
-                f"{100 * r.converted_score.calibration_error:.2f}%"
-            ),
+        (f"calibration error, float / {variant}", lambda r: _both(r, "calibration_error")),
+    ]
+    lines.append(
+        table(
+            ["", *(f"{result.split} ({result.n})" for result in results)],
+            [[name, *(show(result) for result in results)] for name, show in rows],
+        )
+    )
+    first = converted.comparison
+    lines += [
+        f"Recall on {first.split}:\n",
+        table(
+            ["class", "float", variant, "change, points", "images"],
+            [
+                [
+                    label,
+                    f"{100 * first.float_figures['recall'][label]:.1f}%",
+                    f"{100 * first.converted_figures['recall'][label]:.1f}%",
+                    f"{points:+.2f}",
+                    f"{count:+d}",
+                ]
+                for label, (points, count) in first.recall_change.items()
+            ],
         ),
     ]
-    lines += [_row([name, *(show(result) for result in results)]) for name, show in rows]
     lines += [
-        "",
-        f"Recall on {converted.comparison.split}:",
-        "",
-        "| class | float | converted | change, points | images |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    first = converted.comparison
-    for label, (points, count) in first.recall_change.items():
-        lines.append(
-            f"| {label} | {100 * first.float_score.recall[label]:.1f} | "
-            f"{100 * first.converted_score.recall[label]:.1f} | {points:+.2f} | {count:+d} |"
-        )
-    lines += [
-        "",
         f"Calibration: {', '.join(f'{key} {value}' for key, value in job.calibration.items())}.",
         f"Method: {', '.join(f'{k} {v}' for k, v in converted.method.items()) or 'plain'}. "
         f"The float32 `.tflite` is within {job.keras_difference:.1e} of Keras.",
@@ -182,74 +163,74 @@ def markdown(job: Job, converted: Converted, reported: Sequence[Comparison]) -> 
     return "\n".join(lines)
 
 
-def picture(draw: Callable[[Axes], Any], size: tuple[float, float] = (6, 4.5)) -> bytes:
-    """A PNG of one plot; no clock time in it, so that the same figures give the same bytes."""
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure.add_subplot())
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
+def _reliability(stem: Path, job: Job, converted: Converted, probabilities: Any) -> list[Path]:
+    with plots.figure(5.2, 4.8) as (page, axes):
+        axes.plot([0, 1], [0, 1], color="#999999", linestyle=":")
+        for at, (name, values) in enumerate(
+            (("float", job.expected), (converted.variant, probabilities))
+        ):
+            confidence, accuracy, _ = metrics.equal_mass_bins(values, job.judged.truth)
+            axes.plot(confidence, accuracy, label=name, **plots.series(at))
+        axes.set(
+            xlabel="confidence",
+            ylabel="accuracy",
+            xlim=(0, 1),
+            ylim=(0, 1),
+            title=f"Reliability on {job.judged.split}, bins of equal mass",
+        )
+        axes.legend(loc="upper left")
+        return plots.save(page, stem)
 
 
-def _reliability(axes: Axes, job: Job, converted: Converted, probabilities: Any) -> None:
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for name, values, colour, mark in (
-        ("float", job.expected, FLOAT_COLOUR, "o"),
-        (converted.variant, probabilities, CONVERTED_COLOUR, "s"),
-    ):
-        confidence, accuracy, _ = metrics.equal_mass_bins(values, job.judged.truth)
-        axes.plot(confidence, accuracy, marker=mark, markersize=4, color=colour, label=name)
-    axes.set(
-        xlabel="confidence",
-        ylabel="share correct",
-        xlim=(0, 1),
-        ylim=(0, 1),
-        title=f"Reliability on {job.judged.split} (15 bins of equal mass)",
-    )
-    axes.legend()
-
-
-def _recall(axes: Axes, converted: Converted) -> None:
+def _recall(stem: Path, converted: Converted) -> list[Path]:
     result = converted.comparison
-    labels = list(result.recall_change)
-    places = np.arange(len(labels))
-    for shift, name, score, colour in (
-        (-0.2, "float", result.float_score, FLOAT_COLOUR),
-        (0.2, converted.variant, result.converted_score, CONVERTED_COLOUR),
-    ):
-        values = [100 * score.recall[label] for label in labels]
-        axes.bar(places + shift, values, 0.38, label=name, color=colour)
-    for place, label in zip(places, labels, strict=True):
-        points, _ = result.recall_change[label]
-        top = 100 * max(result.float_score.recall[label], result.converted_score.recall[label])
-        axes.text(place, top + 1.5, f"{points:+.1f}", ha="center", fontsize=8)
-    axes.set_xticks(places, labels, rotation=20)
-    axes.set(ylabel="recall, %", ylim=(0, 108), title=f"Recall on {result.split}, change in points")
-    axes.legend(loc="upper right")
+    return plots.bars(
+        [f"{label}\n{points:+.1f}" for label, (points, _) in result.recall_change.items()],
+        {
+            name: [100 * value for value in figures["recall"].values()]
+            for name, figures in (
+                ("float", result.float_figures),
+                (converted.variant, result.converted_figures),
+            )
+        },
+        stem,
+        title=f"Recall on {result.split}, change in points",
+    )
 
 
-def _confidence(axes: Axes, job: Job, converted: Converted, probabilities: Any) -> None:
+def _confidence(stem: Path, job: Job, converted: Converted, probabilities: Any) -> list[Path]:
     equal = job.expected.argmax(axis=1) == probabilities.argmax(axis=1)
     first, second = job.expected.max(axis=1), probabilities.max(axis=1)
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for name, mask, colour in (
-        (f"same label ({int(equal.sum())})", equal, FLOAT_COLOUR),
-        (f"another label ({int((~equal).sum())})", ~equal, CONVERTED_COLOUR),
-    ):
-        axes.scatter(first[mask], second[mask], s=5, alpha=0.5, color=colour, label=name)
-    axes.set(
-        xlabel="confidence, float",
-        ylabel=f"confidence, {converted.variant}",
-        xlim=(0, 1),
-        ylim=(0, 1),
-        title=f"The same images of {job.judged.split}",
-    )
-    axes.legend(markerscale=3)
+    with plots.figure(5.2, 4.8) as (page, axes):
+        axes.plot([0, 1], [0, 1], color="#999999", linestyle=":")
+        for at, (name, mask) in enumerate((("the same label", equal), ("another label", ~equal))):
+            axes.scatter(
+                first[mask],
+                second[mask],
+                s=6 + 8 * at,
+                marker=plots.MARKERS[at],
+                color=plots.COLOURS[at],
+                alpha=0.5,
+                linewidths=0,
+                label=f"{name} ({int(mask.sum())})",
+                rasterized=True,
+            )
+        axes.set(
+            xlabel="confidence, float",
+            ylabel=f"confidence, {converted.variant}",
+            xlim=(0, 1),
+            ylim=(0, 1),
+            title=f"The same {len(equal)} images of {job.judged.split}",
+        )
+        axes.legend(markerscale=2, loc="upper left")
+        return plots.save(page, stem)
 
 
-def _share(score: Score) -> str:
-    return f"{100 * score.accuracy:.2f}% [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+def _share(figures: Mapping[str, Any]) -> str:
+    low, high = figures["accuracy_interval"]
+    return f"{100 * figures['accuracy']:.2f}% [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _both(result: Comparison, key: str) -> str:
+    pair = result.float_figures[key], result.converted_figures[key]
+    return " / ".join(f"{100 * value:.2f}%" for value in pair)
