@@ -11,9 +11,9 @@ from emotion_edge.detectors.geometry import Extent, distinct, reduce
 from emotion_edge.errors import DetectorError
 from emotion_edge.values import Box, Image
 
-_CASCADE = "haarcascade_frontalface_default.xml"
+_CASCADE = "haarcascade_frontalface_alt2.xml"
 _DEBIAN = Path("/usr/share/opencv4/haarcascades")  # package opencv-data; apt's cv2 has no cv2.data
-_EXTENT = Extent(side=0.9)
+_EXTENT = Extent(side=0.98)
 
 
 class HaarDetector:
@@ -28,10 +28,9 @@ class HaarDetector:
         self,
         *,
         size: int = 320,
-        smallest: float = 0.15,
+        smallest: float = 0.13,
         scale_factor: float = 1.2,
-        min_neighbors: int = 4,
-        min_score: float = 0.0,
+        min_neighbors: int = 3,
         cascade: str | Path | None = None,
     ) -> None:
         """Load the cascade.
@@ -40,8 +39,7 @@ class HaarDetector:
         smallest: side of the smallest face looked for, as a share of the shorter side.
         scale_factor: from one size of face looked for to the next.
         min_neighbors: hits that must agree on a face.
-        min_score: of the cascade's last stage; lower ones are false more often than not.
-        cascade: another OpenCV cascade file; its boxes are taken to lie as the default's do.
+        cascade: another OpenCV cascade file; its boxes are taken to lie as alt2's do.
         Raises DetectorError when OpenCV has no cascades, or the file is none.
         """
         path = _find() if cascade is None else Path(cascade)
@@ -57,7 +55,6 @@ class HaarDetector:
         self._smallest = smallest
         self._scale_factor = scale_factor
         self._min_neighbors = min_neighbors
-        self._min_score = min_score
 
     def detect(self, image: Image) -> list[Box]:
         """Boxes of FER2013's extent, in pixels of ``image`` (gray or BGR, uint8), largest first."""
@@ -75,7 +72,6 @@ class HaarDetector:
         return distinct(
             _EXTENT.box(x * span, y * span, width * span, height * span, float(score))
             for (x, y, width, height), score in zip(rectangles, scores, strict=True)
-            if score >= self._min_score
         )
 
 

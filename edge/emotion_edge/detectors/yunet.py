@@ -25,7 +25,7 @@ URLS = (
 """OpenCV's zoo, and its mirror for the days when GitHub's quota for large files is spent."""
 
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-_EXTENT = Extent(side=1.0)
+_EXTENT = Extent(side=1.06, right=-0.006, down=-0.014)
 
 
 def weights_path() -> Path:
@@ -53,7 +53,7 @@ class YuNetDetector:
     name = "yunet"
 
     def __init__(
-        self, *, size: int = 320, min_score: float = 0.7, weights: str | Path | None = None
+        self, *, size: int = 320, min_score: float = 0.6, weights: str | Path | None = None
     ) -> None:
         """Load the network.
 
