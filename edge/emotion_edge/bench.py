@@ -71,6 +71,11 @@ class Model:
             data = path.read_bytes()
         except OSError as error:
             raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
+        return cls.of(data, path)
+
+    @classmethod
+    def of(cls, data: bytes, path: Path) -> Model:
+        """A model from its bytes; path: what to call it. Raises as ``read``."""
         flatbuffer, text = manifests.split(data, str(path))
         manifest = None if text is None else Manifest.from_json(text)
         sha256 = hashlib.sha256(flatbuffer).hexdigest()

@@ -19,6 +19,9 @@ from emotion_edge.bench_worker import random_inputs, time_runs
 from emotion_edge.errors import MissingExtra, ModelError
 from emotion_edge.runtimes import open_interpreter
 
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+_INTEGER_TYPES = (3, 9)  # UINT8 and INT8 of the TFLite schema's TensorType
+
 
 @dataclass(frozen=True, slots=True)
 class Operator:
@@ -59,6 +62,15 @@ def operators(flatbuffer: bytes) -> list[Operator]:
 def macs(flatbuffer: bytes) -> int:
     """Multiply-accumulates of one inference."""
     return sum(operator.macs for operator in operators(flatbuffer))
+
+
+def is_integer(flatbuffer: bytes) -> bool:
+    """Whether the multiplications run on integers: the first weighted operator's input is int8."""
+    graph, names = _graph(flatbuffer)
+    for name, operator in zip(names, graph.operators, strict=True):
+        if name in _WEIGHTED:
+            return int(graph.tensors[operator.inputs[0]].type) in _INTEGER_TYPES
+    return False
 
 
 def cut(flatbuffer: bytes, count: int) -> bytes:
@@ -134,7 +146,7 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 
 def _macs(name: str, operator: Any, tensors: list[Any]) -> int:
     output = prod(_shape(tensors[operator.outputs[0]]))
-    if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
+    if name not in _WEIGHTED:
         return 0
     weights = _shape(tensors[operator.inputs[1]])
     if name == "CONV_2D":  # (out, height, width, in)
