@@ -97,7 +97,7 @@ def _tag(
 ) -> None:
     """Write a label on a plate: above the box, else below, else inside, where nothing stands."""
     height, across = canvas.shape[:2]
-    size = max(0.45, min(height, across) / 700)
+    size = max(0.5, min(height, across) / 600)
     stroke = max(1, round(1.2 * size))
     (wide, tall), base = cv2.getTextSize(text, _FONT, size, stroke)
     pad = max(3, tall // 3)

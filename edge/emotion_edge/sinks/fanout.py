@@ -55,6 +55,7 @@ class Sinks(Sink):
         self._members = members
         self._on_event = on_event
         self._close_within_s = close_within_s
+        self._raised = False
 
     @property
     def pictures(self) -> bool:
@@ -129,6 +130,7 @@ class Sinks(Sink):
                     other.event(report)
         for member in self._members:
             if member.fatal is not None:
+                self._raised = True
                 raise member.fatal
 
     def __exit__(
@@ -139,7 +141,7 @@ class Sinks(Sink):
     ) -> None:
         """Flush and close all, at the same time, within the limit.
 
-        Raises SinkError when a required sink failed while closing and nothing else went wrong.
+        Raises SinkError when a required sink failed and no error has told so yet.
         """
         deadline = time.monotonic() + self._close_within_s
         for member in self._members:
@@ -150,7 +152,8 @@ class Sinks(Sink):
             for report in member.take_reports():
                 if self._on_event is not None:
                     self._on_event(report)
-        if error is None:
+        if error is None and not self._raised:
+            self._raised = True
             for member in self._members:
                 if member.fatal is not None and not isinstance(member.fatal, BrokenPipeError):
                     raise member.fatal

@@ -28,7 +28,7 @@ from emotion_edge.values import Event, Observation
 _BOUNDARY = "frame"
 _REPEAT_S = 5.0  # a still picture is sent again after this long, which finds out who has left
 _POLICY = (
-    "default-src 'none'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; img-src 'self' data:; connect-src 'self'; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
 

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+
+from emotion_edge.errors import SinkError
+from emotion_edge.sinks.aggregate import Aggregate
+
+
+def test_counts_people_once_under_the_label_they_wore_most(notebook, observation, face) -> None:
+    inner = notebook()
+    with Aggregate(inner, 60) as sink:
+        for second in range(60):
+            first = face("happy" if second < 40 else "sad", track=1)
+            faces = (first, face("neutral", track=2)) if second < 10 else (first,)
+            sink.write(observation(second, faces, at_s=1000 + second))
+        assert inner.taken == []
+        sink.write(observation(60, (), at_s=1060))
+    whole, rest = inner.taken
+    assert whole.kind == "aggregate" and whole.at_ns == 1_060_000_000_000
+    assert whole.details == {
+        "seconds": 60.0,
+        "frames": 60,
+        "people": 2,
+        "most_at_once": 2,
+        "labels": {"happy": 1, "neutral": 1},
+    }
+    assert whole.message == "2 in 60 s: 1 happy, 1 neutral"
+    assert rest.details["frames"] == 1 and rest.details["people"] == 0
+    assert inner.frames == []
+
+
+def test_what_was_begun_is_handed_on_at_the_end(notebook, observation) -> None:
+    inner = notebook()
+    with Aggregate(inner, 60) as sink:
+        sink.write(observation(0, at_s=5))
+        sink.write(observation(1, at_s=17.5))
+    assert inner.taken[0].details["seconds"] == 12.5
+    assert inner.calls == ["open", "event", "close"]
+
+
+def test_a_period_without_frames_is_no_count(notebook, observation) -> None:
+    inner = notebook()
+    with Aggregate(inner, 60) as sink:
+        sink.write(observation(0, at_s=0))
+        sink.write(observation(1, at_s=600))  # the camera was away for ten periods
+        sink.write(observation(2, at_s=659.9))
+        assert [event.at_ns for event in inner.taken] == [60_000_000_000]
+        sink.write(observation(3, at_s=660))
+    assert [event.details["frames"] for event in inner.taken] == [1, 2, 1]
+
+
+def test_without_a_tracker_the_most_at_once_are_the_people(notebook, observation, face) -> None:
+    inner = notebook()
+    with Aggregate(inner, 60) as sink:
+        sink.write(observation(0, (face(track=None), face("sad", track=None)), at_s=0))
+        sink.write(observation(1, (face(track=None),), at_s=1))
+    assert inner.taken[0].details["people"] == 2
+
+
+def test_a_count_that_cannot_be_written_is_not_lost(notebook, observation) -> None:
+    inner, fails = notebook(), [True]
+
+    def before(item: object) -> None:
+        if fails:
+            raise SinkError("disk full")
+
+    inner.before = before
+    with Aggregate(inner, 60) as sink:
+        sink.write(observation(0, at_s=0))
+        late = observation(1, at_s=61)
+        for _ in range(3):
+            with pytest.raises(SinkError):
+                sink.write(late)
+        fails.clear()
+        sink.write(late)
+    assert [event.details["frames"] for event in inner.taken] == [1, 1]
+
+
+def test_events_pass(notebook, event) -> None:
+    inner = notebook()
+    with Aggregate(inner) as sink:
+        sink.event(event("camera.lost"))
+    assert inner.kinds == ["camera.lost"]
