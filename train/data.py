@@ -11,24 +11,19 @@ repository (``~/.cache/emotion-edge``), so the second start takes a second.
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
-import io
 import os
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_edge.labels import EMOTIONS
 from train.errors import DataError
+from train.readers import SPLITS, Table, read
 from train.twins import Pairs, find_pairs, in_other
 
-SPLITS = ("Training", "PublicTest", "PrivateTest")
 VOTES = (
     "neutral",
     "happiness",
@@ -47,7 +42,7 @@ VOTE_OF_EMOTION = (4, 5, 6, 1, 3, 2, 0)
 """Position in :data:`VOTES` of each of ``EMOTIONS``."""
 
 CACHE = Path("~/.cache/emotion-edge")
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,94 +109,6 @@ class Dataset:
         return self.splits[name]
 
 
-@dataclass(slots=True)
-class _Table:
-    """Everything a source holds, in its order, before any row is dropped."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    usage: NDArray[np.int64]  # positions in SPLITS
-    rows: NDArray[np.int64]
-    classes: tuple[str, ...] = EMOTIONS
-    unreadable: tuple[str, ...] = ()
-
-
-# --- FER2013 as CSV ---------------------------------------------------------------------------
-
-
-def _csv_rows(text: IO[str], source: str) -> Iterator[tuple[int, int, NDArray[np.uint8], str]]:
-    reader = csv.reader(text)
-    header = [name.strip() for name in next(reader, [])]
-    missing = {"emotion", "pixels", "Usage"} - set(header)
-    if missing:
-        raise DataError(
-            f"{source} lacks the column{'s' if len(missing) > 1 else ''} "
-            f"{', '.join(sorted(missing))}: found {', '.join(header) or 'nothing'}; "
-            "expected emotion, pixels, Usage in any order"
-        )
-    emotion, pixels, usage = (header.index(name) for name in ("emotion", "pixels", "Usage"))
-    for number, row in enumerate(reader):
-        where = f"row {number} of {source} (line {reader.line_num})"
-        if len(row) != len(header):
-            raise DataError(f"{where} has {len(row)} columns, expected {len(header)}")
-        try:
-            label = int(row[emotion])
-            values = np.array(row[pixels].split(), np.int64)
-        except ValueError as error:
-            raise DataError(f"{where} holds something that is no number: {error}") from error
-        if not 0 <= label < len(EMOTIONS):
-            raise DataError(f"{where} has label {label}, expected 0 to {len(EMOTIONS) - 1}")
-        if len(values) != 48 * 48:
-            raise DataError(f"{where} has {len(values)} pixels, expected 2304 (48x48)")
-        if values.min() < 0 or values.max() > 255:
-            raise DataError(f"{where} has a pixel outside 0..255")
-        yield number, label, values.astype(np.uint8), row[usage].strip()
-
-
-def _read_csv(text: IO[str], source: str) -> _Table:
-    images, labels, usages, rows = [], [], [], []
-    for number, label, pixels, usage in _csv_rows(text, source):
-        if usage not in SPLITS:
-            raise DataError(
-                f"row {number} of {source} has Usage {usage!r}, expected {', '.join(SPLITS)}"
-            )
-        rows.append(number)
-        images.append(pixels)
-        labels.append(label)
-        usages.append(SPLITS.index(usage))
-    if not rows:
-        raise DataError(f"{source} has a header and no rows")
-    return _Table(
-        np.stack(images).reshape(-1, 48, 48),
-        np.array(labels, np.int64),
-        np.array(usages, np.int64),
-        np.array(rows, np.int64),
-    )
-
-
-def _read(path: Path) -> _Table:
-    """Any supported source, told apart by what it is, not by its extension alone."""
-    if not path.exists():
-        raise DataError(
-            f"no data at {path}: give fer2013.csv (plain, .gz or .zip), or a folder of classes"
-        )
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic[:2] == b"\x1f\x8b":
-        with gzip.open(path, "rt", newline="") as text:
-            return _read_csv(text, path.name)
-    if magic == b"PK\x03\x04":
-        with zipfile.ZipFile(path) as archive:
-            tables = [name for name in archive.namelist() if name.endswith(".csv")]
-            wanted = [
-                name for name in tables if Path(name).name in ("fer2013.csv", "icml_face_data.csv")
-            ] or tables
-            with archive.open(wanted[0]) as raw:
-                return _read_csv(io.TextIOWrapper(raw, newline=""), f"{path.name}/{wanted[0]}")
-    with path.open(newline="") as text:
-        return _read_csv(text, path.name)
-
-
 # --- FER+ -------------------------------------------------------------------------------------
 
 
@@ -213,6 +120,8 @@ def find_votes(path: Path) -> Path | None:
 
 def read_votes(path: Path) -> NDArray[np.uint8]:
     """All rows of FER+, uint8 (35887, 10), in the row order of ``fer2013.csv``."""
+    if not path.is_file():
+        raise DataError(f"no FER+ votes at {path}: give microsoft/FERPlus's fer2013new.csv")
     with path.open(newline="") as text:
         reader = csv.DictReader(text)
         missing = set(VOTES) - set(reader.fieldnames or ())
@@ -226,28 +135,40 @@ def read_votes(path: Path) -> NDArray[np.uint8]:
 
 def _digest(path: Path) -> str:
     sha = hashlib.sha256(f"v{_CACHE_VERSION}".encode())
+    if path.is_dir():
+        # Names, sizes and times stand for the contents: reading all would cost what a cache saves.
+        for file in sorted(path.rglob("*")):
+            status = file.stat()
+            sha.update(f"{file.relative_to(path)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        return sha.hexdigest()
+    if not path.is_file():
+        raise DataError(
+            f"no data at {path}: give fer2013.csv (plain, .gz or .zip), Kaggle's folder or zip, "
+            "or a folder of class folders"
+        )
     with path.open("rb") as file:
         while chunk := file.read(1 << 22):
             sha.update(chunk)
     return sha.hexdigest()
 
 
-def _cached(path: Path, cache: Path) -> tuple[_Table, Pairs, str]:
+def _cached(path: Path, cache: Path) -> tuple[Table, Pairs, str]:
     key = _digest(path)
     kept = cache.expanduser() / f"{key[:24]}.npz"
     if kept.is_file():
         with np.load(kept, allow_pickle=False) as store:
-            table = _Table(
+            table = Table(
                 store["images"],
                 store["labels"],
                 store["usage"],
                 store["rows"],
                 tuple(store["classes"].tolist()),
                 tuple(store["unreadable"].tolist()),
+                bool(store["fer_rows"]),
             )
             pairs = Pairs(*(store[name] for name in ("first", "second", "correlation", "same")))
             return table, pairs, str(store["sha256"])
-    table = _read(path)
+    table = read(path)
     pairs = find_pairs(table.images)
     sha = hashlib.sha256(table.images.tobytes())
     sha.update(table.labels.tobytes())
@@ -263,6 +184,7 @@ def _cached(path: Path, cache: Path) -> tuple[_Table, Pairs, str]:
             rows=table.rows,
             classes=np.array(table.classes),
             unreadable=np.array(table.unreadable, dtype=np.str_),
+            fer_rows=np.array(table.fer_rows),
             first=pairs.first,
             second=pairs.second,
             correlation=pairs.correlation,
@@ -295,7 +217,12 @@ def load_fer2013(
 
     all_votes: NDArray[np.uint8] | None = None
     found = Path(votes) if votes is not None else find_votes(path)
-    if found is not None:
+    if votes is not None and not table.fer_rows:
+        raise DataError(
+            f"{path.name} has no row numbers to join FER+ by: give fer2013.csv, or leave the votes "
+            "out"
+        )
+    if found is not None and table.fer_rows:
         whole = read_votes(found)
         if table.rows.max() >= len(whole):
             raise DataError(
@@ -304,6 +231,8 @@ def load_fer2013(
             )
         all_votes = whole[table.rows]
 
+    if clean and not train.any():
+        raise DataError(f"{path.name} has no Training rows")
     drop = np.zeros(len(table.labels), np.bool_)
     dropped: dict[str, int] = {}
     if clean:
