@@ -52,7 +52,11 @@ class CameraConfig:
     width, height: pixels asked for.
     fps: frames per second asked for; 0 leaves the choice to the camera.
     paced: whether a file keeps to its frame rate; unset: a drawn camera does, a file does not.
+    wait: whether a camera that is absent or busy at the start is waited for; else that is an
+        error.
     frozen_s: seconds without a new frame after which the camera is opened again.
+    identical_s: seconds of the same picture after which it is opened again; 0 for a camera that
+        may film darkness, where every frame can be black.
     retry_s: the longest pause between two attempts to open it, in seconds.
     give_up_s: seconds without any frame after which the run ends with status 3, so that systemd
         starts it afresh; 0 never gives up.
@@ -63,12 +67,14 @@ class CameraConfig:
     height: int = 480
     fps: float = 0.0
     paced: bool | None = None
+    wait: bool = False
     frozen_s: float = 5.0
+    identical_s: float = 10.0
     retry_s: float = 30.0
     give_up_s: float = 300.0
 
     def __post_init__(self) -> None:
-        for name in ("fps", "give_up_s"):
+        for name in ("fps", "identical_s", "give_up_s"):
             if getattr(self, name) < 0:
                 raise UsageError(f"[camera] {name} is {getattr(self, name)!r}: use 0 or more")
         for name in ("width", "height", "frozen_s", "retry_s"):

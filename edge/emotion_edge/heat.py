@@ -15,6 +15,7 @@ from emotion_edge.errors import UsageError
 from emotion_edge.values import Event
 
 _HEAT = {"throttled", "soft temperature limit"}  # throttle bits that heat sets
+_SLOWEST_FPS = 0.1  # slower, and systemd's watchdog would take the pause for a hang
 _WEAK_SUPPLY = "under-voltage"
 
 
@@ -41,9 +42,10 @@ class HeatSettings:
                 f"[heat] cool_c is {self.cool_c:g} and hot_c {self.hot_c:g}: cool_c must be lower"
             )
         falling = all(a > b for a, b in zip(self.steps_fps, self.steps_fps[1:], strict=False))
-        if not falling or any(fps <= 0 for fps in self.steps_fps):
+        if not falling or any(fps < _SLOWEST_FPS for fps in self.steps_fps):
             raise UsageError(
-                f"[heat] steps_fps is {list(self.steps_fps)}: use falling numbers above 0"
+                f"[heat] steps_fps is {list(self.steps_fps)}: "
+                f"use falling numbers, the last at least {_SLOWEST_FPS:g}"
             )
         if not (self.check_s > 0 and self.settle_s >= 0):
             raise UsageError(

@@ -1,0 +1,256 @@
+"""The loop that runs for months: a camera that comes back, sinks that cannot hold it up.
+
+::
+
+    SupervisedCamera ──Frame──> Pipeline ──Observation──> Sinks, each in its own thread
+            │                                               ^
+            └── lost, recovered ─────── Event ──────────────┤
+    BoardWatch ── hot: fewer frames ─── Event ──────────────┘
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from emotion_edge.board import Condition, read_condition
+from emotion_edge.cameras import Camera, open_camera
+from emotion_edge.cameras.photos import is_photo
+from emotion_edge.cameras.supervised import SupervisedCamera
+from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.config import Config
+from emotion_edge.detectors import open_detector
+from emotion_edge.errors import FrameTimeout
+from emotion_edge.heat import BoardWatch, HeatGovernor
+from emotion_edge.labels import EMOTIONS
+from emotion_edge.pipeline import Pipeline
+from emotion_edge.shipped import model_path
+from emotion_edge.sinks import Sink, open_sinks
+from emotion_edge.sinks.settings import (
+    ConsoleSettings,
+    PageSettings,
+    SinkSettings,
+    VideoSettings,
+    WindowSettings,
+)
+from emotion_edge.tracker import FaceTracker
+from emotion_edge.values import Event
+from emotion_edge.watchdog import Watchdog
+
+READ_S = 1.0
+"""Longest wait for a frame before the loop looks round: events, watchdog, time limit."""
+
+_PICTURES = (PageSettings, VideoSettings, WindowSettings)  # sinks that want colour
+_CLOSE_S = 1.7  # for the camera, which closes beside the sinks: below the two seconds promised
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did.
+
+    frames: looked at. skipped: produced by the camera and passed over for a newer one.
+    faces: counted in each frame. seconds: from the first frame to the last.
+    stuck: whether the camera's driver did not let go in time.
+    """
+
+    frames: int
+    skipped: int
+    faces: int
+    seconds: float
+    stuck: bool
+
+    def __str__(self) -> str:
+        rate = f" ({self.frames / self.seconds:.1f} a second)" if self.seconds else ""
+        skipped = f", {self.skipped} skipped for newer ones" if self.skipped else ""
+        return f"{self.frames} frames{rate}{skipped}"
+
+
+class Service:
+    """One run, from a configuration; the parts that touch hardware can be replaced."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        stop: threading.Event | None = None,
+        camera: Callable[[], Camera] | None = None,
+        pipeline: Pipeline | None = None,
+        condition: Callable[[], Condition] = read_condition,
+        watchdog: Watchdog | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        """Load the model and the detector; no camera and no output is opened yet.
+
+        stop: once set, the run ends within two seconds, all sinks flushed.
+        camera: makes the camera, for each opening anew; by default the configured one.
+        condition: reads the board's temperature and throttle state.
+        tell: takes a line for a person; by default standard error.
+
+        Raises ModelError, DetectorError or UsageError.
+        """
+        self._config = config
+        self._stop = stop or threading.Event()
+        self._events: deque[Event] = deque()  # a camera may report from its own thread
+        self._pipeline = pipeline or _pipeline(config)
+        self._condition = condition
+        self._watchdog = watchdog or Watchdog()
+        self._tell = tell or _to_stderr
+        self._heat = HeatGovernor(config.heat)
+        self._made: Camera | None = None
+        self._factory = camera or self._configured
+        self._camera = SupervisedCamera(
+            self._make,
+            self._events.append,
+            stop=self._stop,
+            wait_at_start=config.camera.wait,
+            frozen_after_s=config.camera.frozen_s,
+            identical_after_s=config.camera.identical_s or math.inf,
+            give_up_after_s=config.camera.give_up_s or math.inf,
+            backoff_limit_s=config.camera.retry_s,
+        )
+        self._silent = not any(isinstance(sink, ConsoleSettings) for sink in config.sinks)
+
+    def run(self) -> Summary:
+        """Work until the source ends, a limit is reached, a window is closed or ``stop`` is set.
+
+        Raises CameraError when the camera cannot be had or stays away, SinkError when a required
+        sink fails, OutputExists when an output is there already.
+        """
+        config = self._config
+        labels = getattr(self._pipeline.classifier, "labels", EMOTIONS)
+        with BoardWatch(config.heat.check_s, self._condition) as board:
+            closing: threading.Thread | None = None
+            deadline = math.inf
+            try:
+                self._camera.__enter__()
+                sinks = open_sinks(
+                    config.sinks,
+                    labels=labels,
+                    live=self._camera.live,
+                    fps=float(getattr(self._made, "fps", 0.0)),
+                    aggregate=config.aggregate,
+                    on_event=self._on_sink_event,
+                    temperature=board.temperature,
+                )
+                with sinks:
+                    self._watchdog.ready("running")
+                    try:
+                        counts = self._loop(sinks, board)
+                    finally:
+                        self._watchdog.stopping()
+                        # Beside the sinks, which flush at the same time: a driver may hang.
+                        closing = self._close_camera()
+                        deadline = time.monotonic() + _CLOSE_S
+                        self._drain(sinks)
+            finally:
+                closing = closing or self._close_camera()
+                closing.join(max(0.1, min(_CLOSE_S, deadline - time.monotonic())))
+        return Summary(*counts, stuck=closing.is_alive())
+
+    def _loop(self, sinks: Sink, board: BoardWatch) -> tuple[int, int, int, float]:
+        """Frame by frame; returns frames, skipped, faces and seconds."""
+        config, pipeline = self._config, self._pipeline
+        frames = skipped = faces = 0
+        begun = last = started = time.monotonic()
+        while not (self._stop.is_set() or sinks.finished):
+            now = time.monotonic()
+            left = config.seconds - (now - started) if config.seconds else math.inf
+            if left <= 0 or (config.frames and frames >= config.frames):
+                break
+            self._mind_heat(board, sinks)
+            if self._heat.max_fps and frames:
+                due = last + 1 / self._heat.max_fps
+                if now < due:
+                    self._stop.wait(min(due - now, left, READ_S))
+                    continue
+            try:
+                frame = self._camera.read(min(READ_S, left))
+            except FrameTimeout:
+                # An honest wait: the camera is being retried, or slow.
+                self._watchdog.alive("waiting for the camera")
+                continue
+            finally:
+                self._drain(sinks)
+            if frame is None:
+                break
+            last = time.monotonic()
+            if not frames:
+                begun = last
+            observation = pipeline.process(frame)
+            sinks.write(observation)
+            self._watchdog.alive("running")
+            frames += 1
+            skipped += observation.skipped
+            faces += len(observation.faces)
+        return frames, skipped, faces, last - begun
+
+    def _mind_heat(self, board: BoardWatch, sinks: Sink) -> None:
+        condition = board.take()
+        if condition is not None:
+            event = self._heat.consider(condition, time.monotonic_ns())
+            if event is not None:
+                self._events.append(event)
+                self._drain(sinks)
+
+    def _drain(self, sinks: Sink) -> None:
+        """Hand on what the camera and the board reported, in the loop's own thread."""
+        while self._events:
+            event = self._events.popleft()
+            if self._silent:
+                self._tell(event.message)
+            sinks.event(event)
+
+    def _on_sink_event(self, event: Event) -> None:
+        """The other sinks hear of it too; without a console a person must."""
+        if self._silent:
+            self._tell(event.message)
+
+    def _configured(self) -> Camera:
+        camera = self._config.camera
+        colour = any(isinstance(sink, _PICTURES) for sink in self._config.sinks)
+        manifest = getattr(self._pipeline.classifier, "manifest", None)
+        return open_camera(
+            camera.source,
+            width=camera.width,
+            height=camera.height,
+            fps=camera.fps or None,
+            colour=colour or (manifest is not None and manifest.input.channels == 3),
+            paced=camera.paced,
+            on_event=self._events.append,
+            stop=self._stop,
+        )
+
+    def _make(self) -> Camera:
+        self._made = self._factory()
+        return self._made
+
+    def _close_camera(self) -> threading.Thread:
+        thread = threading.Thread(
+            target=self._camera.__exit__, args=(None, None, None), name="close", daemon=True
+        )
+        thread.start()
+        return thread
+
+
+def _pipeline(config: Config) -> Pipeline:
+    classifier = TFLiteClassifier.load(model_path(config.model), threads=config.threads)
+    source = Path(config.camera.source)
+    if source.is_dir() or (source.is_file() and is_photo(source)):  # photographs: each stands alone
+        return Pipeline(open_detector(config.detector), classifier)
+    detector = open_detector(config.detector, scheduled=True)
+    return Pipeline(detector, classifier, FaceTracker(config.tracker))
+
+
+def _to_stderr(line: str) -> None:
+    print(f"emotion-edge: {line}", file=sys.stderr, flush=True)
+
+
+def paths_of(sinks: tuple[SinkSettings, ...]) -> list[str]:
+    """The files that a run leaves behind."""
+    return [str(path) for sink in sinks if (path := getattr(sink, "path", None)) is not None]
