@@ -30,15 +30,20 @@ OpenCapture = Callable[[str, int, Sequence[int]], Capture]
 """Source, OpenCV backend, flat list of property and value -> an opened (or not) capture."""
 
 
-def open_capture(source: str, backend: int, parameters: Sequence[int] = ()) -> Capture:
-    """A ``cv2.VideoCapture`` whose libraries keep off standard error.
+def quiet() -> None:
+    """Keep OpenCV and FFmpeg off standard error: what failed is said once, by us.
 
-    What failed is said once, by us: OpenCV and FFmpeg would print a line for each retry.
+    FFmpeg's level is read when the process first opens a video, to read or to write: call this
+    before.
     """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    # OpenCV reads these once, when the first capture opens. A stalled V4L2 device would otherwise
-    # hold its reader for ten seconds.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+def open_capture(source: str, backend: int, parameters: Sequence[int] = ()) -> Capture:
+    """A ``cv2.VideoCapture`` whose libraries keep off standard error."""
+    quiet()
+    # A stalled V4L2 device would otherwise hold its reader for ten seconds.
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
     return cv2.VideoCapture(source, backend, list(parameters))
 
