@@ -81,6 +81,7 @@ class Server:
 class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = _CONNECTIONS
 
     def __init__(self, host: str, port: int, answer: Callable[[str], Answer | None]) -> None:
         self.answer = answer

@@ -147,7 +147,7 @@ def test_open_sinks_writes_all_kinds_of_files(tmp_path, observation) -> None:
             sinks.write(observation(index))
     assert sinks.dropped == 0
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 101  # one says RECORDING
-    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    assert len((tmp_path / "b.jsonl").read_text().splitlines()) == 101
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 101
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a.avi",

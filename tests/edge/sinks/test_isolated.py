@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_pauses_grow_to_the_limit(notebook, observation, until) -> None:
     with Isolated(inner, retry_s=(0.01, 0.04)) as sink:
         sink.write(observation(0))
         until(lambda: len(tries) >= 5)
-    pauses = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
     for pause, least in zip(pauses[:4], (0.01, 0.02, 0.04, 0.04), strict=False):
         assert pause >= least
 

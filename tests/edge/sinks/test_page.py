@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from http.client import HTTPConnection, HTTPResponse
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+
+from emotion_edge.errors import SinkError
+from emotion_edge.sinks.page import PageSink
+from emotion_edge.sinks.settings import PageSettings
+
+
+@pytest.fixture
+def page():
+    with PageSink(PageSettings(port=0, fps=1000, viewers=3)) as sink:
+        yield sink
+
+
+def get(sink: PageSink, path: str, **headers: str) -> tuple[int, bytes, HTTPResponse]:
+    connection = HTTPConnection(urlsplit(sink.url).netloc, timeout=30)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, body, answer
+
+
+class Viewer:
+    """One who watches the stream."""
+
+    def __init__(self, sink: PageSink) -> None:
+        self._connection = HTTPConnection(urlsplit(sink.url).netloc, timeout=30)
+        self._connection.request("GET", "/stream.mjpg")
+        self.answer = self._connection.getresponse()
+
+    def picture(self) -> np.ndarray:
+        length = 0
+        while (line := self.answer.readline().strip()) != b"" or not length:
+            assert line or self.answer.fp is not None
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        image = cv2.imdecode(np.frombuffer(self.answer.read(length), np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None
+        return image
+
+    def close(self) -> None:
+        self.answer.close()
+        self._connection.close()
+
+
+def test_the_page_asks_no_other_host(page) -> None:
+    status, body, answer = get(page, "/")
+    assert status == 200 and body.startswith(b"<!doctype html>")
+    assert b"http:" not in body and b"https:" not in body and b"//" not in body
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert b'name="viewport"' in body
+    assert get(page, "/elsewhere")[0] == 404
+    assert get(page, "/../page.py")[0] == 404
+
+
+def test_state_is_the_newest_record_and_the_cameras_trouble(page, observation, event, face) -> None:
+    state = json.loads(get(page, "/state.json")[1])
+    assert state["record"] is None and state["trouble"] == "waiting for the first picture"
+    page.write(observation(1, at_s=10.0))
+    page.write(observation(2, (face("sad", 0.7),), at_s=10.1))
+    state = json.loads(get(page, "/state.json")[1])
+    assert state["record"]["frame"] == 2 and state["record"]["faces"][0]["label"] == "sad"
+    assert state["frames_per_second"] == 10.0 and state["trouble"] == ""
+    assert state["looks"]["sad"]["emoji"] == "😢" and state["looks"]["sad"]["colour"][0] == "#"
+    page.event(event("camera.lost", "the camera is gone"))
+    page.event(event("sink.failed", "not the viewer's business"))
+    assert json.loads(get(page, "/state.json")[1])["trouble"] == "the camera is gone"
+    page.write(observation(3))
+    assert json.loads(get(page, "/state.json")[1])["trouble"] == ""
+
+
+def test_one_picture_with_its_boxes(page, observation) -> None:
+    assert get(page, "/frame.jpg")[0] == 503
+    page.write(observation(0, size=(1280, 720)))
+    status, body, _ = get(page, "/frame.jpg")
+    image = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
+    assert status == 200 and image is not None and image.shape == (360, 640, 3)
+
+
+def test_nothing_is_encoded_while_nobody_watches(page, observation) -> None:
+    for index in range(100):
+        page.write(observation(index))
+    assert page.encoded == 0
+
+
+def test_viewers_share_one_encoding_and_see_the_newest(page, observation, until) -> None:
+    viewers = [Viewer(page) for _ in range(3)]
+    until(lambda: page._viewers == 3)
+    assert get(page, "/stream.mjpg")[0] == 503  # a fourth
+    for index in range(5):
+        page.write(observation(index, size=(400 + 10 * index, 320)))
+        # The size tells which frame it was.
+        assert {viewer.picture().shape[1] for viewer in viewers} == {400 + 10 * index}
+    assert page.encoded == 5
+    for viewer in viewers:
+        viewer.close()
+
+    def gone() -> bool:
+        page.write(observation(9))
+        return page._viewers == 0
+
+    until(gone)
+
+
+def test_encoding_is_limited_however_many_frames_come(observation, until) -> None:
+    with PageSink(PageSettings(port=0, fps=0.5)) as page:
+        page.write(observation(0))
+        viewer = Viewer(page)
+        viewer.picture()
+        for index in range(1, 50):
+            page.write(observation(index))
+            time.sleep(0.002)
+        assert page.encoded == 1
+        viewer.close()
+
+
+def test_a_viewer_that_never_reads_delays_neither_camera_nor_others(page, observation) -> None:
+    stalled = socket.create_connection(urlsplit(page.url).netloc.split(":"))
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stalled.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    viewer = Viewer(page)
+    for index in range(60):  # about 300 kB each: far more than any buffer holds
+        page.write(observation(index, size=(640, 480)))
+        assert viewer.picture().shape == (480, 640, 3)
+    stalled.close()
+    viewer.close()
+
+
+def test_a_new_viewer_gets_no_picture_from_the_last_viewers_days(page, observation) -> None:
+    page.write(observation(0, size=(400, 320)))
+    get(page, "/frame.jpg")
+    time.sleep(0.005)  # longer than one picture at this rate
+    page.write(observation(1, size=(500, 320)))
+    viewer = Viewer(page)
+    assert viewer.picture().shape[1] == 500
+    viewer.close()
+
+
+def test_closing_sends_viewers_away_and_frees_the_port(observation, until) -> None:
+    before = threading.active_count()
+    page = PageSink(PageSettings(port=0))
+    with page:
+        page.write(observation(0))
+        port = int(page.url.rpartition(":")[2])
+        viewer = Viewer(page)
+        viewer.picture()
+    assert viewer.answer.read() == b"\r\n--frame\r\n"  # the rest, then the end
+    viewer.close()
+    until(lambda: threading.active_count() == before)
+    with PageSink(PageSettings(port=port)):
+        pass
+
+
+def test_an_address_in_use_is_one_line(page) -> None:
+    port = int(page.url.rpartition(":")[2])
+    with (
+        pytest.raises(SinkError, match=f"cannot listen on 127.0.0.1 port {port}: Address already"),
+        PageSink(PageSettings(port=port)),
+    ):
+        pass
+
+
+def test_an_open_page_says_so() -> None:
+    with PageSink(PageSettings(host="0.0.0.0", port=0)) as page:
+        assert "everybody on this network can watch" in page.announcement
+    with PageSink(PageSettings(port=0)) as page:
+        assert "everybody" not in page.announcement

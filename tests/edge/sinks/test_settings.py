@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from emotion_edge.errors import UsageError
+from emotion_edge.sinks.settings import (
+    SETTINGS,
+    AggregateSettings,
+    ConsoleSettings,
+    CsvSettings,
+    JsonlSettings,
+    MetricsSettings,
+    MqttSettings,
+    PageSettings,
+    VideoSettings,
+    WindowSettings,
+)
+
+
+def test_every_kind_is_listed_and_frozen() -> None:
+    assert set(SETTINGS) == {
+        "console",
+        "jsonl",
+        "csv",
+        "video",
+        "window",
+        "page",
+        "mqtt",
+        "metrics",
+    }
+    for kind, settings in SETTINGS.items():
+        made = settings(path=Path("x.avi")) if kind in ("jsonl", "csv", "video") else settings()
+        with pytest.raises(FrozenInstanceError):
+            made.required = True
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: ConsoleSettings(refresh_hz=0), r"\[sinks.console\] refresh_hz is 0"),
+        (lambda: JsonlSettings(path=Path("x"), existing="replace"), "existing is 'replace'"),
+        (lambda: CsvSettings(path=Path("x"), rotate_mb=-1), "rotate_mb is -1: use 0 or more"),
+        (lambda: VideoSettings(path=Path("x.mkv")), r"ends in .mp4 or .avi"),
+        (lambda: WindowSettings(fps=0), "fps is 0"),
+        (lambda: PageSettings(port=70000), "port is 70000: use 0 to 65535"),
+        (lambda: PageSettings(quality=0), "quality is 0"),
+        (lambda: MqttSettings(topic="a/#"), "a topic holds no"),
+        (lambda: MqttSettings(port=0), "port is 0"),
+        (lambda: MetricsSettings(stale_s=-1), "stale_s is -1"),
+        (lambda: AggregateSettings(period_s=0), "period_s is 0"),
+    ],
+)
+def test_a_wrong_value_is_named(make, said) -> None:
+    with pytest.raises(UsageError, match=said):
+        make()
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "secret" not in repr(MqttSettings(password="secret"))
+
+
+def test_the_page_and_the_metrics_stay_on_this_machine_by_default() -> None:
+    assert PageSettings().host == MetricsSettings().host == "127.0.0.1"
