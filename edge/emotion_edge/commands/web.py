@@ -99,7 +99,9 @@ def _password(options: argparse.Namespace) -> str | None:
     try:
         password = options.password_file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--password-file: cannot read {options.password_file}: {error}") from error
+        raise UsageError(
+            f"--password-file: cannot read {options.password_file}: {error}"
+        ) from error
     if not password:
         raise UsageError(f"--password-file: {options.password_file} is empty")
     return str(password)

@@ -24,7 +24,9 @@ def image_record(
 
 def picture_record(picture: Picture, observation: Observation, model: str) -> dict[str, Any]:
     """What a picture showed, as JSON; boxes are in pixels of the original, upright."""
-    timings = {k: round(v, 3) for k, v in observation.timings.items() if k in ("detect", "classify")}
+    timings = {
+        k: round(v, 3) for k, v in observation.timings.items() if k in ("detect", "classify")
+    }
     return {
         "schema": SCHEMA,
         "type": "image",

@@ -22,7 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = re.compile(
-    r"/(api/(faces|models|live)|web-assets/[\w.-]+|"
+    r"/(api/(faces|models|live)|"
     # Gradio's page and what it loads
     r"(assets|static|svelte)/.*|theme\.css|config/?|favicon\.ico|manifest\.json|"
     # Gradio's events: the one door through which the page calls a function
@@ -66,14 +66,48 @@ class Door:
             await _refuse(scope, send, 404, "not found")
         elif not self._admits(headers):
             await _refuse(
-                scope, send, 401, "password required", ("www-authenticate", 'Basic realm="emotion-edge"')
+                scope,
+                send,
+                401,
+                "password required",
+                ("www-authenticate", 'Basic realm="emotion-edge"'),
             )
         elif scope["type"] == "websocket" and not _same_origin(headers):
             await _refuse(scope, send, 403, "another site may not open this socket")
         elif int(headers.get("content-length") or 0) > self._body_limit:
             await _refuse(scope, send, 413, f"more than {self._body_limit} bytes")
         else:
-            await self._app(scope, self._counted(receive), self._dressed(send))
+            await self._hand_on(scope, receive, send)
+
+    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app with a counted body, and put the headers on its answer."""
+        seen = 0
+        extra = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
+        if self._password is not None:
+            cookie = f"{_COOKIE}={self._session}; HttpOnly; SameSite=Strict; Path=/"
+            extra.append((b"set-cookie", cookie.encode()))
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self._body_limit:  # it had not told its length
+                    return {"type": "http.disconnect"}
+            return message
+
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if seen > self._body_limit:
+                    message["status"] = 413
+                message["headers"] = [*message.get("headers", []), *extra]
+            await send(message)
+
+        try:
+            await self._app(scope, counted, dressed)
+        except Exception:
+            if seen <= self._body_limit:
+                raise
 
     def _admits(self, headers: MutableMapping[str, str]) -> bool:
         if self._password is None:
@@ -92,35 +126,6 @@ class Door:
         except ValueError:
             return False
         return hmac.compare_digest(given, self._password.encode())
-
-    def _counted(self, receive: Receive) -> Receive:
-        """Ends a body that grows over the limit without having said so."""
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > self._body_limit:
-                    return {"type": "http.disconnect"}
-            return message
-
-        return counted
-
-    def _dressed(self, send: Send) -> Send:
-        """Adds the headers to an answer."""
-        extra = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
-        if self._password is not None:
-            cookie = f"{_COOKIE}={self._session}; HttpOnly; SameSite=Strict; Path=/"
-            extra.append((b"set-cookie", cookie.encode()))
-
-        async def dressed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *extra]
-            await send(message)
-
-        return dressed
 
 
 def _same_origin(headers: MutableMapping[str, str]) -> bool:

@@ -9,6 +9,7 @@ never gains delay. The tracker belongs to the socket: visitors cannot see each o
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -80,6 +81,10 @@ class Live:
         newest, arrival = _Newest(), anyio.Event()
 
         async def answer() -> None:
+            with suppress(WebSocketDisconnect):  # the visitor left while we looked
+                await answer_all()
+
+        async def answer_all() -> None:
             nonlocal arrival
             while True:
                 await arrival.wait()
@@ -89,7 +94,12 @@ class Live:
                     continue
                 try:
                     observation = await anyio.to_thread.run_sync(
-                        _look, pipeline, data, newest.arrived_ns, newest.index, limiter=self._limiter
+                        _look,
+                        pipeline,
+                        data,
+                        newest.arrived_ns,
+                        newest.index,
+                        limiter=self._limiter,
                     )
                 except EmotionEdgeError as error:
                     await socket.send_json({"type": "error", "message": str(error)})

@@ -126,9 +126,7 @@ class Models:
             FaceTracker(),
         )
 
-    def _opinion(
-        self, name: str, image: Image, boxes: tuple[Box, ...], repeats: int
-    ) -> Opinion:
+    def _opinion(self, name: str, image: Image, boxes: tuple[Box, ...], repeats: int) -> Opinion:
         classifier = self._classifier(name)
         emotions = tuple(classifier.classify(image, box) for box in boxes)
         times = []

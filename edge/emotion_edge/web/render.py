@@ -13,6 +13,7 @@ from html import escape
 from typing import Any
 
 import cv2
+import numpy as np
 
 from emotion_edge.annotate import annotate, colour_of
 from emotion_edge.labels import EMOJI
@@ -71,12 +72,8 @@ def comparison(picture: Picture, boxes: Sequence[Box], opinions: Sequence[Opinio
     first, second = opinions
     if not boxes:
         return f'<div class="ee-result">{_figure(picture.image, [])}<div>{NO_FACE}</div></div>'
-    same = sum(
-        a.label == b.label for a, b in zip(first.emotions, second.emotions, strict=True)
-    )
-    furthest = max(
-        _furthest(a, b) for a, b in zip(first.emotions, second.emotions, strict=True)
-    )
+    same = sum(a.label == b.label for a, b in zip(first.emotions, second.emotions, strict=True))
+    furthest = max(_furthest(a, b) for a, b in zip(first.emotions, second.emotions, strict=True))
     columns = "".join(
         f"<tr><th>{mark} {escape(o.model.name)}</th><td>{_size(o.model.size)}</td>"
         f"<td>{o.milliseconds:.2f} ms</td></tr>"
@@ -94,8 +91,7 @@ def comparison(picture: Picture, boxes: Sequence[Box], opinions: Sequence[Opinio
         else "both take the same time"
     )
     panels = "".join(
-        f'<div class="ee-panel" data-panel="{i}"{"" if i == 0 else " hidden"}>'
-        f"{_pairs(a, b)}</div>"
+        f'<div class="ee-panel" data-panel="{i}"{"" if i == 0 else " hidden"}>{_pairs(a, b)}</div>'
         for i, (a, b) in enumerate(zip(first.emotions, second.emotions, strict=True))
     )
     chips = "".join(
@@ -109,7 +105,7 @@ def comparison(picture: Picture, boxes: Sequence[Box], opinions: Sequence[Opinio
         f"</thead><tbody>{columns}</tbody></table>"
         f'<p class="ee-difference">They give <b>{agree}</b>; a probability differs by at most '
         f"<b>{100 * furthest:.1f} points</b>; {speed}.</p>"
-        f'{f"<div class=ee-chips>{chips}</div>" if many > 1 else ""}{panels}{_notes(picture)}'
+        f"{f'<div class=ee-chips>{chips}</div>' if many > 1 else ''}{panels}{_notes(picture)}"
         f'<p class="ee-facts">The time is the median of 20 runs of cropping and reading one '
         f"face on this device.</p></div></div>"
     )
@@ -178,7 +174,9 @@ def _figure(image: Image, boxes: Sequence[Box], *, faces: Sequence[Any] = ()) ->
     """The picture with a button over each face; places are percentages, so that it may shrink."""
     height, width = image.shape[:2]
     scale = min(1.0, _SHOWN_SIDE / max(height, width))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = np.asarray(
+        cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8
+    )
     buttons = []
     for i, box in enumerate(boxes):
         label = faces[i].label if faces else ""
@@ -228,9 +226,7 @@ def _pairs(first: Emotion, second: Emotion) -> str:
     """Two bars for each label of either model, and by how much the second differs."""
     of_first = dict(zip(first.labels, first.probabilities, strict=True))
     of_second = dict(zip(second.labels, second.probabilities, strict=True))
-    ranked = sorted(
-        {**of_first, **of_second}, key=lambda label: -of_first.get(label, 0.0)
-    )
+    ranked = sorted({**of_first, **of_second}, key=lambda label: -of_first.get(label, 0.0))
     rows = []
     for label in ranked:
         a, b = of_first.get(label, 0.0), of_second.get(label, 0.0)
@@ -240,11 +236,13 @@ def _pairs(first: Emotion, second: Emotion) -> str:
             f'<i class="ee-b" style="width:{100 * b:.2f}%"></i></span>'
             f'<span class="ee-value">{100 * (b - a):+.1f}</span></li>'
         )
-    verdict = (
-        f'<p class="ee-verdict">{_A} {_emoji(first.label)} {escape(first.label)} '
-        f"<small>{first.confidence:.0%}</small> &nbsp; {_B} {_emoji(second.label)} "
-        f"{escape(second.label)} <small>{second.confidence:.0%}</small></p>"
-    )
+    verdict = '<p class="ee-verdict ee-two">'
+    for mark, emotion in ((_A, first), (_B, second)):
+        verdict += (
+            f"<span>{mark} {_emoji(emotion.label)} {escape(emotion.label)} "
+            f"<small>{emotion.confidence:.0%}</small></span>"
+        )
+    verdict += "</p>"
     return f'{verdict}<ul class="ee-bars">{"".join(rows)}</ul>'
 
 
@@ -288,9 +286,7 @@ def _accuracy(split: str, figures: Mapping[str, Any]) -> str:
 
 
 def _confusion(labels: Sequence[str], rows: Sequence[Sequence[int]]) -> str:
-    head = "".join(
-        f'<th title="{escape(label)}">{_emoji(label)}</th>' for label in labels
-    )
+    head = "".join(f'<th title="{escape(label)}">{_emoji(label)}</th>' for label in labels)
     body = []
     for label, row in zip(labels, rows, strict=True):
         total = max(sum(row), 1)

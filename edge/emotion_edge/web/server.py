@@ -7,7 +7,9 @@ Gradio's own uploads and streaming images are not used: they leave files in its 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,9 +95,7 @@ def create_app(models: Models, settings: Settings) -> App:
         **page.appearance(),
     )
     # The page's events carry a picture as base64, four bytes for three, in a little JSON.
-    return Door(
-        app, body_limit=settings.limits.bytes * 4 // 3 + 65_536, password=settings.password
-    )
+    return Door(app, body_limit=settings.limits.bytes * 4 // 3 + 65_536, password=settings.password)
 
 
 @contextmanager
@@ -126,6 +126,9 @@ def serve(models: Models, settings: Settings) -> None:
             server.config.load()
         except OSError as error:  # of the certificate; ssl.SSLError is one
             raise UsageError(f"--certificate, --key: {error}") from error
+        # uvicorn shuts down in order and then raises the signal again: by default the process
+        # would die of it before the cache is deleted.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         print(f"open {kind}://{host}:{port}  (Ctrl+C ends)", flush=True)
         server.run(sockets=[listening])
 

@@ -5,11 +5,10 @@ const root = find(".ee-live"), video = find("video"), overlay = find(".ee-overla
 const timeline = find(".ee-timeline canvas"), chips = find(".ee-chips"), panel = find(".ee-panel");
 const status = find(".ee-status"), select = find(".ee-model");
 const SPAN = 30, WIDTH = 640;
-const reduced = matchMedia("(prefers-reduced-motion: reduce)");
 const frame = document.createElement("canvas");
 
 let stream = null, socket = null, facing = "user", sentAt = 0;
-let answers = [], delays = [], history = new Map(), chosen = null, faces = [], firstShown = null, shown = 0, looked = 0;
+let answers = [], delays = [], history = new Map(), chosen = null, faces = [], firstShown = null, shown = 0, looked = 0, waiting = false, fresh = false;
 
 for (const name of MODELS) select.add(new Option(name, name));
 select.closest("label").hidden = MODELS.length < 2;
@@ -47,31 +46,42 @@ function connect() {
   address.search = new URLSearchParams({ model: select.value });
   const mine = (socket = new WebSocket(address));
   answers = []; delays = []; history = new Map(); chosen = null; firstShown = null; looked = 0;
-  mine.onopen = () => { say(""); next(mine); };
+  waiting = fresh = false;
+  mine.onopen = () => { say(""); watchCamera(mine); };
   mine.onmessage = (message) => {
     if (mine !== socket) return;
     const record = JSON.parse(message.data);
     if (record.type === "error") say(record.message, true);
     else take(record);
-    next(mine);
+    waiting = false;
+    pump(mine);
   };
   mine.onclose = (event) => { if (mine === socket) stop(event.reason || "The connection to the device was lost.", true); };
 }
 
-function next(mine) {
-  const send = (_, meta) => {
+// Runs for every frame the camera shows; sends it if the last answer is here.
+function watchCamera(mine) {
+  const look = (_, meta) => {
     if (mine !== socket || !stream) return;
     if (meta) { firstShown ??= meta.presentedFrames; shown = meta.presentedFrames - firstShown + 1; }
-    if (document.hidden) { setTimeout(() => next(mine), 500); return; }
-    const scale = Math.min(1, WIDTH / video.videoWidth);
-    frame.width = Math.round(video.videoWidth * scale);
-    frame.height = Math.round(video.videoHeight * scale);
-    frame.getContext("2d", { willReadFrequently: true }).drawImage(video, 0, 0, frame.width, frame.height);
-    const takenAt = performance.now();
-    frame.toBlob((blob) => { if (mine === socket && blob) { sentAt = takenAt; mine.send(blob); } }, "image/jpeg", 0.85);
+    fresh = true;
+    pump(mine);
+    watchCamera(mine);
   };
-  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(send);
-  else requestAnimationFrame(() => send(0, null));
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(look);
+  else requestAnimationFrame(() => look(0, null));
+}
+
+function pump(mine) {
+  if (waiting || !fresh || mine.readyState !== WebSocket.OPEN) return;
+  waiting = true;
+  fresh = false;
+  const scale = Math.min(1, WIDTH / video.videoWidth);
+  frame.width = Math.round(video.videoWidth * scale);
+  frame.height = Math.round(video.videoHeight * scale);
+  frame.getContext("2d", { willReadFrequently: true }).drawImage(video, 0, 0, frame.width, frame.height);
+  sentAt = performance.now();
+  frame.toBlob((blob) => { if (mine === socket && blob) mine.send(blob); }, "image/jpeg", 0.85);
 }
 
 function take(record) {

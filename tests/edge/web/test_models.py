@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from emotion_edge.errors import DetectorError, ManifestError, ModelError, UsageError
+from emotion_edge.values import Image
+from emotion_edge.web import models as module
+from emotion_edge.web.models import Models
+
+from .conftest import TINY, write_tiny
+
+
+@pytest.fixture
+def photo(portrait: bytes) -> Image:
+    return np.asarray(cv2.imdecode(np.frombuffer(portrait, np.uint8), 1), dtype=np.uint8)
+
+
+def test_the_chosen_come_first_then_the_shipped_and_their_variants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    write_tiny(shipped / "fast-int8.tflite", "fast")
+    write_tiny(shipped / "fast-other.tflite", "fast other")
+    (shipped / "stray.tflite").write_bytes(b"no model")
+    monkeypatch.setattr(module, "shipped_models", lambda: {"fast": shipped / "fast-int8.tflite"})
+    mine = write_tiny(tmp_path / "mine.tflite", "mine")
+    names = [one.name for one in Models([mine], detector="haar").installed]
+    assert names == ["mine int8", "fast int8", "fast other int8"]
+    assert Models(detector="haar").default == "fast int8"
+
+
+def test_two_files_of_one_name_keep_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "shipped_models", dict)
+    files = [write_tiny(tmp_path / f"{name}.tflite", "same") for name in ("a", "b")]
+    assert [one.name for one in Models(files, detector="haar").installed] == [
+        "same int8",
+        "same int8 (b.tflite)",
+    ]
+
+
+def test_a_chosen_file_that_is_no_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "shipped_models", dict)
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(b"no model")
+    with pytest.raises(ModelError, match="no TFLite model"):
+        Models([bad])
+    bare = tmp_path / "bare.tflite"
+    bare.write_bytes(module.manifests.split(TINY.read_bytes())[0])
+    with pytest.raises(ManifestError, match="carries no manifest"):
+        Models([bare])
+    with pytest.raises(ModelError, match="no model is installed"):
+        Models()
+    with pytest.raises((UsageError, DetectorError), match="detector"):
+        Models([TINY], detector="none")
+
+
+def test_opinions_of_the_same_faces(models: Models, photo: Image) -> None:
+    boxes, (first, second) = models.compare(photo, ["tiny int8", "other int8"], repeats=3)
+    (face,) = models.look(photo).faces
+    assert boxes == (face.box,)
+    assert first.emotions == second.emotions == (face.emotion,)
+    assert (first.model.name, second.model.name) == ("tiny int8", "other int8")
+    assert first.milliseconds > 0
+
+
+def test_without_a_face_there_is_no_opinion(models: Models) -> None:
+    boxes, opinions = models.compare(np.zeros((99, 99, 3), np.uint8), ["tiny int8"], repeats=3)
+    assert boxes == ()
+    assert opinions[0].emotions == () and opinions[0].milliseconds == 0
+
+
+def test_streams_are_apart(models: Models) -> None:
+    first, second = models.stream(), models.stream()
+    assert first.tracker is not second.tracker
+    assert first.classifier is not second.classifier
+    assert first.detector is not second.detector

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PIL", reason="the [web] extra is not installed")
+
+from emotion_edge import manifest as manifests
+from emotion_edge.values import Box, Emotion, Face, Frame, Observation
+from emotion_edge.web import render
+from emotion_edge.web.models import Installed, Opinion
+from emotion_edge.web.pictures import Picture
+
+from .conftest import TINY
+
+EVIL = '<script>alert("x")</script>'
+VOID = {"img", "br", "input"}
+
+
+class Balance(HTMLParser):
+    """Fails on a tag that is not closed, or closed out of order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.seen.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parse(html: str) -> list[str]:
+    parser = Balance()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    return parser.seen
+
+
+def installed(**changes: object) -> Installed:
+    _, manifest = manifests.load(TINY)
+    return Installed("fast int8", Path("fast.tflite"), replace(manifest, **changes), 654_321)
+
+
+def picture(*notes: str) -> Picture:
+    return Picture(np.full((300, 400, 3), 128, np.uint8), 400, 300, notes)
+
+
+def seen(*labels: str) -> Observation:
+    faces = tuple(
+        Face(Box(20 + 90 * i, 50, 60, 60), Emotion((label, "sad"), (0.75, 0.25)), label)
+        for i, label in enumerate(labels)
+    )
+    timings = {"detect": 4.0, "classify": 0.8, "track": 0.0, "age": 5.0}
+    return Observation(Frame(picture().image, 0, 0), faces, timings)
+
+
+def test_each_face_has_a_box_a_chip_and_a_panel() -> None:
+    html = render.result(picture("A note."), seen("happy", "angry"), "fast int8")
+    parse(html)
+    for face in (0, 1):
+        assert html.count(f'data-face="{face}"') == 2
+        assert html.count(f'data-panel="{face}"') == 1
+    assert html.count(" hidden") == 1
+    assert "left:5.000%;top:16.667%;width:15.000%;height:20.000%" in html
+    assert "75.0%" in html and "0.40 ms each" in html and "A note." in html
+
+
+def test_no_face_is_said_plainly_and_offers_no_downloads() -> None:
+    html = render.result(picture(), seen(), "fast int8")
+    parse(html)
+    assert "No face found" in html and "download" not in html
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        render.result(picture(EVIL), seen(EVIL), EVIL),
+        render.failure(EVIL),
+        render.bars(Emotion((EVIL, "b"), (0.5, 0.5))),
+        render.card(installed(licence=EVIL, training={EVIL: EVIL, "nested": {"a": [EVIL]}},
+                              accuracy={EVIL: {"protocol": EVIL, "n": 3}})),
+    ],
+)  # fmt: skip
+def test_text_from_outside_stays_text(html: str) -> None:
+    assert "script" not in parse(html)
+
+
+def opinion(name: str, happy: float, milliseconds: float) -> Opinion:
+    emotion = Emotion(("happy", "sad"), (happy, 1 - happy))
+    return Opinion(replace(installed(), name=name), (emotion,), milliseconds)
+
+
+def test_a_comparison_names_the_difference() -> None:
+    html = render.comparison(
+        picture(), [Box(20, 50, 60, 60)], [opinion("a", 0.8, 0.5), opinion("b", 0.3, 1.0)]
+    )
+    parse(html)
+    assert "different labels" in html and "50.0 points" in html and "a is 2.0 times as fast" in html
+    same = render.comparison(
+        picture(), [Box(20, 50, 60, 60)], [opinion("a", 0.8, 0.5), opinion("b", 0.7, 0.5)]
+    )
+    assert "the same label" in same and "10.0 points" in same and "the same time" in same
+
+
+def test_a_comparison_of_models_with_other_labels() -> None:
+    other = Opinion(installed(), (Emotion(("happy", "contempt"), (0.1, 0.9)),), 1.0)
+    html = render.comparison(picture(), [Box(20, 50, 60, 60)], [opinion("a", 0.8, 1.0), other])
+    parse(html)
+    assert "contempt" in html and "90.0 points" in html
+
+
+def test_the_card_shows_what_the_converter_measured() -> None:
+    accuracy = {
+        "PrivateTest": {
+            "n": 3589,
+            "protocol": "clean",
+            "float": {"accuracy": 70.1},
+            "converted": {
+                "accuracy": 70.0,
+                "interval": [68.5, 71.5],
+                "macro_f1": 68.2,
+                "recall": {"happy": 88.0, "sad": 56.0},
+                "confusion": [[88, 12], [44, 56]],
+            },
+            "agreement_percent": 99.1,
+            "subsets": {"without twins": {"n": 3075, "float": 69.0, "converted": 68.9}},
+        }
+    }
+    html = render.card(installed(accuracy=accuracy, training={"epochs": 60}, gate={"passed": True}))
+    parse(html)
+    for fact in ("70.0 %", "68.5–71.5", "99.1 %", "68.9 % of 3075", "88.0%", "epochs", "654 kB"):
+        assert fact in html
+    assert html.count("<td style") == 4
+    assert "What a person feels" in html
+
+
+def test_a_card_without_figures_is_still_a_card() -> None:
+    html = render.card(installed(accuracy={}, training={}, calibration={}, gate={}, versions={}))
+    parse(html)
+    assert "Limits" in html and "Accuracy" not in html
