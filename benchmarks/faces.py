@@ -1,0 +1,381 @@
+"""Faces found, missed and false, and what the detector's crops cost in accuracy.
+
+FER2013 faces are pasted into seeded scenes, so that every box is known. Three questions:
+
+1. Which faces does a detector find, how many does it invent, and do its boxes lie as FER2013's
+   crops do (side 1, shifts 0: else ``Extent`` in the detector's file wants a new figure)?
+2. How much accuracy is lost when the network sees the detector's crop instead of the data set's,
+   for each margin? Undetected faces are counted apart.
+3. On moving faces that come and go: what does the schedule cost in missed faces, and how much
+   time does it save?
+
+The last line of standard output is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.detectors import DETECTORS, FaceDetector, open_detector
+from emotion_edge.errors import DetectorError, UsageError
+from emotion_edge.preprocessing import crop_face, fit
+from emotion_edge.shipped import model_path
+from emotion_edge.values import Box, Image
+from numpy.typing import NDArray
+
+from benchmarks.scenes import HEIGHT, WIDTH, background, paste, scenes, shoot
+from train.data import Split, load_fer2013
+
+HELP = "faces found, missed and false; accuracy of detected crops by margin; the schedule's gain"
+MARGINS = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.15)
+_SAME = 0.3  # IoU from which a box whose centre lies in a face has found it
+_Z = 1.96
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_data_arguments(parser)
+    parser.add_argument("--detector", action="append", choices=DETECTORS, help="default: all")
+    parser.add_argument(
+        "--margin", action="append", type=float, help=f"default: {' '.join(map(str, MARGINS))}"
+    )
+    parser.add_argument("--sequences", type=int, default=24, help="films of 90 frames (default 24)")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what every measurement on FER2013 faces takes."""
+    parser.add_argument("--model", default="fast", help="a shipped model's name or a .tflite file")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("EMOTION_EDGE_DATA"),
+        help="FER2013, as train reads it (default: $EMOTION_EDGE_DATA)",
+    )
+    parser.add_argument("--split", default="PublicTest", choices=("PublicTest", "PrivateTest"))
+    parser.add_argument("--count", type=int, help="faces, chosen by the seed (default: all)")
+    parser.add_argument("--seed", type=int, default=2013)
+
+
+def load_faces(options: argparse.Namespace, count: int | None) -> Split:
+    """The faces asked for, in an order the seed gives.
+
+    Raises UsageError without ``--data``.
+    """
+    if options.data is None:
+        raise UsageError("no data: give --data FER2013.csv or set EMOTION_EDGE_DATA")
+    split = load_fer2013(options.data).split(options.split)
+    order = np.random.default_rng(options.seed).permutation(len(split))
+    return split.select(order[: count or len(split)])
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print three tables and a JSON line; 0."""
+    cv2.setNumThreads(1)  # figures of one core: they compare, whatever the machine
+    split = load_faces(options, options.count)
+    classifier = TFLiteClassifier.load(model_path(options.model))
+    names = []
+    for name in options.detector or DETECTORS:
+        try:
+            open_detector(name)
+            names.append(name)
+        except DetectorError as error:
+            print(f"left out: {error}")
+    margins = tuple(options.margin or MARGINS)
+    answer: dict[str, Any] = {
+        "benchmark": "faces",
+        "model": classifier.manifest.name,
+        "model_sha256": classifier.manifest.model_sha256,
+        "split": options.split,
+        "faces": len(split),
+        "seed": options.seed,
+        "opencv": cv2.__version__,
+    }
+
+    tests = []
+    for name in names:
+        for stream in (False, True):
+            # The searcher of whole frames in a stream is coarser than the one for photographs.
+            detector: Any = open_detector(name, scheduled=stream)
+            label = f"{name}, {'stream' if stream else 'photo'}"
+            tests.append((label, detector.full if stream else detector))
+    found = {label: Found(label) for label, _ in tests}
+    crops = {label: Crops(label, margins, len(split)) for label, _ in tests}
+    for scene in scenes(split.images, seed=options.seed):
+        for label, detector in tests:
+            boxes = found[label].look(detector, scene.image, scene.boxes)
+            for face, box in zip(scene.faces, boxes, strict=True):
+                if box is not None:
+                    crops[label].take(face, scene.image, box, classifier)
+    answer["detection"] = [one.summary() for one in found.values()]
+    print(f"{len(split)} faces of {options.split}, two in each 640x480 scene, one thread\n")
+    _table(
+        "detector         missed           false/100 scenes   ms    IoU   side (IQR)    right  down",
+        (
+            f"{r['detector']:15} {_share(r['missed'], r['missed_ci95']):>17} "
+            f"{r['false_per_100_scenes']:11.1f} {r['ms']:10.1f} {r['iou']:6.2f} "
+            f"{r['side']:6.3f} ({r['side_iqr']:.3f}) {r['right']:+.3f} {r['down']:+.3f}"
+            for r in answer["detection"]
+        ),
+    )
+
+    truth = split.labels
+    direct = classifier.predict(
+        np.stack([fit(face, *_input(classifier)) for face in split.images])
+    ).argmax(1)
+    print(f"dataset crops, all {len(split)} faces: {100 * np.mean(direct == truth):.2f}%\n")
+    answer["dataset_accuracy"] = float(np.mean(direct == truth))
+    answer["crops"] = [row for one in crops.values() for row in one.summary(direct, truth)]
+    _table(
+        "detector        margin  detected  dataset crop  detected crop  loss, points      all faces",
+        (
+            f"{r['detector']:15} {r['margin']:+6.2f} {r['detected']:9d} "
+            f"{100 * r['dataset_accuracy']:12.2f}% {100 * r['accuracy']:13.2f}% "
+            f"{100 * r['loss']:6.2f} ± {100 * r['loss_ci95']:.2f} "
+            f"{100 * r['accuracy_undetected_wrong']:13.2f}%"
+            for r in answer["crops"]
+        ),
+    )
+
+    answer["streams"] = []
+    for name in names:
+        for every_frame in (True, False):
+            scheduled: Any = open_detector(name, scheduled=True)
+            detector = scheduled.full if every_frame else scheduled
+            row = watch(detector, split.images, options.seed, options.sequences)
+            row["detector"] = f"{name}, {'every frame' if every_frame else 'scheduled'}"
+            answer["streams"].append(row)
+    _table(
+        "stream                 missed  false/100 frames   IoU  ms/frame  noticed after  left after",
+        (
+            f"{r['detector']:20} {100 * r['missed']:7.1f}% {r['false_per_100_frames']:12.1f} "
+            f"{r['iou']:10.2f} {r['ms']:8.2f} {r['noticed_frames']:8.1f} fr. "
+            f"{r['stale_frames']:8.1f} fr."
+            for r in answer["streams"]
+        ),
+    )
+    print(json.dumps(answer))
+    return 0
+
+
+class Found:
+    """What one detector found in scenes with known boxes."""
+
+    def __init__(self, detector: str) -> None:
+        self.detector = detector
+        self.scenes = self.faces = self.false = 0
+        self.seconds = 0.0
+        self.offsets: list[tuple[float, float, float, float]] = []  # IoU, side, right, down
+
+    def look(self, detector: FaceDetector, image: Image, truth: Sequence[Box]) -> list[Box | None]:
+        """Detect and count; the box found for each true one, or None."""
+        start = time.thread_time()
+        boxes = detector.detect(image)
+        self.seconds += time.thread_time() - start
+        matched, false = match(boxes, truth)
+        self.scenes += 1
+        self.faces += len(truth)
+        self.false += false
+        for true, box in zip(truth, matched, strict=True):
+            if box is not None:
+                self.offsets.append(
+                    (
+                        true.iou(box),
+                        true.width / box.width,
+                        (true.x + true.width / 2 - box.x - box.width / 2) / box.width,
+                        (true.y + true.height / 2 - box.y - box.height / 2) / box.width,
+                    )
+                )
+        return matched
+
+    def summary(self) -> dict[str, Any]:
+        """One row of the table."""
+        missed = self.faces - len(self.offsets)
+        low, mid, high = (
+            np.percentile(self.offsets, [25, 50, 75], axis=0)
+            if self.offsets
+            else np.full((3, 4), math.nan)
+        )
+        return {
+            "detector": self.detector,
+            "faces": self.faces,
+            "missed": missed / self.faces,
+            "missed_ci95": wilson(missed, self.faces),
+            "false_per_100_scenes": 100 * self.false / self.scenes,
+            "ms": 1000 * self.seconds / self.scenes,
+            "iou": float(mid[0]),
+            "side": float(mid[1]),
+            "side_iqr": float(high[1] - low[1]),
+            "right": float(mid[2]),
+            "down": float(mid[3]),
+        }
+
+
+@dataclass(slots=True)
+class Crops:
+    """What the network answered to one detector's crops: -1 where the face was not found."""
+
+    detector: str
+    margins: tuple[float, ...]
+    count: int
+    answers: NDArray[np.int64] | None = None
+
+    def take(self, face: int, image: Image, box: Box, classifier: TFLiteClassifier) -> None:
+        """Classify one face at every margin."""
+        if self.answers is None:
+            self.answers = np.full((len(self.margins), self.count), -1, np.int64)
+        for row, margin in enumerate(self.margins):
+            crop = fit(crop_face(image, box, margin), *_input(classifier))
+            self.answers[row, face] = classifier.probabilities(crop).argmax()
+
+    def summary(
+        self, direct: NDArray[np.int64], truth: NDArray[np.int64]
+    ) -> Iterator[dict[str, Any]]:
+        """A row for each margin."""
+        if self.answers is None:
+            return
+        found = self.answers[0] >= 0
+        right = direct[found] == truth[found]
+        for margin, answers in zip(self.margins, self.answers, strict=True):
+            detected = answers[found] == truth[found]
+            change = right.astype(float) - detected  # paired: +1 lost, -1 gained
+            yield {
+                "detector": self.detector,
+                "margin": margin,
+                "detected": int(found.sum()),
+                "dataset_accuracy": float(right.mean()),
+                "accuracy": float(detected.mean()),
+                "loss": float(change.mean()),
+                "loss_ci95": float(_Z * change.std() / math.sqrt(len(change))),
+                "accuracy_undetected_wrong": float((answers == truth).mean()),
+            }
+
+
+def match(boxes: Sequence[Box], truth: Sequence[Box]) -> tuple[list[Box | None], int]:
+    """Each true box's best detection, and how many detections lie on no face.
+
+    A second box on a face is neither a hit nor false.
+    """
+    matched: list[Box | None] = []
+    for true in truth:
+        hits = [box for box in boxes if _centred(box, true) and true.iou(box) >= _SAME]
+        matched.append(max(hits, key=true.iou, default=None))
+    false = sum(not any(_centred(box, true) for true in truth) for box in boxes)
+    return matched, false
+
+
+def film(
+    faces: Image, rng: np.random.Generator, frames: int = 90
+) -> Iterator[tuple[Image, Box | None]]:
+    """Frames of one face that comes after a second, drifts and nods, and is gone for the last one.
+
+    Yields the picture and the face's box, None while it is away.
+    """
+    room = background(rng)
+    face = faces[rng.integers(len(faces))]
+    side = round(float(np.exp(rng.uniform(np.log(90), np.log(220)))))
+    grain = rng.normal(0, 4, (HEIGHT, WIDTH, 3)).astype(np.float32)
+    # A smooth way across the picture, at most about four hundredths of a side in a frame.
+    phase = rng.uniform(0, 2 * math.pi, 2)
+    pace = rng.uniform(0.02, 0.06, 2)
+    swing = np.minimum(0.04 * side / pace, (np.array([WIDTH, HEIGHT]) - side) / 2)
+    middle = np.array(
+        [
+            rng.uniform(s, extent - side - s)
+            for s, extent in zip(swing, (WIDTH, HEIGHT), strict=True)
+        ]
+    )
+    for index in range(frames):
+        image, box = room, None
+        if 15 <= index < frames - 15:
+            x, y = middle + swing * np.sin(phase + pace * index) + rng.normal(0, 0.005 * side, 2)
+            box = Box(round(float(x)), round(float(y)), side, side)
+            image = room.copy()
+            paste(image, face, box)
+        shift = tuple(int(n) for n in rng.integers(0, (HEIGHT, WIDTH)))
+        yield shoot(image, np.roll(grain, shift, (0, 1))), box
+
+
+def watch(detector: Any, faces: Image, seed: int, films: int) -> dict[str, Any]:
+    """Run a detector over films and count by frame."""
+    rng = np.random.default_rng(seed)
+    present = missed = false = frames = 0
+    overlaps: list[float] = []
+    noticed: list[int] = []
+    stale: list[int] = []
+    seconds = 0.0
+    for _ in range(films):
+        if hasattr(detector, "reset"):
+            detector.reset()
+        came = since_gone = first = 0
+        last_stale = 0
+        for image, true in film(faces, rng):
+            start = time.thread_time()
+            boxes = detector.detect(image)
+            seconds += time.thread_time() - start
+            frames += 1
+            if true is None:
+                hits, lost = [], len(boxes)
+                if came:
+                    since_gone += 1
+                    if any(_centred(box, place) for box in boxes):
+                        last_stale = since_gone
+                        lost = sum(not _centred(box, place) for box in boxes)
+            else:
+                place = true
+                hits, lost = match(boxes, [true])
+                came += 1
+                present += 1
+                if hits[0] is None:
+                    missed += 1
+                else:
+                    overlaps.append(true.iou(hits[0]))
+                    first = first or came
+            false += lost
+        if first:
+            noticed.append(first - 1)
+            stale.append(last_stale)
+    return {
+        "films": films,
+        "missed": missed / present,
+        "false_per_100_frames": 100 * false / frames,
+        "iou": float(np.median(overlaps)) if overlaps else math.nan,
+        "ms": 1000 * seconds / frames,
+        "noticed_frames": float(np.mean(noticed)) if noticed else math.nan,
+        "stale_frames": float(np.mean(stale)) if stale else math.nan,
+    }
+
+
+def wilson(hits: int, of: int) -> tuple[float, float]:
+    """95% interval of a share (Wilson, JASA 1927)."""
+    share, square = hits / of, _Z**2 / of
+    middle, half = share + square / 2, _Z * math.sqrt(share * (1 - share) / of + square / of / 4)
+    return (middle - half) / (1 + square), (middle + half) / (1 + square)
+
+
+def _centred(box: Box, on: Box) -> bool:
+    x, y = box.x + box.width / 2, box.y + box.height / 2
+    return on.x <= x < on.x + on.width and on.y <= y < on.y + on.height
+
+
+def _input(classifier: TFLiteClassifier) -> tuple[int, int, int]:
+    spec = classifier.manifest.input
+    return spec.height, spec.width, spec.channels
+
+
+def _share(share: float, interval: tuple[float, float]) -> str:
+    return f"{100 * share:.1f}% ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
+
+
+def _table(head: str, rows: Iterator[str]) -> None:
+    print(head, *rows, "", sep="\n", flush=True)
