@@ -26,15 +26,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.scenes import HEIGHT, WIDTH, background, paste, scenes, shoot
 from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.detectors import DETECTORS, FaceDetector, open_detector
 from emotion_edge.errors import DetectorError, UsageError
 from emotion_edge.preprocessing import crop_face, fit
 from emotion_edge.shipped import model_path
 from emotion_edge.values import Box, Image
-from numpy.typing import NDArray
-
-from benchmarks.scenes import HEIGHT, WIDTH, background, paste, scenes, shoot
 from train.data import Split, load_fer2013
 
 HELP = "faces found, missed and false; accuracy of detected crops by margin; the schedule's gain"
@@ -120,11 +120,12 @@ def run(options: argparse.Namespace) -> int:
     answer["detection"] = [one.summary() for one in found.values()]
     print(f"{len(split)} faces of {options.split}, two in each 640x480 scene, one thread\n")
     _table(
-        "detector         missed           false/100 scenes   ms    IoU   side (IQR)    right  down",
+        f"{'detector':15} {'missed':>17} {'false/100 scenes':>16} {'ms':>6} {'IoU':>6} "
+        f"{'side (IQR)':>13} {'right':>7} {'down':>7}",
         (
             f"{r['detector']:15} {_share(r['missed'], r['missed_ci95']):>17} "
-            f"{r['false_per_100_scenes']:11.1f} {r['ms']:10.1f} {r['iou']:6.2f} "
-            f"{r['side']:6.3f} ({r['side_iqr']:.3f}) {r['right']:+.3f} {r['down']:+.3f}"
+            f"{r['false_per_100_scenes']:16.1f} {r['ms']:6.1f} {r['iou']:6.2f} "
+            f"{r['side']:5.3f} ({r['side_iqr']:.3f}) {r['right']:+7.3f} {r['down']:+7.3f}"
             for r in answer["detection"]
         ),
     )
@@ -137,12 +138,13 @@ def run(options: argparse.Namespace) -> int:
     answer["dataset_accuracy"] = float(np.mean(direct == truth))
     answer["crops"] = [row for one in crops.values() for row in one.summary(direct, truth)]
     _table(
-        "detector        margin  detected  dataset crop  detected crop  loss, points      all faces",
+        f"{'detector':15} {'margin':>6} {'found':>6} {'dataset crop':>13} {'its crop':>9} "
+        f"{'loss, points':>13} {'missed wrong':>13}",
         (
-            f"{r['detector']:15} {r['margin']:+6.2f} {r['detected']:9d} "
-            f"{100 * r['dataset_accuracy']:12.2f}% {100 * r['accuracy']:13.2f}% "
-            f"{100 * r['loss']:6.2f} ± {100 * r['loss_ci95']:.2f} "
-            f"{100 * r['accuracy_undetected_wrong']:13.2f}%"
+            f"{r['detector']:15} {r['margin']:+6.2f} {r['detected']:6d} "
+            f"{100 * r['dataset_accuracy']:12.2f}% {100 * r['accuracy']:8.2f}% "
+            f"{100 * r['loss']:+6.2f} ± {100 * r['loss_ci95']:4.2f} "
+            f"{100 * r['accuracy_undetected_wrong']:12.2f}%"
             for r in answer["crops"]
         ),
     )
@@ -156,11 +158,12 @@ def run(options: argparse.Namespace) -> int:
             row["detector"] = f"{name}, {'every frame' if every_frame else 'scheduled'}"
             answer["streams"].append(row)
     _table(
-        "stream                 missed  false/100 frames   IoU  ms/frame  noticed after  left after",
+        f"{'film':20} {'missed':>7} {'false/100 frames':>16} {'IoU':>5} {'ms/frame':>8} "
+        f"{'noticed after':>15} {'still there for':>15}",
         (
-            f"{r['detector']:20} {100 * r['missed']:7.1f}% {r['false_per_100_frames']:12.1f} "
-            f"{r['iou']:10.2f} {r['ms']:8.2f} {r['noticed_frames']:8.1f} fr. "
-            f"{r['stale_frames']:8.1f} fr."
+            f"{r['detector']:20} {100 * r['missed']:6.1f}% {r['false_per_100_frames']:16.2f} "
+            f"{r['iou']:5.2f} {r['ms']:8.2f} {r['noticed_frames']:8.1f} frames "
+            f"{r['stale_frames']:8.1f} frames"
             for r in answer["streams"]
         ),
     )
@@ -317,20 +320,19 @@ def watch(detector: Any, faces: Image, seed: int, films: int) -> dict[str, Any]:
     for _ in range(films):
         if hasattr(detector, "reset"):
             detector.reset()
-        came = since_gone = first = 0
-        last_stale = 0
+        came = since_gone = first = last_stale = 0
+        place: Box | None = None  # where the face was last
         for image, true in film(faces, rng):
             start = time.thread_time()
             boxes = detector.detect(image)
             seconds += time.thread_time() - start
             frames += 1
             if true is None:
-                hits, lost = [], len(boxes)
-                if came:
-                    since_gone += 1
-                    if any(_centred(box, place) for box in boxes):
-                        last_stale = since_gone
-                        lost = sum(not _centred(box, place) for box in boxes)
+                held = sum(_centred(box, place) for box in boxes) if place else 0
+                lost = len(boxes) - held
+                since_gone += place is not None
+                if held:
+                    last_stale = since_gone
             else:
                 place = true
                 hits, lost = match(boxes, [true])

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from emotion_edge.values import Box, Image
 from numpy.typing import NDArray
+
+from emotion_edge.values import Box, Image
 
 WIDTH, HEIGHT = 640, 480
 _PAD = 0.35  # share of a face's side over which it fades into the scene, outside its box
@@ -115,7 +116,7 @@ def paste(image: NDArray[np.float32], face: Image, box: Box) -> None:
 
 def shoot(image: NDArray[np.float32], grain: NDArray[np.float32]) -> Image:
     """The picture a sensor makes: uint8, with its noise (gray levels, of the image's shape)."""
-    return np.clip(image + grain, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image + grain, 0, 255), dtype=np.uint8)
 
 
 def _inside(side: int, pad: int) -> NDArray[np.bool_]:

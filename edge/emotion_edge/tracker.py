@@ -19,7 +19,8 @@ _FIRST_S = 1 / 15  # seconds a track's first frame stands for, as no frame came 
 
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
-    """How faces live and labels change. The defaults: ``python -m benchmarks steady``.
+    """How faces live and labels change. The defaults were chosen by
+    ``python -m benchmarks steady`` on PublicTest.
 
     min_iou: overlap, 0..1, from which two boxes of neighbouring frames are one face.
     reach: boxes that overlap less are one face when their centres are nearer than this, in box
@@ -30,9 +31,11 @@ class TrackerSettings:
     gap_s: seconds without any frame after which nothing is known any more.
     box_half_life_s: seconds after which an old position weighs half in a still face's box.
     half_life_s: seconds after which an old probability weighs half, at any frame rate.
-    margin: probability by which another label must lead the shown one.
+    lead: how many times the shown label's probability another label must have to replace it; a
+        ratio, so that it means the same to a hesitant network as to a confident one.
     switch_s: seconds it must lead for.
-    unsure_below: probability below which ``unsure`` is shown; None: never.
+    unsure_below: probability below which ``unsure`` is shown, until ``lead`` times it is reached;
+        None: never.
     """
 
     min_iou: float = 0.2
@@ -42,16 +45,17 @@ class TrackerSettings:
     forget_s: float = 1.0
     gap_s: float = 5.0
     box_half_life_s: float = 0.08
-    half_life_s: float = 0.25
-    margin: float = 0.1
-    switch_s: float = 0.1
+    half_life_s: float = 0.15
+    lead: float = 1.25
+    switch_s: float = 0.05
     unsure_below: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("hold_s", "forget_s", "gap_s", "switch_s", "margin", "reach", "min_iou"):
+        for name in ("hold_s", "forget_s", "gap_s", "switch_s", "reach", "min_iou"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         for name in ("box_half_life_s", "half_life_s"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0 s")
+        _require("lead", self.lead, self.lead >= 1, "1 or more")
         _require("confirm_hits", self.confirm_hits, self.confirm_hits >= 1, "1 or more")
         unsure = self.unsure_below
         _require("unsure_below", unsure, unsure is None or 0 < unsure <= 1, "None or 0..1")
@@ -216,13 +220,13 @@ class _Track:
         best, confidence = smoothed.label, smoothed.confidence
         if settings.unsure_below is not None:
             if shown == UNSURE:
-                return best if confidence >= settings.unsure_below + settings.margin else ""
+                return best if confidence >= min(1.0, settings.unsure_below * settings.lead) else ""
             if confidence < settings.unsure_below:
                 return UNSURE
         if shown not in smoothed.labels:
             return best
         current = smoothed.probabilities[smoothed.labels.index(shown)]
-        leads = best != shown and confidence - current >= settings.margin
+        leads = best != shown and confidence >= current * settings.lead
         return best if leads else ""
 
 

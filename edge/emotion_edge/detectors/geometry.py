@@ -18,7 +18,7 @@ class Extent:
     """How a detector's rectangles lie against FER2013's crops.
 
     Each detector draws its boxes otherwise; the network learned one way. The figures are medians
-    over PublicTest faces pasted into scenes: ``python -m benchmarks faces extent``.
+    over PublicTest faces pasted into scenes: ``python -m benchmarks faces``.
 
     side: FER2013's side over the detector's. right, down: FER2013's centre less the detector's,
         in the detector's sides.

@@ -34,8 +34,8 @@ class ScheduledDetector:
         reach: how far a window stretches beyond the last box, in that box's sides.
         window_size: pixels of a window's side after shrinking.
         """
-        self._full = full
-        self._window = window or full
+        self.full = full
+        self.window = window or full
         self._every = every
         self._full_every = full_every
         self._window_every = window_every
@@ -46,7 +46,7 @@ class ScheduledDetector:
     @property
     def name(self) -> str:
         """The inner detector's name."""
-        return str(getattr(self._full, "name", type(self._full).__name__))
+        return str(getattr(self.full, "name", type(self.full).__name__))
 
     def reset(self) -> None:
         """Forget the stream: the next frame is searched whole."""
@@ -79,7 +79,7 @@ class ScheduledDetector:
         return list(self._known)
 
     def _search_all(self, image: Image) -> list[Box]:
-        self._known = self._full.detect(image)
+        self._known = self.full.detect(image)
         self._since_full = self._since_look = 0
         return list(self._known)
 
@@ -111,5 +111,5 @@ class ScheduledDetector:
                 round(seen.height * span),
                 seen.score,
             )
-            for seen in self._window.detect(small)
+            for seen in self.window.detect(small)
         ]
