@@ -221,8 +221,14 @@ def _compare(options: argparse.Namespace) -> None:
 def _data(options: argparse.Namespace) -> None:
     from train.data_report import report
 
-    print(report(options.data, options.out, votes=options.votes, overwrite=options.overwrite))
-    print(f"written to {options.out}")
+    page = report(
+        options.data,
+        options.out,
+        votes=options.votes,
+        cache=options.cache,
+        overwrite=options.overwrite,
+    )
+    print(f"{page}\nwritten to {options.out}")
 
 
 def _augment(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from train import plots, targets
 from train.augment import Augmentation, augment
-from train.data import Dataset, load_fer2013
+from train.data import CACHE, Dataset, load_fer2013
 from train.files import refuse_existing, table, write_json, write_text
 from train.twins import THRESHOLD, find_pairs
 
@@ -81,11 +81,18 @@ def _examples(
     return (np.stack(faces) if faces else images[:0]), names
 
 
-def report(path: Path, out: Path, *, votes: Path | None = None, overwrite: bool = False) -> str:
+def report(
+    path: Path,
+    out: Path,
+    *,
+    votes: Path | None = None,
+    cache: Path = CACHE,
+    overwrite: bool = False,
+) -> str:
     """Write ``data.md``, ``data.json`` and contact sheets into ``out``; returns the page."""
     refuse_existing(out / "data.md", overwrite)
-    data = load_fer2013(path, votes=votes, clean=False)
-    clean = load_fer2013(path, votes=votes)
+    data = load_fer2013(path, votes=votes, clean=False, cache=cache)
+    clean = load_fer2013(path, votes=votes, cache=cache)
     names = list(data.splits)
     counts = {
         name: np.bincount(data.splits[name].labels, minlength=len(data.labels)).tolist()

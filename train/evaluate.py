@@ -81,7 +81,10 @@ def load_classifier(path: str | Path, labels: tuple[str, ...] = EMOTIONS) -> Cla
         sized = np.stack([fit(face, height, width, channels) for face in faces])
         batch = sized.reshape(-1, height, width, channels).astype(np.float32)
         # Not predict(): its data adapter costs more than the network on sets this small.
-        parts = [np.asarray(model(batch[at : at + 256])) for at in range(0, len(batch), 256)]
+        parts = [
+            keras.ops.convert_to_numpy(model(batch[at : at + 256]))
+            for at in range(0, len(batch), 256)
+        ]
         answer = np.concatenate(parts).astype(np.float32)
         if answer.min() < 0 or abs(float(answer[0].sum()) - 1) > 1e-2:  # logits
             answer = np.exp(answer - answer.max(axis=1, keepdims=True))

@@ -166,6 +166,11 @@ class Average:
             mean += np.float32(1 - keep) * (now - mean)
 
 
+def _numpy(variable: Any) -> NDArray[Any]:
+    # Not np.array(): TensorFlow's __array__ still lacks the keyword that NumPy 2 asks for.
+    return np.asarray(variable.numpy())
+
+
 class Run(keras.callbacks.Callback):
     """Everything that happens around an epoch: average, validation, checkpoint, log."""
 
@@ -187,8 +192,8 @@ class Run(keras.callbacks.Callback):
         """Everything the next epoch depends on."""
         model = self.model
         assert model is not None
-        values = {f"model/{i}": np.array(v) for i, v in enumerate(model.variables)}
-        values |= {f"optimizer/{i}": np.array(v) for i, v in enumerate(model.optimizer.variables)}
+        values = {f"model/{i}": _numpy(v) for i, v in enumerate(model.variables)}
+        values |= {f"optimizer/{i}": _numpy(v) for i, v in enumerate(model.optimizer.variables)}
         if self.average:
             values |= {f"average/{i}": v for i, v in enumerate(self.average.values)}
             values["count"] = np.array(self.average.count)
@@ -351,7 +356,9 @@ class Run(keras.callbacks.Callback):
 def predict_logits(model: keras.Model, images: NDArray[np.uint8], batch: int = 512) -> Floats:
     """What ``model`` answers to uint8 (N, H, W), float32 (N, outputs)."""
     parts = [
-        np.asarray(model.predict_on_batch(images[at : at + batch, ..., None].astype(np.float32)))
+        ops.convert_to_numpy(
+            model.predict_on_batch(images[at : at + batch, ..., None].astype(np.float32))
+        )
         for at in range(0, len(images), batch)
     ]
     return np.concatenate(parts).astype(np.float32)

@@ -74,7 +74,7 @@ def find_pairs(
         keep = exact > threshold
         found.append((i[keep], j[keep], exact[keep]))
     first, second, correlation = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    same = (images[first] == images[second]).reshape(len(first), -1).all(axis=1)
+    same = (images[first] == images[second]).all(axis=(1, 2))
     return Pairs(first.astype(np.int64), second.astype(np.int64), correlation, same)
 
 

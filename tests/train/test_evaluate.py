@@ -1,0 +1,199 @@
+"""Evaluation: figures, robustness, reports and the command line, on a model of known answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from emotion_edge.errors import ModelError
+from emotion_edge.labels import EMOTIONS
+from train.data import Split, load_fer2013
+from train.evaluate import (
+    Classifier,
+    evaluate,
+    ferplus,
+    load_classifier,
+    perturbations,
+    robustness,
+    score,
+)
+
+Train = Callable[..., tuple[int, str, str]]
+
+
+def template_model(path: Path) -> Path:
+    """A linear model that knows where each class of the generated faces has its square."""
+    kernel = np.zeros((48, 48, 7), np.float32)
+    for label in range(7):
+        row, column = divmod(label, 3)
+        kernel[4 + 15 * row : 16 + 15 * row, 3 + 15 * column : 15 + 15 * column, label] = 1
+    inputs = keras.Input((48, 48, 1))
+    flat = keras.layers.Flatten()(inputs)
+    dense = keras.layers.Dense(7, activation="softmax")
+    model = keras.Model(inputs, dense(flat))
+    dense.set_weights([kernel.reshape(-1, 7) / 1500, np.zeros(7, np.float32)])
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return template_model(tmp_path_factory.mktemp("model") / "template.keras")
+
+
+@pytest.fixture(scope="module")
+def public(small: Path, cache: Path) -> Split:
+    return load_fer2013(small / "fer2013.csv", cache=cache).split("PublicTest")
+
+
+def test_a_perfect_model_scores_one(public: Split) -> None:
+    figures = score(np.eye(7, dtype=np.float32)[public.labels], public, EMOTIONS)
+    for key in ("accuracy", "macro_f1", "balanced_accuracy", "without_twins"):
+        assert figures[key] == 1
+    assert figures["twins"] is None
+    assert figures["calibration_error"] == 0
+    assert figures["ferplus"]["accuracy"] == 1
+    assert set(figures["recall"]) == set(EMOTIONS)
+    assert np.trace(figures["confusion"]) == len(public)
+
+
+def test_twins_are_scored_apart() -> None:
+    labels = np.array([0, 1, 2, 3])
+    images = np.zeros((4, 48, 48), np.uint8)
+    twin = np.array([True, True, False, False])
+    split = Split("PrivateTest", images, labels, np.arange(4), None, twin)
+    figures = score(np.eye(7, dtype=np.float32)[[0, 1, 2, 4]], split, EMOTIONS)
+    assert (figures["twins"], figures["without_twins"], figures["accuracy"]) == (1.0, 0.5, 0.75)
+    assert "ferplus" not in figures
+
+
+def test_ferplus_counts_what_it_drops() -> None:
+    votes = np.zeros((5, 10), np.uint8)
+    votes[0, 1] = 10  # happy
+    votes[1, 0], votes[1, 3] = 5, 5  # nobody has more than half
+    votes[2, 7] = 8  # contempt
+    votes[3, 9] = 9  # not a face
+    votes[4, 6] = 6  # fear
+    labels = np.array([3, 4, 6, 0, 0])
+    split = Split(
+        "PublicTest", np.zeros((5, 48, 48), np.uint8), labels, np.arange(5), votes, votes[:, 0] > 99
+    )
+    answers = np.eye(8, dtype=np.float32)[[3, 4, 7, 0, 0]]
+    figures = ferplus(answers[:, :7], split, EMOTIONS)
+    assert (figures["images"], figures["accuracy"], figures["original_label"]) == (2, 0.5, 0.5)
+    assert figures["dropped"] == {
+        "no majority": 1,
+        "majority for contempt": 1,
+        "majority for unknown": 0,
+        "majority for NF": 1,
+    }
+    eight = ferplus(answers, split, (*EMOTIONS, "contempt"))["eight_classes"]
+    assert eight["images"] == 3
+    assert eight["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_robustness_holds_every_perturbation_and_the_plain_faces(public: Split) -> None:
+    seen: list[int] = []
+
+    def predict(faces: np.ndarray) -> np.ndarray:
+        seen.append(len(faces))
+        assert faces.dtype == np.uint8
+        assert faces.shape == public.images.shape
+        same = (faces == public.images).all(axis=(1, 2))
+        return np.where(same[:, None], np.eye(7)[public.labels], np.eye(7)[:1]).astype(np.float32)
+
+    table = robustness(Classifier(Path("x"), EMOTIONS, predict), public)
+    assert list(table) == list(perturbations())
+    assert table["as it is"] == 1
+    assert all(value < 0.5 for name, value in table.items() if name != "as it is")
+
+
+def test_evaluate_writes_everything(
+    model: Path, small: Path, cache: Path, tmp_path: Path, run_train: Train
+) -> None:
+    words = ["evaluate", model, "--data", small / "fer2013.csv", "--cache", cache]
+    words += ["--split", "PrivateTest", "--out", tmp_path / "out"]
+    status, out, err = run_train(*words)
+    assert status == 0, err
+    figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert figures["accuracy"] > 0.95
+    assert figures["robustness"]["as it is"] > 0.95
+    assert "flip_averaged" in figures
+    page = (tmp_path / "out" / "evaluation.md").read_text()
+    assert page in out + "\n"
+    for name in ("confusion.png", "reliability.svg"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+    status, _, err = run_train(*words)
+    assert status == 2
+    assert "exists already" in err
+    assert err.count("\n") == 1
+    assert run_train(*words, "--overwrite")[0] == 0
+
+
+def test_a_tflite_runs_through_the_devices_own_classifier(public: Split) -> None:
+    tiny = Path(__file__).parents[1] / "edge" / "tiny.tflite"
+    if not tiny.is_file():
+        pytest.skip("tests/edge/tiny.tflite is not there")
+    from emotion_edge.classifier import TFLiteClassifier
+
+    ours = load_classifier(tiny).predict(public.images[:5])
+    device = TFLiteClassifier.load(tiny)
+    theirs = np.stack([device.probabilities(face) for face in public.images[:5]])
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_bad_models_are_named(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(ModelError, match="no model at"):
+        load_classifier(tmp_path / "none.keras")
+    (tmp_path / "bad.keras").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match=r"cannot read .*bad\.keras"):
+        load_classifier(tmp_path / "bad.keras")
+    with pytest.raises(ModelError, match="7 outputs and the data 2 labels"):
+        load_classifier(model, ("a", "b"))
+
+
+def test_compare_tables_runs(
+    model: Path, small: Path, cache: Path, tmp_path: Path, run_train: Train
+) -> None:
+    data = load_fer2013(small / "fer2013.csv", cache=cache)
+    for name in ("one", "two"):
+        evaluate(model, data, "PublicTest", tmp_path / name, with_robustness=False)
+    status, out, _ = run_train(
+        "compare", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "both"
+    )
+    assert status == 0
+    assert out.count("| PublicTest |") == 2
+    assert (tmp_path / "both" / "truths.png").is_file()
+    status, _, err = run_train("compare", tmp_path / "none", "--out", tmp_path / "c")
+    assert status == 2
+    assert "holds neither training.json nor evaluation.json" in err
+
+
+def test_data_report(small: Path, cache: Path, tmp_path: Path, run_train: Train) -> None:
+    words = ["data", "--data", small / "fer2013.csv", "--cache", cache, "--out", tmp_path / "d"]
+    status, out, err = run_train(*words)
+    assert status == 0, err
+    counts = json.loads((tmp_path / "d" / "data.json").read_text())["counts"]
+    assert counts == {"Training": [40] * 7, "PublicTest": [10] * 7, "PrivateTest": [10] * 7}
+    assert "| happy | 40 | 10 | 10 | 14.3% |" in out
+    assert (tmp_path / "d" / "class-happy.png").is_file()
+
+
+def test_one_line_for_each_mistake(tmp_path: Path, run_train: Train) -> None:
+    for words, expected in (
+        (["fit", "--config", "nowhere.toml", "--data", tmp_path], "no configuration at"),
+        (["data", "--data", tmp_path / "no.csv"], "no data at"),
+        (
+            ["fit", "--config", "x", "--data", "y", "--set", "epochs=3"],
+            "expected SECTION.KEY=VALUE",
+        ),
+    ):
+        status, _, err = run_train(*words)
+        assert status == 2
+        assert expected in err
+        assert err.count("\n") == 1

@@ -1,0 +1,232 @@
+"""Training on generated faces: it learns, resumes to equal weights, and stops with a word."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from train.augment import Augmentation
+from train.config import Config, Fit, Targets, load_config
+from train.data import Dataset, load_fer2013
+from train.errors import ConfigError, TrainingError
+from train.evaluate import load_classifier
+from train.finish import finish, load_run, mix_heads, soften, softmax
+from train.fit import Run, fit, predict_logits
+
+TINY = Config(
+    name="tiny",
+    network="residual",
+    options={"stem": [16, 3], "stages": [[16, 2, 0], [32, 2, 1]], "dropout": 0.1},
+    targets=Targets(label_share=0.5, votes_head=0.3, mix=0.2),
+    augment=Augmentation(flip=False, rotation=5, shift=0.05, erase=0.2),
+    fit=Fit(
+        epochs=4,
+        batch=28,
+        optimizer="sgd",
+        learning_rate=0.05,
+        schedule="cosine",
+        warmup_epochs=1,
+        weight_decay=1e-3,
+        ema=0.9,
+        seed=3,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def data(small: Path, cache: Path) -> Dataset:
+    return load_fer2013(small / "fer2013.csv", cache=cache)
+
+
+@pytest.fixture(scope="module")
+def trained(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("run") / "tiny"
+    config = dataclasses.replace(TINY, fit=dataclasses.replace(TINY.fit, epochs=8))
+    model = fit(config, data, folder, tensorboard=False)
+    finish(model, config, data, folder, save_h5=True)
+    yield folder
+
+
+def with_fit(**changes: object) -> Config:
+    return dataclasses.replace(TINY, fit=dataclasses.replace(TINY.fit, **changes))
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5.*")
+def test_it_learns_and_leaves_everything_behind(trained: Path, data: Dataset) -> None:
+    record = json.loads((trained / "training.json").read_text())
+    assert record["PublicTest"]["accuracy"] > 0.9
+    assert record["PublicTest"]["ferplus"]["accuracy"] > 0.9
+    assert record["epochs"] == 8
+    assert record["config"]["fit"]["seed"] == 3
+    assert record["data_sha256"] == data.sha256
+    lines = (trained / "history.csv").read_text().splitlines()
+    assert len(lines) == 9
+    assert lines[0].startswith("epoch,accuracy,loss,val_accuracy")
+    for name in ("curves.png", "confusion.svg", "mix.png", "report.md", "config.json"):
+        assert (trained / name).stat().st_size > 200, name
+
+
+def test_the_saved_model_is_the_run_with_mix_and_temperature(trained: Path, data: Dataset) -> None:
+    faces = data.split("PrivateTest").images
+    record = json.loads((trained / "training.json").read_text())
+    config, model = load_run(trained, data)
+    logits = mix_heads(predict_logits(model, faces), 7, config.targets.mix)
+    saved = load_classifier(trained / "model.keras").predict(faces)
+    np.testing.assert_allclose(saved, softmax(logits / record["temperature"]), atol=1e-4)
+    legacy = load_classifier(trained / "model.h5").predict(faces)
+    np.testing.assert_allclose(legacy, saved, atol=1e-6)
+
+
+def test_a_teacher_teaches(trained: Path, data: Dataset, tmp_path: Path) -> None:
+    soften([trained], data, tmp_path / "soft.npz", views=2)
+    with np.load(tmp_path / "soft.npz") as store:
+        assert store["probabilities"].shape == (280, 2, 7)
+        assert store["probabilities"].dtype == np.float16
+        np.testing.assert_allclose(store["probabilities"].sum(axis=2), 1, atol=2e-2)
+    student = dataclasses.replace(
+        with_fit(epochs=1),
+        targets=dataclasses.replace(TINY.targets, soft_labels="soft.npz", soft_share=1.0),
+        path=tmp_path / "student.toml",
+    )
+    fit(student, data, tmp_path / "student", tensorboard=False)
+    lost = dataclasses.replace(student, path=tmp_path / "elsewhere" / "student.toml")
+    with pytest.raises(ConfigError, match="no soft labels"):
+        fit(lost, data, tmp_path / "lost", tensorboard=False)
+
+
+def test_a_killed_run_resumes_to_equal_weights(data: Dataset, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def die(self: Run, epoch: int, logs: object = None) -> None:
+        original_begin(self, epoch, logs)
+        if epoch == 2:
+            raise Killed
+
+    whole = fit(TINY, data, tmp_path / "whole", deterministic=True, tensorboard=False)
+    original_begin = Run.on_epoch_begin
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "on_epoch_begin", die)
+        with pytest.raises(Killed):
+            fit(TINY, data, tmp_path / "broken", deterministic=True, tensorboard=False)
+    resumed = fit(TINY, data, tmp_path / "broken", deterministic=True, tensorboard=False)
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    histories = [
+        [
+            line.rsplit(",", 1)[0]
+            for line in (tmp_path / name / "history.csv").read_text().splitlines()
+        ]
+        for name in ("whole", "broken")
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data: Dataset, tmp_path: Path) -> None:
+    wild = with_fit(learning_rate=1e30, schedule="constant", epochs=3)
+    with pytest.raises(TrainingError, match=r"the loss is .* lower learning_rate"):
+        fit(wild, data, tmp_path / "wild", tensorboard=False)
+
+
+def test_early_stop_and_best(data: Dataset, tmp_path: Path) -> None:
+    lazy = with_fit(learning_rate=0.0, schedule="constant", epochs=9, early_stop=2, keep="best")
+    fit(lazy, data, tmp_path / "lazy", tensorboard=False)
+    assert len((tmp_path / "lazy" / "history.csv").read_text().splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize("balance", ["oversample", "weights"])
+def test_balancing_lifts_the_rare_class(
+    balance: str, small: Path, cache: Path, tmp_path: Path
+) -> None:
+    data = load_fer2013(small / "fer2013.csv", cache=cache)
+    train = data.split("Training")
+    rare = (train.labels != 1) | (np.arange(len(train)) < 60)
+    data = dataclasses.replace(data, splits={**data.splits, "Training": train.select(rare)})
+    config = dataclasses.replace(with_fit(epochs=2), targets=Targets(balance=balance))
+    model = fit(config, data, tmp_path / "run", tensorboard=False)
+    assert np.isfinite(predict_logits(model, train.images[:4])).all()
+    with pytest.raises(ConfigError, match="balance must be"):
+        odd = dataclasses.replace(config, targets=Targets(balance="both"))
+        fit(odd, data, tmp_path / "odd", tensorboard=False)
+
+
+def test_another_configuration_does_not_continue_a_run(data: Dataset, tmp_path: Path) -> None:
+    fit(with_fit(epochs=1), data, tmp_path / "run", tensorboard=False)
+    with pytest.raises(TrainingError, match="another configuration"):
+        fit(with_fit(epochs=2), data, tmp_path / "run", tensorboard=False)
+
+
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.argv = ["train", "fit", *sys.argv[1:]]
+from train.__main__ import main
+sys.exit(main())
+"""
+
+
+def tiny_toml(folder: Path, precision: str = "float32") -> Path:
+    path = folder / "tiny.toml"
+    path.write_text(
+        '[network]\nname = "residual"\nstem = [16, 3]\nstages = [[16, 2, 0], [32, 2, 1]]\n'
+        "[fit]\nepochs = 2\nbatch = 28\nlearning_rate = 3e-3\n"
+        f'ema = 0.8\nprecision = "{precision}"\n'
+    )
+    return path
+
+
+def test_two_logical_devices_train_by_one_switch(small: Path, cache: Path, tmp_path: Path) -> None:
+    words = ["--config", tiny_toml(tmp_path), "--data", small, "--cache", cache, "--devices", 2]
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES, *map(str, words), "--out", str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "two" / "model.keras").is_file()
+
+
+def test_jax_trains_the_same_configuration(small: Path, cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jax", reason="no JAX: pip install jax")
+    import os
+
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "train", "fit", "--config", tiny_toml(tmp_path)),
+            *("--data", small, "--cache", cache, "--out", tmp_path / "jax"),
+        ],
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    model = keras.models.load_model(tmp_path / "jax" / "model.keras")
+    assert model.output_shape == (None, 7)
+
+
+def test_configurations_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text('[network]\nname = "simple"\n[fit]\nepoch = 3\n')
+    with pytest.raises(ConfigError, match=r"unknown key epoch in \[fit\]: known are epochs"):
+        load_config(path)
+    path.write_text('[network]\nname = "simple"\n[fit]\nepochs = "three"\n')
+    with pytest.raises(ConfigError, match=r"epochs in \[fit\] must be int, got 'three'"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="shipped ones lie in train/configs: accurate"):
+        load_config(tmp_path / "none.toml")
+    for shipped in (Path(__file__).parents[2] / "train/configs").glob("*.toml"):
+        assert load_config(shipped).fit.epochs > 0

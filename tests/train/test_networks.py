@@ -1,0 +1,97 @@
+"""Sizes and costs as the table says, and a finished model that answers what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from train import networks
+from train.config import load_config
+from train.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "train" / "configs"
+SIZES = {
+    "accurate": (1_869_223, 117_247_744),
+    "fast": (258_359, 14_515_872),
+    "simple": (683_527, 22_487_936),
+    "conv-pool-bn": (981_639, 33_105_664),
+    "three-block": (1_470_247, 86_779_648),
+    "balanced": (1_470_247, 86_779_648),
+    "varying-filters": (423_847, 49_177_472),
+}
+"""Parameters and multiply-accumulates, as train/README.md tables them."""
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_parameters_and_macs_are_those_of_the_table(name: str) -> None:
+    config = load_config(CONFIGS / f"{name}.toml")
+    model = networks.build(config.network, **config.options)
+    parameters, macs = SIZES[name]
+    assert networks.cost(model) == {"parameters": parameters, "macs": macs}
+    assert model.input_shape == (None, 48, 48, 1)
+    readme = (CONFIGS.parent / "README.md").read_text()
+    row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}` "))
+    assert f" {parameters:,} " in row
+    assert f" {macs / 1e6:.1f} " in row
+
+
+def test_mini_xception_has_the_published_size() -> None:
+    model = networks.build("mini_xception", shape=(64, 64))
+    assert model.count_params() == 58_423
+
+
+def test_limits_of_the_shipped_sizes() -> None:
+    assert SIZES["fast"][0] < 300_000
+    assert SIZES["fast"][1] <= 15e6
+    assert SIZES["accurate"][0] < 2_000_000
+    assert SIZES["accurate"][1] <= 120e6
+
+
+def test_the_fused_normalisation_is_the_plain_one() -> None:
+    x = np.random.default_rng(0).normal(3, 2, (16, 6, 6, 32)).astype(np.float32)
+    fused = networks.FusedBatchNormalization(momentum=0.9, dtype="float32")
+    plain = keras.layers.BatchNormalization(momentum=0.9, dtype="float32")
+    outputs = [keras.ops.convert_to_numpy(layer(x, training=True)) for layer in (fused, plain)]
+    np.testing.assert_allclose(*outputs, atol=1e-4)
+    for a, b in zip(fused.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-2, atol=1e-3)  # n-1 against n in the variance
+    assert np.abs(fused.get_weights()[2]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["residual", "mini_xception"])
+def test_a_finished_model_answers_the_mixed_and_tempered_logits(name: str, tmp_path: Path) -> None:
+    options = (
+        {"stem": [16, 3], "stages": [[16, 2, 1]], "dropout": 0.1} if name == "residual" else {}
+    )
+    faces = np.random.default_rng(1).integers(0, 256, (4, 48, 48, 1)).astype(np.float32)
+    model = networks.build(name, heads=2, **options)
+    both = keras.ops.convert_to_numpy(model(faces))
+    done = networks.finish(model, 7, mix=0.25, temperature=1.7)
+    logits = (0.75 * both[:, :7] + 0.25 * both[:, 7:]) / 1.7
+    wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    done.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(loaded(faces)), wanted, atol=1e-5)
+    kinds = {type(layer) for layer in loaded.layers}
+    assert networks.FusedBatchNormalization not in kinds
+    assert keras.layers.BatchNormalization in kinds
+
+
+def test_a_model_trained_in_bfloat16_is_finished_in_float32() -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = networks.build("residual", stem=[16, 3], stages=[[16, 2, 0]])
+        done = networks.finish(model, 7)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.dtype_policy.name for layer in done.layers} == {"float32"}
+
+
+def test_unknown_networks_and_options_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"no network 'resnet'.*residual"):
+        networks.build("resnet")
+    with pytest.raises(ConfigError, match=r"residual.*stages"):
+        networks.build("residual", stem=[16, 3])

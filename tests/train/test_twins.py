@@ -1,0 +1,52 @@
+"""The rule for twins, and what the clean protocol drops by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from train.data import load_fer2013
+from train.twins import find_pairs, normalised
+
+from .conftest import faces, write_csv
+
+
+def test_pairs_equal_brute_force() -> None:
+    rng = np.random.default_rng(3)
+    smooth = rng.normal(0, 1, (60, 6, 6)).repeat(8, axis=1).repeat(8, axis=2)
+    base = np.clip(128 + 40 * smooth, 0, 255)
+    copies = base[:25] + rng.normal(0, 1, (25, 48, 48)) * rng.uniform(0, 40, (25, 1, 1))
+    images = np.clip(np.concatenate([base, copies, base[:3]]), 0, 255).astype(np.uint8)
+    flat = normalised(images)
+    near = np.triu(flat @ flat.T > 0.9, k=1)
+    found = find_pairs(images, components=10)
+    assert set(zip(found.first.tolist(), found.second.tolist(), strict=True)) == set(
+        zip(*(side.tolist() for side in np.nonzero(near)), strict=True)
+    )
+    assert 5 < len(found.first) < 60
+    assert found.identical.sum() == 3
+
+
+def test_flat_images_are_nobodys_twins() -> None:
+    assert len(find_pairs(np.full((5, 48, 48), 77, np.uint8)).first) == 0
+
+
+def test_clean_drops_leaking_rows_and_keeps_private_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    labels = np.tile(np.arange(7), 10)
+    images = faces(labels, rng, noise=60)
+    usage = ["Training"] * 50 + ["PublicTest"] * 10 + ["PrivateTest"] * 10
+    images[50] = images[0]  # PublicTest 50 shows Training 0
+    images[61] = np.clip(images[1].astype(int) // 2 + 30, 0, 255)  # another contrast
+    images[51] = images[62]  # PublicTest 51 shows PrivateTest 62
+    path = write_csv(tmp_path / "fer2013.csv", images, labels, usage)
+    data = load_fer2013(path, cache=tmp_path)
+    assert list(data.dropped.values()) == [2, 1]
+    assert 0 not in data.split("Training").rows
+    assert 1 not in data.split("Training").rows
+    assert 51 not in data.split("PublicTest").rows
+    private = data.split("PrivateTest")
+    assert len(private) == 10
+    assert private.rows[private.twin].tolist() == [61]
+    assert len(load_fer2013(path, cache=tmp_path, clean=False).split("Training")) == 50
