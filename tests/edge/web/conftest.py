@@ -75,7 +75,12 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
         return
     if event == "open":
         path, _, flags = arguments
-        if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        # A number is an open descriptor that gets a Python object.
+        if (
+            not isinstance(path, int)
+            and isinstance(flags, int)
+            and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        ):
             _Watch.written.append(str(path))
     elif event in ("os.mkdir", "os.rename", "shutil.copyfile"):
         _Watch.written.append(f"{event} {arguments[0]}")

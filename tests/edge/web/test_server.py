@@ -26,6 +26,12 @@ from emotion_edge.web.server import Settings, create_app, private_cache, serve
 
 from .conftest import TINY, nothing_written
 
+pytestmark = [  # Gradio's own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
