@@ -14,7 +14,7 @@ COMMANDS = (
     "pipeline",
     "accuracy",
     "faces",
-    "steady",
+    "steadiness",
     "roofline",
     "soak",
     "peers",

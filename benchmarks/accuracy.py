@@ -1,0 +1,225 @@
+"""What a model knows beside what it costs: every shipped model and variant, on one clean split.
+
+Predictions come from ``TFLiteClassifier``, the class that runs on the device. The split is clean:
+Training has lost every twin of its faces (``train/README.md``). PublicTest is for choosing;
+PrivateTest is read when all choices are made. Latency is measured in the same run, one thread,
+XNNPACK, the variants in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.variants import find_variants
+from emotion_edge import bench, operators
+from emotion_edge.bench import Case, Model, Plan, Worker
+from emotion_edge.bench_report import add_output_arguments, check_outputs, emit, progress_of
+from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.errors import OutputExists, UsageError
+from emotion_edge.shipped import shipped_models
+from train import metrics
+from train.data import Split, load_fer2013
+
+_LABELS = ((1, "center"), (-1, "center"), (0, "left"))
+"""Where a mark's name stands: above, below or beside it; neighbours differ."""
+
+HELP = "accuracy of every shipped model and variant beside latency, size and MACs; Pareto plot"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="default: every shipped one")
+    parser.add_argument("--data", type=Path, required=True, help="fer2013.csv, in any packing")
+    parser.add_argument("--split", default="PublicTest", help="default: PublicTest")
+    parser.add_argument(
+        "--variants", default="int8,float16,float32", metavar="V,..", help="of each model"
+    )
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--restarts", type=int, default=3)
+    parser.add_argument("--plot", type=Path, metavar="STEM", help="write STEM.png and STEM.svg")
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Score, time, report, draw."""
+    check_outputs(options)
+    if options.plot and options.plot.with_suffix(".png").exists() and not options.overwrite:
+        raise OutputExists(options.plot.with_suffix(".png"))
+    progress = progress_of(options)
+    data = load_fer2013(options.data)
+    split = data.split(options.split)
+    names = options.models or list(shipped_models())
+    models = find_variants(names, options.variants.split(","), options.data, progress)
+    if not models:
+        raise UsageError("no model is shipped here: give .tflite files")
+    plan = Plan(rounds=options.rounds, restarts=options.restarts)
+    settings = bench.settings(plan) | {
+        "split": options.split,
+        "images": len(split),
+        "data_sha256": data.sha256,
+    }
+    with bench.document("accuracy", settings) as result:
+        cases = [Case(model) for model in models]
+        timed = bench.measure(cases, plan, lambda case: Worker(case, plan), progress)
+        answers = []
+        for model in models:
+            progress(f"scoring {model.name} {model.variant}")
+            answers.append(predict(model, split))
+        rows = [score(answer, split.labels, split.twin) for answer in answers]
+        pairs = list(zip(models, answers, strict=True))
+        reference = {model.name: answer for model, answer in pairs if model.variant == "float32"}
+        result["rows"] = [
+            {"model": m.name, "variant": m.variant}
+            | row
+            | {"equal to float32 %": agreement(a, reference.get(m.name))}
+            | cost(m, record)
+            for m, row, a, record in zip(models, rows, answers, timed, strict=True)
+        ]
+        result["models"] = [
+            bench.describe(m) | {"recall": recalls(m, a, split.labels)} for m, a in pairs
+        ]
+    progress("")
+    if options.plot:
+        plot(result["rows"], options.split, options.plot)
+    emit(options, result, result["rows"], f"{options.split}, {len(split)} images")
+    return 0
+
+
+def predict(model: Model, split: Split) -> NDArray[np.float32]:
+    """Probabilities ``(images, labels)``, by the device's class."""
+    if model.manifest is None:
+        raise UsageError(f"{model.path} carries no manifest: python -m convert attach")
+    spec = model.manifest.input
+    if (spec.height, spec.width) != split.images.shape[1:] or spec.channels != 1:
+        from emotion_edge.preprocessing import fit
+
+        faces = np.stack(
+            [
+                fit(face, spec.height, spec.width, spec.channels, rgb=spec.colour == "rgb")
+                for face in split.images
+            ]
+        )
+    else:
+        faces = split.images
+    return TFLiteClassifier(model.flatbuffer, model.manifest).predict(faces)
+
+
+def score(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], twin: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Accuracies in percent with the 95% interval of the first, and macro-F1."""
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == labels
+    low, high = metrics.wilson_interval(int(right.sum()), len(right))
+    confusion = metrics.confusion_matrix(labels, predicted, probabilities.shape[1])
+    return {
+        "accuracy %": _percent(right),
+        "95%": f"{100 * low:.1f}-{100 * high:.1f}",
+        "without twins %": _percent(right[~twin]),
+        "twins %": _percent(right[twin]),
+        "macro-F1": round(metrics.macro_f1(confusion), 4),
+    }
+
+
+def agreement(answer: NDArray[np.float32], reference: NDArray[np.float32] | None) -> float | None:
+    """Percent of images with the same label; None without a reference."""
+    if reference is None:
+        return None
+    return _percent(answer.argmax(axis=1) == reference.argmax(axis=1))
+
+
+def recalls(
+    model: Model, answer: NDArray[np.float32], labels: NDArray[np.int64]
+) -> dict[str, float]:
+    """Recall of each class in percent."""
+    assert model.manifest is not None
+    confusion = metrics.confusion_matrix(labels, answer.argmax(axis=1), answer.shape[1])
+    shares = metrics.recall(confusion)
+    return {
+        name: round(100 * float(share), 2)
+        for name, share in zip(model.manifest.labels, shares, strict=True)
+    }
+
+
+def cost(model: Model, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Time, size and work of a model; record: ``bench.measure``'s."""
+    return {
+        "p50 ms": round(record["latency_ms"]["p50"], 3),
+        "p95 ms": round(record["latency_ms"]["p95"], 3),
+        "kB": round(model.size / 1000),
+        "MMAC": round(operators.macs(model.flatbuffer) / 1e6, 1),
+    }
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Positions of the points (latency, accuracy) that no other point beats in both, by latency."""
+    order = sorted(range(len(points)), key=lambda n: (points[n][0], -points[n][1]))
+    front: list[int] = []
+    for index in order:
+        if not front or points[index][1] > points[front[-1]][1]:
+            front.append(index)
+    return front
+
+
+def plot(rows: Sequence[Mapping[str, Any]], split: str, stem: Path) -> None:
+    """Accuracy against latency; the area of a mark is the file's size."""
+    from train import plots
+
+    points = [(row["p50 ms"], row["accuracy %"]) for row in rows]
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    with plots.figure(7.0, 4.6) as (page, axes):
+        front = [points[index] for index in pareto(points)]
+        axes.plot(
+            *zip(*front, strict=True),
+            color="#777777",
+            linestyle="--",
+            zorder=1,
+            label="Pareto front",
+        )
+        for number, variant in enumerate(variants):
+            chosen = [(p, r) for p, r in zip(points, rows, strict=True) if r["variant"] == variant]
+            look = plots.series(number)
+            axes.scatter(
+                [p[0] for p, _ in chosen],
+                [p[1] for p, _ in chosen],
+                s=[0.4 * row["kB"] for _, row in chosen],
+                color=look["color"],
+                marker=look["marker"],
+                alpha=0.75,
+                label=variant,
+                zorder=2,
+            )
+        for number, ((latency, accuracy), row) in enumerate(zip(points, rows, strict=True)):
+            up, side = _LABELS[number % len(_LABELS)]
+            reach = math.sqrt(0.1 * row["kB"])  # about the mark's radius, in points
+            axes.annotate(
+                f"{row['model']} {row['variant']}, {row['kB']:,} kB",
+                (latency, accuracy),
+                xytext=((reach + 6) * (up == 0), up * (reach + 10)),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=8,
+            )
+        low, high = min(p[1] for p in points), max(p[1] for p in points)
+        # Less than two points of accuracy are within the interval: do not draw them as a cliff.
+        axes.set_ylim(low - 1.5, high + 1.5)
+        axes.set_xlim(0, 1.4 * max(p[0] for p in points))
+        axes.set_xlabel("latency of one face, ms (median, one thread)")
+        axes.set_ylabel(f"accuracy on {split}, %")
+        axes.set_title("Accuracy against latency; area: file size")
+        legend: Any = page.legend(loc="outside lower center", ncols=len(variants) + 1)
+        for mark in legend.legend_handles[1:]:
+            mark.set_sizes([40])
+        plots.save(page, stem)
+
+
+def _percent(right: NDArray[np.bool_]) -> float | None:
+    return round(100 * float(right.mean()), 2) if len(right) else None
