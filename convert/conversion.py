@@ -15,9 +15,11 @@ from convert.errors import ConversionError
 from convert.float_model import FloatModel
 from convert.gate import Bar, Comparison, Probabilities
 from convert.images import Images
+from convert.quantize import Calibrated, Calibrator
 from emotion_edge import manifest as manifests
 from emotion_edge.errors import OutputExists, UsageError
 from emotion_edge.manifest import InputSpec, Manifest
+from emotion_edge.values import Image
 
 KERAS_CHECKED = 64
 """Images on which the float32 ``.tflite`` is compared with Keras itself."""
@@ -28,13 +30,15 @@ class Job:
     """A float model, what it is fed, and the images that shape and judge its conversion.
 
     reference: the float32 ``.tflite``. expected: its probabilities on ``judged``.
-    calibration: what the manifest says of the calibration set.
+    source: all that may be calibrated on. calibration: what the manifest says of the part chosen.
     """
 
     model: FloatModel
     spec: InputSpec
     labels: tuple[str, ...]
+    source: Images
     calibration_images: Images
+    seed: int
     calibration: Mapping[str, Any]
     judged: Images
     bar: Bar
@@ -43,37 +47,43 @@ class Job:
     keras_difference: float
     threads: int = 1
 
-    def manifest(self, variant: str, **facts: Any) -> Manifest:
-        """The manifest of one variant."""
+    def manifest(self, variant: str, spec: InputSpec | None = None, **facts: Any) -> Manifest:
+        """The manifest of one variant; ``spec`` where it is fed otherwise than the float model."""
         return Manifest(
             name=self.model.name,
             variant=variant,
             model_sha256="",
             labels=self.labels,
-            input=self.spec,
+            input=spec or self.spec,
             output=self.model.output,
             **facts,
         )
 
-    def predict(self, model: bytes, variant: str, on: Images) -> Probabilities:
-        """Probabilities of a FlatBuffer, from the class that runs on the device."""
-        return gate.predict(model, self.manifest(variant), on, threads=self.threads)
+    def calibrator(self) -> Calibrator:
+        """Over the calibration set."""
+        faces = self.calibration_images.faces
+        return Calibrator(self.model, faces, self.spec.scale, self.spec.offset)
 
-    def compare(self, model: bytes, variant: str) -> Comparison:
-        """A FlatBuffer against the float model on the judging images."""
-        return gate.compare(self.expected, self.predict(model, variant, self.judged), self.judged)
+    def calibration_faces(self, count: int) -> Image:
+        """A calibration set of another size, chosen in the same way."""
+        return self.source.at(images.stratified(self.source.truth, count, self.seed)).faces
+
+    def spec_of(self, calibrated: Calibrated) -> InputSpec:
+        """What a model quantised from ``calibrated`` is fed."""
+        return replace(self.spec, scale=calibrated.scale, offset=calibrated.offset)
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
     """A converted model with the figures that speak for or against it.
 
-    failures: what the bar does not allow, empty when it passes.
+    spec: what it is fed. failures: what the bar does not allow, empty when it passes.
     method: how it was made, e.g. ``{"ranges": "min-max"}``.
     """
 
     model: bytes
     variant: str
+    spec: InputSpec
     comparison: Comparison
     failures: tuple[str, ...]
     method: Mapping[str, Any] = field(default_factory=dict)
@@ -142,7 +152,9 @@ def prepare(
         model,
         spec,
         labels,
+        source,
         chosen,
+        seed,
         {
             "source": source.source,
             "split": calibration_split,
@@ -167,11 +179,14 @@ def convert(job: Job, variant: str) -> Converted:
     Raises ConversionError when the converter refuses, or leaves a float operator in int8.
     """
     if variant == "int8":
-        spec = job.spec
-        calibrated = quantize.calibrate(
-            job.model, job.calibration_images.faces, spec.scale, spec.offset
+        calibrated = job.calibrator().calibrated()
+        return judge(
+            job,
+            quantize.quantize(calibrated.model),
+            "int8",
+            spec=job.spec_of(calibrated),
+            method={"ranges": "min-max"},
         )
-        return judge(job, quantize.quantize(calibrated), "int8", {"ranges": "smallest and largest"})
     make = {
         "float32": lambda model: job.reference,
         "float16": quantize.float16,
@@ -179,15 +194,25 @@ def convert(job: Job, variant: str) -> Converted:
     }
     if variant not in make:
         raise UsageError(f"variant {variant!r}; expected int8, {', '.join(make)}")
-    return judge(job, make[variant](job.model), variant, {})
+    return judge(job, make[variant](job.model), variant)
 
 
-def judge(job: Job, model: bytes, variant: str, method: Mapping[str, Any]) -> Converted:
+def judge(
+    job: Job,
+    model: bytes,
+    variant: str,
+    *,
+    spec: InputSpec | None = None,
+    method: Mapping[str, Any] | None = None,
+) -> Converted:
     """Compare a FlatBuffer with the float model, and hold it against the bar."""
     if variant == "int8":
         inspection.require_integer(model, job.model.name)
-    comparison = job.compare(model, variant)
-    return Converted(model, variant, comparison, tuple(comparison.failures(job.bar)), method)
+    manifest = job.manifest(variant, spec)
+    answers = gate.predict(model, manifest, job.judged, threads=job.threads)
+    comparison = gate.compare(job.expected, answers, job.judged)
+    failures = tuple(comparison.failures(job.bar))
+    return Converted(model, variant, manifest.input, comparison, failures, method or {})
 
 
 def report_on(job: Job, converted: Converted, data: str | Path, split: str) -> Comparison:
@@ -195,8 +220,13 @@ def report_on(job: Job, converted: Converted, data: str | Path, split: str) -> C
     others = images.read(data, split, job.spec, job.labels)
     plain, mirrored = (
         (
-            job.predict(job.reference, "float32", faces),
-            job.predict(converted.model, converted.variant, faces),
+            gate.predict(job.reference, job.manifest("float32"), faces, threads=job.threads),
+            gate.predict(
+                converted.model,
+                job.manifest(converted.variant, converted.spec),
+                faces,
+                threads=job.threads,
+            ),
         )
         for faces in (others, others.mirrored)
     )
@@ -217,6 +247,7 @@ def describe(
     first = converted.comparison
     manifest = job.manifest(
         converted.variant,
+        converted.spec,
         licence=licence,
         accuracy={result.split: _accuracy(result) for result in (first, *reported)},
         calibration={**job.calibration, **converted.method}

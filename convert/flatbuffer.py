@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,13 +72,16 @@ class Graph:
         """Read a FlatBuffer, without an archive behind it. Raises ModelError."""
         try:
             self._model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
-            graph = self._model.subgraphs[0]
-            self.tensors = tuple(self._tensor(i, t) for i, t in enumerate(graph.tensors))
-            self.operators = tuple(self._operator(i, o) for i, o in enumerate(graph.operators))
+            self._read()
         except Exception as error:  # the generated reader raises whatever the bytes provoke
             raise ModelError(f"the model's FlatBuffer is damaged ({error}): copy it again") from (
                 error
             )
+
+    def _read(self) -> None:
+        graph = self._model.subgraphs[0]
+        self.tensors = tuple(self._tensor(i, t) for i, t in enumerate(graph.tensors))
+        self.operators = tuple(self._operator(i, o) for i, o in enumerate(graph.operators))
         self.inputs = tuple(int(i) for i in graph.inputs)
         self.outputs = tuple(int(i) for i in graph.outputs)
 
@@ -107,9 +112,36 @@ class Graph:
 
     def set_range(self, index: int, low: float, high: float) -> None:
         """Note another range."""
-        quantization = self._raw(index).quantization
+        raw = self._raw(index)
+        if raw.quantization is None:
+            raw.quantization = flatbuffer_utils.QuantizationParametersT()
+        quantization = raw.quantization
         quantization.min = np.array([low], np.float32)
         quantization.max = np.array([high], np.float32)
+
+    def own(self, operator: Operator, place: int) -> int:
+        """An input of an operator as a tensor that no other operator reads; a copy if need be."""
+        index = operator.inputs[place]
+        if len(self.readers(index)) == 1:
+            return index
+        graph = self._model.subgraphs[0]
+        graph.tensors.append(copy.copy(graph.tensors[index]))
+        graph.tensors[-1].name = self._raw(index).name + f"_{operator.index}".encode()
+        raw = graph.operators[operator.index]
+        raw.inputs = np.array(raw.inputs)
+        raw.inputs[place] = len(graph.tensors) - 1
+        self._read()
+        return len(graph.tensors) - 1
+
+    def start_at(self, index: int, passed: Collection[Operator]) -> None:
+        """Make a tensor the graph's input and drop the operators before it."""
+        graph = self._model.subgraphs[0]
+        gone = {operator.index for operator in passed}
+        graph.operators = [op for at, op in enumerate(graph.operators) if at not in gone]
+        graph.inputs = np.array([index], np.int32)
+        # Signatures name the old input; nothing here calls a model by its signature.
+        self._model.signatureDefs = None
+        self._read()
 
     def readers(self, index: int) -> list[Operator]:
         """The operators that take a tensor."""

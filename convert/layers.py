@@ -9,19 +9,19 @@ An 8-bit quantiser that uses its whole range reaches 40-50 dB; below 20 dB label
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from convert import quantize
+from convert import quantize, ranges
 from convert.conversion import Job
 from convert.flatbuffer import Graph
 from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.manifest import Manifest
 from emotion_edge.values import Image
 from train import plots
 from train.files import refuse_existing, write_json, write_text
@@ -56,18 +56,20 @@ class Layer:
 
 def explain(job: Job, *, count: int = 64) -> list[Layer]:
     """Plain int8 conversion against float, on ``count`` of the judging images."""
-    spec = job.spec
-    calibrated = quantize.calibrate(
-        job.model, job.calibration_images.faces, spec.scale, spec.offset
+    calibrated = job.calibrator().calibrated()
+    return measure(
+        calibrated.model,
+        quantize.quantize(calibrated.model),
+        job.manifest("int8", job.spec_of(calibrated)),
+        job.judged.faces[:count],
     )
-    return measure(job, calibrated, quantize.quantize(calibrated), job.judged.faces[:count])
 
 
-def measure(job: Job, float_model: bytes, int8_model: bytes, faces: Image) -> list[Layer]:
+def measure(float_model: bytes, int8_model: bytes, manifest: Manifest, faces: Image) -> list[Layer]:
     """One entry for each operator of ``int8_model``, in the order of execution.
 
-    float_model: any float FlatBuffer whose tensors have the same names.
-    faces: uint8 ``(n, height, width[, 3])``.
+    float_model: the float FlatBuffer it was quantised from, whose tensors have the same names.
+    manifest: of the int8 model. faces: uint8 ``(n, height, width[, 3])``.
     """
     graph, float_graph = Graph(int8_model), Graph(float_model)
     twin = {tensor.name: tensor.index for tensor in float_graph.tensors}
@@ -83,12 +85,11 @@ def measure(job: Job, float_model: bytes, int8_model: bytes, faces: Image) -> li
     seen = dict.fromkeys(pairs, 0)
     lows: dict[int, NDArray[Any]] = {}
     highs: dict[int, NDArray[Any]] = {}
-    runs = zip(
-        activations(job, float_model, "float32", faces),
-        activations(job, int8_model, "int8", faces),
-        strict=True,
-    )
-    for real, quantised in runs:
+    spec = manifest.input
+    classifier = TFLiteClassifier(int8_model, manifest, runtime="litert")
+    run_float, run_int8 = ranges.preserving(float_model), ranges.preserving(int8_model)
+    for face, picture in zip(faces, quantize.inputs(faces, spec.scale, spec.offset), strict=True):
+        real, quantised = run_float(picture), run_int8(classifier.tensor(face))
         for i, j in pairs.items():
             x = real(j).astype(np.float64)
             tensor = graph.tensors[i]
@@ -135,25 +136,6 @@ def measure(job: Job, float_model: bytes, int8_model: bytes, faces: Image) -> li
             )
         )
     return layers
-
-
-def activations(job: Job, model: bytes, variant: str, faces: Image) -> Iterator[Any]:
-    """For each face, a function from a tensor's index to its values, valid until the next face.
-
-    Runs in built-in kernels: XNNPACK does not show what happens between its ends.
-    """
-    classifier = TFLiteClassifier(model, job.manifest(variant), runtime="litert")
-    interpreter = Interpreter(
-        model_content=model,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
-    at = interpreter.get_input_details()[0]["index"]
-    for face in faces:
-        interpreter.set_tensor(at, classifier.tensor(face))
-        interpreter.invoke()
-        yield interpreter.get_tensor
 
 
 def worst(layers: Sequence[Layer], count: int = 5) -> list[Layer]:

@@ -1,24 +1,27 @@
 """A float model in each of the forms that TFLite knows.
 
 Full-integer conversion runs in two steps, so that what lies between can be looked at and changed:
-:func:`calibrate` makes a float FlatBuffer that carries the range of each activation, and
-:func:`quantize` turns it into int8. Both are the stages of ``TFLiteConverter.convert``.
+:class:`Calibrator` makes a float FlatBuffer that carries the range of each activation, and
+:func:`quantize` turns it into int8. They are the stages of ``TFLiteConverter.convert``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convert import ranges
 from convert.errors import ConversionError
 from convert.float_model import FloatModel
 from emotion_edge.values import Image
@@ -64,10 +67,10 @@ def dynamic(model: FloatModel) -> bytes:
     return _convert(model, set_up)
 
 
-def calibrate(model: FloatModel, faces: Image, scale: float = 1.0, offset: float = 0.0) -> bytes:
-    """A float FlatBuffer whose activations carry the smallest and largest value seen.
+def float_graph(model: FloatModel, faces: Image, scale: float, offset: float) -> bytes:
+    """The float FlatBuffer as the quantiser wants it, ready to carry ranges.
 
-    faces: uint8 ``(n, height, width[, 3])``, the calibration set.
+    faces: one is enough; the converter's own ranges are replaced (see ``ranges``).
     """
 
     def set_up(converter: Any, tf: Any) -> None:
@@ -79,10 +82,60 @@ def calibrate(model: FloatModel, faces: Image, scale: float = 1.0, offset: float
     return _convert(model, set_up)
 
 
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A float FlatBuffer with a range for each activation.
+
+    scale, offset: how a pixel becomes its input; a rescaling inside the model was lifted out.
+    """
+
+    model: bytes
+    scale: float
+    offset: float
+
+
+class Calibrator:
+    """The float graph of one model over one calibration set; ranges can be taken again and again.
+
+    faces: uint8 ``(n, height, width[, 3])``. scale, offset: of a pixel, before the model.
+    """
+
+    def __init__(self, model: FloatModel, faces: Image, scale: float, offset: float) -> None:
+        graph = float_graph(model, faces[:1], scale, offset)
+        graph, inner_scale, inner_offset = ranges.lift_rescaling(graph)
+        self.graph = graph
+        self.faces = faces
+        self.scale = scale * inner_scale
+        self.offset = offset * inner_scale + inner_offset
+        self._seen: ranges.Observations | None = None
+
+    @property
+    def seen(self) -> ranges.Observations:
+        """What each activation held over the calibration set."""
+        if self._seen is None:
+            self._seen = ranges.observe(self.graph, inputs(self.faces, self.scale, self.offset))
+        return self._seen
+
+    def on(self, *, graph: bytes | None = None, faces: Image | None = None) -> Calibrator:
+        """The same with another graph of the same tensors, or another calibration set."""
+        other = copy.copy(self)
+        other.graph = self.graph if graph is None else graph
+        other.faces = self.faces if faces is None else faces
+        other._seen = None
+        return other
+
+    def calibrated(self, method: str = "min-max") -> Calibrated:
+        """The graph with ranges by a method of ``ranges.METHODS``."""
+        pixels = self.offset, 255 * self.scale + self.offset
+        return Calibrated(
+            ranges.note(self.graph, self.seen, method, pixels), self.scale, self.offset
+        )
+
+
 def quantize(calibrated: bytes, *, keep_float: Collection[str] = ()) -> bytes:
     """Full-integer int8, per-channel weights, int8 in and out.
 
-    calibrated: from :func:`calibrate`.
+    calibrated: the FlatBuffer of ``Calibrated``.
     keep_float: names of output tensors whose operators stay float; the file is then ``mixed``.
     Raises ConversionError when an operator has no integer form.
     """

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from convert import gate
 from convert.conversion import Converted, Job
 from convert.gate import Comparison
 from train import metrics, plots
@@ -77,7 +78,9 @@ def write(
 ) -> list[Path]:
     """JSON, Markdown and three plots. Raises OutputExists when the folder holds a report."""
     refuse_existing(folder / "report.json", overwrite)
-    probabilities = job.predict(converted.model, converted.variant, job.judged)
+    probabilities = gate.predict(
+        converted.model, job.manifest(converted.variant, converted.spec), job.judged
+    )
     comparisons = (converted.comparison, *reported)
     document = {
         "model": job.model.name,

@@ -15,11 +15,11 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from convert import float_model, quantize
 from emotion_edge import manifest as manifests
 from emotion_edge.labels import EMOTIONS
 from emotion_edge.manifest import InputSpec, Manifest
-
-from convert import float_model, quantize
 
 PATH = Path(__file__).parents[1] / "edge" / "tiny.tflite"
 SHARPNESS = 300.0
@@ -49,7 +49,7 @@ def build() -> bytes:
     model = float_model.from_keras(network(), name="tiny")
     flat = np.stack([np.full((48, 48), value, np.uint8) for value in range(0, 256, 5)])
     return manifests.attach(
-        quantize.quantize(quantize.calibrate(model, flat)),
+        quantize.quantize(quantize.Calibrator(model, flat, 1, 0).calibrated().model),
         Manifest(
             name="tiny",
             variant="int8",
