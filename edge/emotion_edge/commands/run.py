@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         summary = Service(config, stop=stop).run()
     print(f"emotion-edge: {summary}", file=sys.stderr)
     for path in paths_of(config.sinks):
-        print(f"emotion-edge: {path}", file=sys.stderr)
+        print(f"emotion-edge: written: {path}", file=sys.stderr)
     status = 130 if signal.SIGINT in received else 0
     if summary.stuck:
         # A driver's thread hangs in the kernel: leaving in good order would wait for it.

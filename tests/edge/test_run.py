@@ -1,0 +1,258 @@
+"""``emotion-edge run`` from its flags to its exit status; whole processes where that matters."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from emotion_edge import cli
+from emotion_edge.commands import run
+from emotion_edge.config import Config, keys
+from emotion_edge.errors import UsageError
+from emotion_edge.sinks.settings import (
+    AggregateSettings,
+    ConsoleSettings,
+    CsvSettings,
+    JsonlSettings,
+    MetricsSettings,
+    MqttSettings,
+    PageSettings,
+    VideoSettings,
+    WindowSettings,
+)
+
+TINY = str(Path(__file__).with_name("tiny.tflite"))
+
+
+def configured(*words: str) -> Config:
+    parser = argparse.ArgumentParser()
+    run.add_arguments(parser)
+    return run.read(parser.parse_args(words))
+
+
+def test_every_flag_has_its_key() -> None:
+    for flag in run.FLAGS:
+        key = flag.key.rstrip(".")
+        assert key in keys() or any(known.startswith(f"{key}.") for known in keys()), flag
+
+
+def test_flags_and_file_build_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "kiosk.toml"
+    path.write_text(
+        "model='m'\nframes=5\n[camera]\nsource='demo'\nfps=10\n[sinks.console]\n"
+        "[sinks.jsonl]\npath='a.jsonl'\n[sinks.page]\nhost='0.0.0.0'\nport=81\n[aggregate]\n"
+    )
+    words = "--model m --frames 5 --camera demo --fps 10 --jsonl a.jsonl --page 0.0.0.0:81"
+    by_flags = configured(*words.split(), "--aggregate")
+    by_file = configured("--config", str(path))
+    assert set(by_flags.sinks) == set(by_file.sinks)
+    assert by_flags.aggregate == by_file.aggregate == AggregateSettings()
+    assert (by_flags.camera, by_flags.model) == (by_file.camera, by_file.model)
+
+
+def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "kiosk.toml"
+    path.write_text("threads = 2\n[camera]\nsource='picamera2'\nfps=10\n")
+    config = configured("--config", str(path), "--camera", "demo", "--set", "threads=3")
+    assert (config.threads, config.camera.source, config.camera.fps) == (3, "demo", 10.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "sink"),
+    [
+        ("--jsonl a", JsonlSettings(path=Path("a"))),
+        ("--csv a --overwrite", CsvSettings(path=Path("a"), existing="overwrite")),
+        ("--record a.mp4", VideoSettings(path=Path("a.mp4"))),
+        ("--window", WindowSettings()),
+        ("--page", PageSettings()),
+        ("--page 81", PageSettings(port=81)),
+        ("--page [::1]:81", PageSettings(host="::1", port=81)),
+        ("--mqtt broker", MqttSettings(host="broker")),
+        ("--mqtt 10.0.0.9:1884", MqttSettings(host="10.0.0.9", port=1884)),
+        ("--metrics 0.0.0.0:99", MetricsSettings(host="0.0.0.0", port=99)),
+        (
+            "--set sinks.jsonl.path=a --set sinks.jsonl.keep=2",
+            JsonlSettings(path=Path("a"), keep=2),
+        ),
+    ],
+)
+def test_flags_of_outputs(words: str, sink: object) -> None:
+    assert configured(*words.split()).sinks == (ConsoleSettings(), sink)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--frames many", "--frames many: expected a whole number"),
+        ("--page a:b", "--page b: expected a whole number"),
+        ("--set frames", "expected KEY=VALUE"),
+        ("--set framse=1", "did you mean frames?"),
+        ("--aggregate=-1", "period_s is -1"),
+        ("--detector hog", "'auto' or 'haar' or 'yunet'"),
+        ("--record a.gif", ".mp4 or .avi"),
+    ],
+)
+def test_flags_that_cannot_be_used(words: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        configured(*words.split())
+    assert says in str(caught.value)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        noise = np.random.default_rng(i).integers(0, 255, (60, 80, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{i}.png"), noise)
+    return folder
+
+
+def main(*words: str) -> int:
+    return cli.main(["run", "--model", TINY, "--detector", "haar", *words])
+
+
+def test_a_folder_of_photos(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    assert main("--camera", str(photo), "--jsonl", str(out)) == 0
+    assert [json.loads(line)["frame"] for line in out.read_text().splitlines()] == [0, 1, 2]
+    assert f"written: {out}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "photos"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["--camera", "/dev/video97"], 3, "/dev/video97"),
+        (["--camera", "no such file"], 3, "no such file"),
+        (["--model", "no-such-model", "--camera", "pattern"], 2, "no model named no-such-model"),
+        (["--camera", "pattern:framse=5"], 2, "framse"),
+        (["--config", "/no/such/kiosk.toml"], 2, "cannot read the configuration"),
+        (["--camera", "pattern:frames=1", "--jsonl", "/no/such/folder/a"], 4, "/no/such/folder"),
+    ],
+)
+def test_what_bad_input_gets(
+    words: list[str], status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(*words) == status
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+
+
+def test_a_corrupt_model_at_restart(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model.tflite"
+    model.write_bytes(Path(TINY).read_bytes())
+    out = tmp_path / "out.jsonl"
+    words = ["--camera", str(photo), "--model", str(model), "--jsonl", str(out)]
+    words += ["--set", "sinks.jsonl.existing=append"]
+    assert main(*words) == 0
+    before = out.read_bytes()
+    damaged = bytearray(model.read_bytes())
+    damaged[len(damaged) // 3] ^= 0xFF
+    for broken in (bytes(damaged), model.read_bytes()[:1000], b""):
+        model.write_bytes(broken)
+        capsys.readouterr()
+        assert main(*words) == 2
+        error = capsys.readouterr().err
+        assert str(model) in error
+        assert error.count("\n") == 1
+    assert out.read_bytes() == before
+
+
+def test_handlers_are_given_back(photo: Path) -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    assert main("--camera", str(photo)) == 0
+    after = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    assert after == before
+
+
+def start(folder: Path, *words: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """A process of its own that films the test pattern for ever.
+
+    before: a command that runs it.
+    """
+    edge = Path(cli.__file__).parents[1]
+    command = [sys.executable, "-m", "emotion_edge", "run", "--model", TINY, "--camera", "pattern"]
+    return subprocess.Popen(
+        [*before, *command, "--jsonl", str(folder / "out.jsonl"), *words],
+        env=os.environ | {"PYTHONPATH": str(edge)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_lines(path: Path, n: int, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < n):
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)]
+)
+def test_a_signal_ends_it_in_good_order(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    # A test runner in the background ignores SIGINT, and hands that on.
+    before = ("env", "--default-signal=INT,HUP,TERM")
+    video = tmp_path / "out.avi"
+    process = start(tmp_path, "--record", str(video), before=before)
+    wait_for_lines(tmp_path / "out.jsonl", 10, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    assert "RECORDING" in out
+    assert (tmp_path / "out.jsonl").read_text().endswith("}\n")
+    capture = cv2.VideoCapture(str(video))
+    assert capture.read()[0]
+    capture.release()
+
+
+@pytest.mark.slow
+def test_sigterm_takes_less_than_two_seconds(tmp_path: Path) -> None:
+    process = start(tmp_path, "--record", str(tmp_path / "out.mp4"), "--metrics", "0")
+    wait_for_lines(tmp_path / "out.jsonl", 10, process)
+    asked = time.monotonic()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert time.monotonic() - asked < 2.0
+
+
+def test_kill_9_leaves_readable_files(tmp_path: Path) -> None:
+    process = start(tmp_path, "--csv", str(tmp_path / "out.csv"))
+    wait_for_lines(tmp_path / "out.jsonl", 10, process)
+    process.kill()
+    process.communicate(timeout=60)
+    *complete, rest = (tmp_path / "out.jsonl").read_text().split("\n")
+    assert [json.loads(line)["schema"] for line in complete] == [1] * len(complete)
+    assert len(complete) >= 10
+    assert rest == "" or not rest.endswith("}")
+
+
+def test_a_full_disk_ends_a_run_over_files_in_one_line(tmp_path: Path) -> None:
+    # A limit of eight blocks of 512 bytes for each file, told as an error, not as a signal.
+    small_disk = ("sh", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "sh")
+    words = ["--camera", "pattern:frames=200", "--set", "camera.paced=false"]
+    process = start(tmp_path, *words, before=small_disk)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 4, err
+    assert "Traceback" not in err
+    assert str(tmp_path / "out.jsonl") in err
+    *complete, _ = (tmp_path / "out.jsonl").read_text().split("\n")
+    assert [json.loads(line)["schema"] for line in complete] == [1] * len(complete)

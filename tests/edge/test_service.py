@@ -1,0 +1,307 @@
+"""The fault list, each injected into a whole run; signals and kill -9 are in test_run.py."""
+
+import json
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emotion_edge import sinks
+from emotion_edge.board import Condition
+from emotion_edge.config import Config, build
+from emotion_edge.errors import (
+    CameraBusy,
+    CameraLost,
+    CameraNotFound,
+    FrameTimeout,
+    OutputExists,
+    SinkError,
+)
+from emotion_edge.pipeline import Pipeline
+from emotion_edge.service import Service
+from emotion_edge.sinks import Sink
+from emotion_edge.values import Box, Emotion, Event, Frame, Image, Observation
+from emotion_edge.watchdog import Watchdog
+
+COOL = Condition(None, None, 40.0, None)
+_noise = np.random.default_rng(0)
+
+
+class Detector:
+    def detect(self, image: Image) -> list[Box]:
+        return [Box(2, 2, 8, 8)]
+
+
+class Classifier:
+    labels = ("happy", "sad")
+
+    def classify(self, image: Image, box: Box) -> Emotion:
+        return Emotion(self.labels, (0.75, 0.25))
+
+
+class FakeCamera:
+    """Plays a script for each opening: an error refuses it; else frames, then the error."""
+
+    name = "fake"
+
+    def __init__(self, script: Iterator[tuple[int, Exception | None]], live: bool) -> None:
+        self.live = live
+        self._script = script
+        self._index = -1
+        self._left = 0
+        self._end: Exception | None = None
+
+    def __enter__(self) -> "FakeCamera":
+        self._left, self._end = next(self._script)
+        if self._left == 0 and self._end is not None:
+            raise self._end
+        return self
+
+    def read(self, timeout: float) -> Frame | None:
+        if self._left == 0:
+            if self._end is not None:
+                raise self._end
+            return None
+        self._left -= 1
+        self._index += 1
+        image = _noise.integers(0, 255, (16, 16), np.uint8)
+        return Frame(image, time.monotonic_ns(), self._index)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def camera(*script: tuple[int, Exception | None], live: bool = True) -> Callable[[], FakeCamera]:
+    openings = iter(script)
+    return lambda: FakeCamera(openings, live)
+
+
+def config(folder: Path, **more: Any) -> Config:
+    tables = {"quiet": True, "sinks": {"jsonl": {"path": str(folder / "out.jsonl")}}}
+    return build(tables | more)
+
+
+def service(config: Config, camera: Callable[[], FakeCamera], **more: Any) -> Service:
+    more = {"condition": lambda: COOL, "watchdog": Watchdog({}), "tell": lambda line: None} | more
+    return Service(config, camera=camera, pipeline=Pipeline(Detector(), Classifier()), **more)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+
+
+def kinds(folder: Path) -> list[str]:
+    return [record["kind"] for record in records(folder) if record["type"] == "event"]
+
+
+def frames(folder: Path) -> list[int]:
+    return [record["frame"] for record in records(folder) if record["type"] == "observation"]
+
+
+def test_a_source_that_ends(tmp_path: Path) -> None:
+    summary = service(config(tmp_path), camera((5, None), live=False)).run()
+    assert (summary.frames, summary.faces, summary.stuck) == (5, 5, False)
+    assert frames(tmp_path) == [0, 1, 2, 3, 4]
+
+
+def test_so_many_frames(tmp_path: Path) -> None:
+    summary = service(config(tmp_path, frames=3), camera((10, None))).run()
+    assert (summary.frames, frames(tmp_path)) == (3, [0, 1, 2])
+
+
+def test_so_many_seconds(tmp_path: Path) -> None:
+    never = camera(*[(0, CameraNotFound("nothing there"))] * 9)
+    waiting = config(tmp_path, seconds=0.2, camera={"wait": True})
+    assert service(waiting, never).run().frames == 0
+
+
+def test_stop_ends_a_run_that_would_wait_for_ever(tmp_path: Path) -> None:
+    stop = threading.Event()
+    told = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        stop.set()
+
+    never = camera(*[(0, CameraNotFound("nothing there"))] * 99)
+    waiting = config(tmp_path, camera={"wait": True, "give_up_s": 0})
+    assert service(waiting, never, stop=stop, tell=tell).run().frames == 0
+    assert told[0].startswith("nothing there")
+
+
+def test_camera_absent(tmp_path: Path) -> None:
+    with pytest.raises(CameraNotFound, match="nothing there"):
+        service(config(tmp_path), camera((0, CameraNotFound("nothing there")))).run()
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(CameraNotFound("none"), "absent"), (CameraBusy("held"), "busy")]
+)
+def test_a_camera_that_comes_later(tmp_path: Path, error: Exception, reason: str) -> None:
+    script = camera((0, error), (4, None))
+    assert service(config(tmp_path, camera={"wait": True}), script).run().frames == 4
+    assert kinds(tmp_path) == ["camera.lost", "camera.recovered"]
+    assert records(tmp_path)[0]["details"]["reason"] == reason
+
+
+def test_camera_lost_and_found(tmp_path: Path) -> None:
+    script = camera((3, CameraLost("unplugged")), (0, CameraBusy("held")), (2, None))
+    assert service(config(tmp_path), script).run().frames == 5
+    assert kinds(tmp_path) == ["camera.lost", "camera.retry", "camera.recovered"]
+    assert frames(tmp_path) == [0, 1, 2, 3, 4]
+
+
+def test_camera_frozen(tmp_path: Path) -> None:
+    script = camera((2, FrameTimeout("no frame")), (2, None))
+    assert service(config(tmp_path, camera={"frozen_s": 0.01}), script).run().frames == 4
+    assert kinds(tmp_path) == ["camera.lost", "camera.recovered"]
+    lost = next(record for record in records(tmp_path) if record["type"] == "event")
+    assert lost["details"]["reason"] == "frozen"
+
+
+def test_a_camera_that_stays_away_ends_the_run(tmp_path: Path) -> None:
+    script = camera((2, CameraLost("unplugged")), *[(0, CameraNotFound("gone"))] * 99)
+    with pytest.raises(CameraLost, match="check the camera"):
+        service(config(tmp_path, camera={"give_up_s": 0.6}), script).run()
+    assert kinds(tmp_path)[0] == "camera.lost"
+    assert kinds(tmp_path)[-1] == "camera.gave_up"
+    assert frames(tmp_path) == [0, 1]
+
+
+class Broken(Sink):
+    name = "broken"
+
+    def __enter__(self) -> "Broken":
+        return self
+
+    def write(self, observation: Observation) -> None:
+        raise ZeroDivisionError("a fault in the sink")
+
+    def event(self, event: Event) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def broken_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = sinks._make
+
+    def swap(settings: Any, *more: Any) -> Sink:
+        return Broken() if settings.kind == "console" else make(settings, *more)
+
+    monkeypatch.setattr(sinks, "_make", swap)
+
+
+def with_console(folder: Path, **console: Any) -> Config:
+    outputs = {"jsonl": {"path": str(folder / "out.jsonl")}, "console": console}
+    return build({"sinks": outputs})
+
+
+@pytest.mark.usefixtures("broken_console")
+def test_a_sink_that_raises_stops_nobody(tmp_path: Path) -> None:
+    summary = service(with_console(tmp_path), camera((50, None))).run()
+    assert summary.frames == 50
+    assert len(frames(tmp_path)) == 50
+    # It may fail only after the last frame: then there was nobody left to tell.
+    assert set(kinds(tmp_path)) <= {"sink.failed"}
+
+
+@pytest.mark.usefixtures("broken_console")
+def test_a_required_sink_that_raises_ends_the_run(tmp_path: Path) -> None:
+    endless = camera((10**9, None))
+    with pytest.raises(SinkError, match="a fault in the sink") as caught:
+        service(with_console(tmp_path, required=True), endless).run()
+    assert caught.value.exit_code == 4
+    assert len(frames(tmp_path)) > 0
+
+
+def test_an_output_that_exists(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("{}\n")
+    with pytest.raises(OutputExists):
+        service(config(tmp_path), camera((5, None))).run()
+    assert (tmp_path / "out.jsonl").read_text() == "{}\n"
+
+
+@pytest.mark.parametrize("jump", [-1e9, 1e9, -3600.0])
+def test_the_wall_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+    true_time, calls = time.time, iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: true_time() + (jump if next(calls) > 5 else 0.0))
+    summary = service(config(tmp_path), camera((30, None), live=False)).run()
+    assert summary.frames == 30
+    assert frames(tmp_path) == list(range(30))
+    assert kinds(tmp_path) == []
+    assert len({record["time"][:4] for record in records(tmp_path)}) <= 2
+    for record in records(tmp_path):
+        assert all(0 <= ms < math.inf for ms in record["timings_ms"].values())
+
+
+def test_a_hot_board_slows_the_loop_and_says_so(tmp_path: Path) -> None:
+    read = threading.Event()
+
+    def hot() -> Condition:
+        read.set()
+        return Condition(None, None, 90.0, None)
+
+    class AfterReading(FakeCamera):
+        def read(self, timeout: float) -> Frame | None:
+            assert read.wait(30)
+            return super().read(timeout)
+
+    openings = iter([(6, None)])
+    heat = {"steps_fps": [50.0], "check_s": 1000.0}
+    run = service(config(tmp_path, heat=heat), lambda: AfterReading(openings, True), condition=hot)
+    summary = run.run()
+    assert kinds(tmp_path) == ["heat.slower"]
+    assert summary.frames == 6
+    stamps = [r["time"] for r in records(tmp_path) if r["type"] == "observation"]
+    assert stamps == sorted(stamps)
+    assert summary.seconds >= 4 / 50  # the first frame, or the second, still came at full speed
+
+
+def test_systemd_hears_of_frames_and_of_honest_waiting(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(tmp_path / "notify"))
+        channel.setblocking(False)
+        dog = Watchdog({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2"})
+        never = camera(*[(0, CameraNotFound("none"))] * 9)
+        waiting = config(tmp_path, seconds=0.1, camera={"wait": True})
+        service(waiting, never, watchdog=dog).run()
+        heard = []
+        while True:
+            try:
+                heard.append(channel.recv(4096).decode())
+            except BlockingIOError:
+                break
+    assert heard[0] == "READY=1\nSTATUS=running"
+    assert "WATCHDOG=1\nSTATUS=waiting for the camera" in heard
+    assert heard[-1] == "STOPPING=1"
+
+
+def test_a_driver_that_hangs_on_closing_is_left_behind(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    class Hangs(FakeCamera):
+        def __exit__(self, *_: object) -> None:
+            release.wait()
+
+    openings = iter([(3, None)])
+    summary = service(config(tmp_path), lambda: Hangs(openings, True)).run()
+    release.set()
+    assert summary.stuck
+    assert frames(tmp_path) == [0, 1, 2]
+
+
+def test_trouble_is_told_where_no_console_shows_it(tmp_path: Path) -> None:
+    told: list[str] = []
+    script = camera((1, CameraLost("unplugged")), (1, None))
+    service(config(tmp_path), script, tell=told.append).run()
+    assert "unplugged" in told[0] and "is back" in told[-1]

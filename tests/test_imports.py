@@ -1,0 +1,116 @@
+"""Imports go one way, ``edge <- train <- convert <- benchmarks``, and TensorFlow stays at home."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ORDER = ("edge", "train", "convert", "benchmarks")
+PACKAGE = {
+    "edge": "emotion_edge",
+    "train": "train",
+    "convert": "convert",
+    "benchmarks": "benchmarks",
+}
+HEAVY = {"tensorflow", "keras", "tf_keras", "jax", "torch", "sklearn"}
+
+
+def modules(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    return [path for path in found if path.name != "hatch_build.py"]
+
+
+def imported(path: Path, *, top_level: bool = False) -> set[str]:
+    """First names of what a file imports; top_level: only what importing it imports at once."""
+    tree = ast.parse(path.read_text())
+    nodes: list[ast.AST] = []
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
+        nodes.append(node)
+        late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        )
+        if not (top_level and late):
+            stack.extend(ast.iter_child_nodes(node))
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("folder", ORDER)
+def test_imports_go_one_way(folder: str) -> None:
+    later = {PACKAGE[name] for name in ORDER[ORDER.index(folder) + 1 :]}
+    assert modules(folder)
+    for path in modules(folder):
+        assert not imported(path) & later, f"{path} imports what stands to its right"
+
+
+def test_edge_never_imports_tensorflow_or_keras() -> None:
+    for path in modules("edge"):
+        assert not imported(path) & HEAVY, path
+
+
+def test_edge_imports_its_extras_late() -> None:
+    extras = {"matplotlib", "paho", "gradio", "PIL", "picamera2", "tkinter"}
+    for path in modules("edge"):
+        if path.parent.name != "web":  # all of it is one extra, and imported late itself
+            assert not imported(path, top_level=True) & extras, path
+
+
+def test_every_module_of_edge_imports_without_tensorflow() -> None:
+    """In a process where the heavy modules and every extra are absent."""
+    absent = sorted(HEAVY | {"matplotlib", "paho", "gradio", "PIL", "picamera2"})
+    names = [
+        ".".join(path.relative_to(ROOT / "edge").with_suffix("").parts)
+        for path in modules("edge")
+        if path.name not in ("__main__.py", "__init__.py") and path.parent.name != "web"
+    ]
+    program = (
+        "import sys, importlib\n"
+        f"sys.modules.update(dict.fromkeys({absent!r}))\n"
+        f"[importlib.import_module(name) for name in {names!r}]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT / "edge",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_is_light() -> None:
+    """Reading a picture and classifying it must not pay for the web page's modules."""
+    program = "import sys, emotion_edge; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT / "edge",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & (HEAVY | {"matplotlib", "paho", "gradio", "PIL", "asyncio", "http"})
+
+
+def test_only_edge_is_packaged() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == [
+        "edge/emotion_edge"
+    ]
+
+
+def test_no_base_dependency_is_heavy() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {need.split(">")[0].strip() for need in project["dependencies"]}
+    assert names == {"ai-edge-litert", "numpy", "opencv-python-headless"}
