@@ -10,7 +10,7 @@ PYTEST = $(VENV)/bin/python -m pytest
 
 # An environment is ready for the Python it was asked for; it is renewed when its needs change.
 ready = ready$(if $(PYTHON),-$(notdir $(PYTHON)))
-needs = pyproject.toml .ci/make-venv $(wildcard .ci/constraints-*.txt)
+needs = pyproject.toml .ci/make-venv $(wildcard .ci/constraints-*.txt edge/constraints-*.txt)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
