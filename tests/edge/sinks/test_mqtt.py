@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import getpass
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from emotion_edge.errors import SinkError
+from emotion_edge.labels import EMOTIONS
+from emotion_edge.sinks import mqtt, open_sinks
+from emotion_edge.sinks.mqtt import MqttSink
+from emotion_edge.sinks.settings import AggregateSettings, MqttSettings
+from emotion_edge.values import Box
+
+paho = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
+
+
+def mosquitto() -> str | None:
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+
+class Broker:
+    """A real Mosquitto on a port of its own, that remembers over a restart."""
+
+    def __init__(self, folder: Path, extra: str = "allow_anonymous true\n") -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(
+            f"listener {self.port} 127.0.0.1\n{extra}"
+            f"persistence true\npersistence_location {folder}/\nmax_queued_messages 0\n"
+            f"user {getpass.getuser()}\n"  # started by root it would change to one without a right
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [mosquitto() or "", "-c", str(self._config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline and self._process.poll() is None
+                time.sleep(0.01)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self.stop()
+
+    def freeze(self, on: bool) -> None:
+        """Keep the connections and answer nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
+
+
+class Listener:
+    """Another client of the broker, with a session that outlives a restart."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.messages: list[tuple[str, str]] = []
+        self.retained: dict[str, str] = {}
+        self._subscribed = threading.Event()
+        self.client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id="listener", clean_session=False
+        )
+        self.client.reconnect_delay_set(1, 1)
+        self.client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self.client.on_subscribe = lambda *_: self._subscribed.set()
+        self.client.on_message = self._take
+        self.client.connect("127.0.0.1", broker.port)
+        self.client.loop_start()
+        assert self._subscribed.wait(30)
+
+    def _take(self, _client, _data, message) -> None:
+        text = message.payload.decode()
+        self.messages.append((message.topic, text))
+        self.retained[message.topic] = text
+
+    def on(self, topic: str) -> list[str]:
+        return [text for where, text in list(self.messages) if where == topic]
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def broker(tmp_path):
+    if mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    broker = Broker(tmp_path)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def listener(broker):
+    listener = Listener(broker)
+    yield listener
+    listener.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch) -> None:
+    monkeypatch.setattr(mqtt, "_RECONNECT_S", (1, 1))
+
+
+def settings(broker: Broker, **others) -> MqttSettings:
+    return MqttSettings(host="127.0.0.1", port=broker.port, topic="kiosk/hall", **others)
+
+
+def test_states_availability_and_the_largest_face(
+    broker, listener, observation, face, until
+) -> None:
+    with MqttSink(settings(broker), EMOTIONS) as sink:
+        small, large = face("sad", 0.6, 1), face("happy", 0.91, 2, Box(0, 0, 40, 40))
+        sink.write(observation(0, (small, large)))
+        until(lambda: "kiosk/hall/confidence" in listener.retained)
+        state = listener.retained
+        assert state["kiosk/hall/status"] == state["kiosk/hall/camera"] == "online"
+        assert state["kiosk/hall/faces"] == "2"
+        assert (state["kiosk/hall/label"], state["kiosk/hall/confidence"]) == ("happy", "91")
+        assert json.loads(state["kiosk/hall/state"])["faces"][1]["label"] == "happy"
+        sink.write(observation(1, (), at_s=time.monotonic() + 1))
+        until(lambda: state["kiosk/hall/label"] == "none" and state["kiosk/hall/faces"] == "0")
+    until(lambda: listener.retained["kiosk/hall/status"] == "offline")
+    # All of them are retained: who comes later knows the last state.
+    late = Listener(broker)
+    until(lambda: late.retained.get("kiosk/hall/label") == "none")
+    late.close()
+
+
+def test_published_on_change_and_at_limited_rates(
+    broker, listener, observation, face, until
+) -> None:
+    with MqttSink(settings(broker, interval_s=5, change_interval_s=1), EMOTIONS) as sink:
+        until(lambda: sink._ready)
+        for tenth in range(100):  # ten seconds that flicker from frame to frame
+            sink.write(observation(tenth, (face(EMOTIONS[tenth % 2]),), at_s=tenth / 10))
+        for tenth in range(100, 201):  # ten that are steady
+            sink.write(observation(tenth, (face("happy"),), at_s=tenth / 10))
+    until(lambda: listener.retained.get("kiosk/hall/status") == "offline")
+    frames = [json.loads(text)["frame"] for text in listener.on("kiosk/hall/state")]
+    # Once a second, at the first frame that differs from what was last published.
+    assert [frame for frame in frames if frame < 100] == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]
+    assert [frame for frame in frames if frame >= 100] == [109, 159]
+    assert len(listener.on("kiosk/hall/faces")) == 1  # it never changed
+
+
+def test_home_assistant_finds_the_sensors_by_itself(broker, listener, observation, until) -> None:
+    with MqttSink(settings(broker, device="Hall kiosk"), EMOTIONS) as sink:
+        sink.write(observation(0))
+        until(lambda: len([t for t in listener.retained if t.startswith("homeassistant/")]) == 5)
+        configs = {
+            topic: json.loads(text)
+            for topic, text in listener.retained.items()
+            if topic.startswith("homeassistant/")
+        }
+        assert set(configs) == {
+            "homeassistant/binary_sensor/kiosk_hall/camera/config",
+            "homeassistant/binary_sensor/kiosk_hall/presence/config",
+            "homeassistant/sensor/kiosk_hall/confidence/config",
+            "homeassistant/sensor/kiosk_hall/faces/config",
+            "homeassistant/sensor/kiosk_hall/label/config",
+        }
+        until(lambda: "kiosk/hall/confidence" in listener.retained)
+        for config in configs.values():
+            assert config["state_topic"] in listener.retained
+            assert all(place["topic"] in listener.retained for place in config["availability"])
+            assert config["device"]["name"] == "Hall kiosk"
+        assert len({config["unique_id"] for config in configs.values()}) == 5
+        emotion = configs["homeassistant/sensor/kiosk_hall/label/config"]
+        assert emotion["device_class"] == "enum"
+        assert set(emotion["options"]) == {*EMOTIONS, "unsure", "none"}
+        # Home Assistant starts again, without its memory.
+        before = len(listener.on("homeassistant/sensor/kiosk_hall/label/config"))
+        listener.client.publish("homeassistant/status", "online", qos=1)
+        until(
+            lambda: len(listener.on("homeassistant/sensor/kiosk_hall/label/config")) == before + 1
+        )
+
+
+def test_discovery_can_be_switched_off(broker, listener, observation, until) -> None:
+    with MqttSink(settings(broker, discovery=""), EMOTIONS) as sink:
+        sink.write(observation(0))
+        until(lambda: "kiosk/hall/label" in listener.retained)
+    assert not [topic for topic in listener.retained if topic.startswith("homeassistant")]
+
+
+def test_a_lost_camera_makes_the_sensors_unavailable(
+    broker, listener, observation, event, until
+) -> None:
+    with MqttSink(settings(broker), EMOTIONS) as sink:
+        sink.write(observation(0))
+        until(lambda: listener.retained.get("kiosk/hall/camera") == "online")
+        sink.event(event("camera.lost", "no frame for 5 s"))
+        until(lambda: listener.retained.get("kiosk/hall/camera") == "offline")
+        (text,) = until(lambda: listener.on("kiosk/hall/event"))
+        assert json.loads(text)["message"] == "no frame for 5 s"
+        sink.write(observation(1))
+        until(lambda: listener.retained.get("kiosk/hall/camera") == "online")
+
+
+def test_the_last_will_tells_of_a_death(broker, listener, observation, until, tmp_path) -> None:
+    sink = MqttSink(settings(broker), EMOTIONS)
+    sink.__enter__()
+    sink.write(observation(0))
+    until(lambda: listener.retained.get("kiosk/hall/status") == "online")
+    sink._client._sock.shutdown(socket.SHUT_RDWR)  # no good-bye
+    until(lambda: "offline" in listener.on("kiosk/hall/status"))
+    until(lambda: listener.retained.get("kiosk/hall/status") == "online")  # and it comes back
+    sink.__exit__(None, None, None)
+
+
+def test_a_broker_stopped_and_started_in_the_middle_loses_nothing(
+    broker, listener, observation, face, event, until
+) -> None:
+    told = 0
+
+    def tell(sink: MqttSink, events: int) -> None:
+        nonlocal told
+        for _ in range(events):
+            sink.event(event("test.number", str(told)))
+            told += 1
+
+    with MqttSink(settings(broker), EMOTIONS) as sink:
+        sink.write(observation(0, (face("happy"),)))
+        until(lambda: sink._ready)
+        tell(sink, 200)
+        broker.stop()  # with some of these under way
+        tell(sink, 200)
+        until(lambda: not sink._connected)
+        tell(sink, 200)
+        sink.write(observation(1, (face("sad"),), at_s=time.monotonic() + 1))
+        sink.write(observation(2, (face("fear"),), at_s=time.monotonic() + 2))
+        broker.start()
+        tell(sink, 200)
+        until(lambda: sink._ready)
+        tell(sink, 200)
+        until(lambda: len(set(listener.on("kiosk/hall/event"))) >= told)
+        until(lambda: listener.retained["kiosk/hall/label"] == "fear")
+        assert listener.retained["kiosk/hall/status"] == "online"
+    numbers = {int(json.loads(text)["message"]) for text in listener.on("kiosk/hall/event")}
+    assert numbers == set(range(told))
+    assert sink.dropped == 0
+    # Of the states only the newest waited, and none came late.
+    assert "sad" not in listener.on("kiosk/hall/label")
+    assert listener.retained["kiosk/hall/label"] == "fear"
+
+
+def test_an_old_state_under_way_does_not_overtake_the_present(
+    broker, observation, face, until
+) -> None:
+    with MqttSink(settings(broker), EMOTIONS) as sink:
+        sink.write(observation(0, (face("happy"),)))
+        until(lambda: sink._ready and sink._acknowledged == sink._sent)
+        broker.freeze(True)
+        sink.write(observation(1, (face("sad"),), at_s=time.monotonic() + 1))
+        assert sink._acknowledged < sink._sent  # sad is under way
+        broker.kill()
+        until(lambda: not sink._connected)
+        sink.write(observation(2, (face("fear"),), at_s=time.monotonic() + 2))
+        broker.start()
+        until(lambda: sink._ready and sink._acknowledged == sink._sent)
+    late = Listener(broker)
+    assert until(lambda: late.retained.get("kiosk/hall/label")) == "fear"
+    late.close()
+
+
+def test_a_queue_has_an_end_and_counts_what_is_above_it(broker, observation, event, until) -> None:
+    broker.stop()
+    with MqttSink(settings(broker, queue=50), EMOTIONS) as sink:
+        for number in range(80):
+            sink.event(event("test.number", str(number)))
+        assert sink.dropped == 30
+        broker.start()
+        until(lambda: sink._acknowledged >= 50)
+    assert sink.dropped == 30
+
+
+def test_the_broker_may_come_after_us(broker, observation, until) -> None:
+    broker.stop()
+    with MqttSink(settings(broker), EMOTIONS) as sink:
+        sink.write(observation(0))
+        broker.start()
+        listener = Listener(broker)
+        until(lambda: listener.retained.get("kiosk/hall/label") == "happy")
+        listener.close()
+
+
+def test_an_absent_broker_is_reported_once_and_closing_is_quick(
+    monkeypatch, observation, until, tmp_path
+) -> None:
+    monkeypatch.setattr(mqtt, "_GRACE_S", 0.0)
+    with socket.socket() as nobody:  # bound, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        heard = []
+        away = MqttSettings(host="127.0.0.1", port=nobody.getsockname()[1])
+        with open_sinks([away], on_event=heard.append) as sinks:
+            for index in range(20):
+                sinks.write(observation(index))
+            (state,) = until(lambda: [state for state in sinks.states() if state.failing])
+            assert "does not answer: check the address and that the broker runs" in state.failing
+            start = time.monotonic()
+        assert time.monotonic() - start < 2.0  # what SIGTERM promises
+    assert [each.kind for each in heard].count("sink.failed") == 1
+
+
+def test_closing_is_quick_when_the_broker_hangs(broker, observation, event, until) -> None:
+    with MqttSink(settings(broker), EMOTIONS) as sink:
+        until(lambda: sink._ready and sink._acknowledged >= sink._sent)
+        broker.freeze(True)
+        sink.event(event())
+        start = time.monotonic()
+        with pytest.raises(SinkError, match=r"did not acknowledge \d+ messages"):
+            sink.__exit__(None, None, None)
+        assert time.monotonic() - start < 2.0
+    assert sink.dropped >= 1
+    broker.freeze(False)
+
+
+def test_a_wrong_password_is_named(tmp_path, observation, until, monkeypatch) -> None:
+    if mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    monkeypatch.setattr(mqtt, "_GRACE_S", 0.0)
+    broker = Broker(tmp_path, "allow_anonymous false\n")
+    broker.start()
+    secret = tmp_path / "secret"
+    secret.write_text("wrong\n")
+    sink = MqttSink(settings(broker, username="kiosk", password_file=secret), EMOTIONS)
+    with sink:
+        until(lambda: "Not authorized" in sink.trouble)
+        assert "check username and password" in sink.trouble
+    broker.stop()
+
+
+def test_a_password_file_that_is_not_there(tmp_path) -> None:
+    away = MqttSettings(username="kiosk", password_file=tmp_path / "absent")
+    with pytest.raises(SinkError, match="cannot read the MQTT password"), MqttSink(away, EMOTIONS):
+        pass
+
+
+def test_aggregate_mode_publishes_counts_only(broker, listener, observation, face, until) -> None:
+    with open_sinks([settings(broker)], aggregate=AggregateSettings(period_s=10)) as sinks:
+        for second in range(25):
+            sinks.write(observation(second, (face("sad"),), at_s=second))
+        until(lambda: len(listener.on("kiosk/hall/aggregate")) >= 1)
+    until(lambda: listener.retained.get("kiosk/hall/status") == "offline")
+    count = json.loads(listener.retained["kiosk/hall/aggregate"])["details"]
+    assert count["labels"] == {"sad": 1}
+    ours = {topic.removeprefix("kiosk/hall/") for topic in listener.retained}
+    assert {topic for topic in ours if "/" not in topic} == {"status", "camera", "aggregate"}
+    people = json.loads(listener.retained["homeassistant/sensor/kiosk_hall/people/config"])
+    assert people["state_topic"] == "kiosk/hall/aggregate"
