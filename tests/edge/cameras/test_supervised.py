@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from emotion_edge.errors import (
     FrameTimeout,
 )
 from emotion_edge.values import Frame
-from tests.edge.cameras.fakes import Clock, Events, Scripted, picture
+from tests.edge.cameras.fakes import Clock, Events, HandFed, Scripted, picture
 
 
 class Rig:
@@ -311,3 +312,21 @@ def test_whatever_happens_indices_rise_and_losses_and_recoveries_alternate(
     assert turns == ["camera.lost", "camera.recovered"] * (len(turns) // 2)
     assert bool(turns) == bool(stories)
     assert all(camera.closed == 1 for camera in rig.opened)
+
+
+def test_reopening_leaks_no_thread_and_no_descriptor() -> None:
+    def device() -> HandFed:
+        camera = HandFed()
+        camera.refusal = CameraNotFound("absent")
+        return camera
+
+    clock = Clock()
+    camera = SupervisedCamera(
+        device, Events(), clock=clock, sleep=clock.sleep, wait_at_start=True, give_up_after_s=2000
+    )
+    with camera:
+        threads, descriptors = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+        with pytest.raises(CameraLost, match="137 attempts to reopen it failed"):
+            camera.read(math.inf)
+    assert threading.active_count() == threads
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
