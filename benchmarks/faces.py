@@ -149,14 +149,19 @@ def run(options: argparse.Namespace) -> int:
         ),
     )
 
-    answer["streams"] = []
+    watched = []
     for name in names:
-        for every_frame in (True, False):
-            scheduled: Any = open_detector(name, scheduled=True)
-            detector = scheduled.full if every_frame else scheduled
-            row = watch(detector, split.images, options.seed, options.sequences)
-            row["detector"] = f"{name}, {'every frame' if every_frame else 'scheduled'}"
-            answer["streams"].append(row)
+        scheduled: Any = open_detector(name, scheduled=True)
+        watched += [
+            Watch(f"{name}, every frame", scheduled.full),
+            Watch(f"{name}, scheduled", open_detector(name, scheduled=True)),
+        ]
+    rng = np.random.default_rng(options.seed)
+    for _ in range(options.sequences):
+        frames = list(film(split.images, rng))
+        for one in watched:
+            one.see(frames)
+    answer["streams"] = [one.summary() for one in watched if one.films]
     _table(
         f"{'film':20} {'missed':>7} {'false/100 frames':>16} {'IoU':>5} {'ms/frame':>8} "
         f"{'noticed after':>15} {'still there for':>15}",
@@ -309,53 +314,61 @@ def film(
         yield shoot(image, np.roll(grain, shift, (0, 1))), box
 
 
-def watch(detector: Any, faces: Image, seed: int, films: int) -> dict[str, Any]:
-    """Run a detector over films and count by frame."""
-    rng = np.random.default_rng(seed)
-    present = missed = false = frames = 0
-    overlaps: list[float] = []
-    noticed: list[int] = []
-    stale: list[int] = []
-    seconds = 0.0
-    for _ in range(films):
-        if hasattr(detector, "reset"):
-            detector.reset()
-        came = since_gone = first = last_stale = 0
+class Watch:
+    """One detector over films, counted by frame."""
+
+    def __init__(self, name: str, detector: Any) -> None:
+        self.name = name
+        self.detector = detector
+        self.films = self.frames = self.present = self.false = 0
+        self.seconds = 0.0
+        self.overlaps: list[float] = []  # with the face, where it was found
+        self.noticed: list[int] = []  # frames until it was first found, a film each
+        self.stale: list[int] = []  # frames for which a box outlived it
+
+    def see(self, frames: Sequence[tuple[Image, Box | None]]) -> None:
+        """One film."""
+        if hasattr(self.detector, "reset"):
+            self.detector.reset()
+        came = gone = first = held = 0
         place: Box | None = None  # where the face was last
-        for image, true in film(faces, rng):
+        for image, true in frames:
             start = time.thread_time()
-            boxes = detector.detect(image)
-            seconds += time.thread_time() - start
-            frames += 1
-            if true is None:
-                held = sum(_centred(box, place) for box in boxes) if place else 0
-                lost = len(boxes) - held
-                since_gone += place is not None
-                if held:
-                    last_stale = since_gone
-            else:
+            boxes = self.detector.detect(image)
+            self.seconds += time.thread_time() - start
+            if true is not None:
                 place = true
-                hits, lost = match(boxes, [true])
                 came += 1
-                present += 1
-                if hits[0] is None:
-                    missed += 1
-                else:
-                    overlaps.append(true.iou(hits[0]))
+                (hit,), lost = match(boxes, [true])
+                if hit is not None:
+                    self.overlaps.append(true.iou(hit))
                     first = first or came
-            false += lost
+            else:
+                on_place = sum(_centred(box, place) for box in boxes) if place else 0
+                lost = len(boxes) - on_place
+                gone += place is not None
+                held = gone if on_place else held
+            self.false += lost
+        self.films += 1
+        self.frames += len(frames)
+        self.present += came
         if first:
-            noticed.append(first - 1)
-            stale.append(last_stale)
-    return {
-        "films": films,
-        "missed": missed / present,
-        "false_per_100_frames": 100 * false / frames,
-        "iou": float(np.median(overlaps)) if overlaps else math.nan,
-        "ms": 1000 * seconds / frames,
-        "noticed_frames": float(np.mean(noticed)) if noticed else math.nan,
-        "stale_frames": float(np.mean(stale)) if stale else math.nan,
-    }
+            self.noticed.append(first - 1)
+            self.stale.append(held)
+
+    def summary(self) -> dict[str, Any]:
+        """One row of the table."""
+        return {
+            "detector": self.name,
+            "films": self.films,
+            "missed": 1 - len(self.overlaps) / self.present,
+            "false_per_100_frames": 100 * self.false / self.frames,
+            "iou": float(np.median(self.overlaps)) if self.overlaps else math.nan,
+            "ms": 1000 * self.seconds / self.frames,
+            "never_noticed": self.films - len(self.noticed),
+            "noticed_frames": float(np.mean(self.noticed)) if self.noticed else math.nan,
+            "stale_frames": float(np.mean(self.stale)) if self.stale else math.nan,
+        }
 
 
 def wilson(hits: int, of: int) -> tuple[float, float]:

@@ -94,10 +94,10 @@ class YuNetDetector:
         _, rows = self._network.detect(small)  # (faces, 15): x, y, w, h, five landmarks, score
         if rows is None:
             return []
-        scores = rows[:, 14].tolist()
+        # On slivers of a picture the network answers infinities and boxes of no size.
+        place, side = rows[:, :2] + rows[:, 2:4] / 2, rows[:, 2:4]
+        rows = rows[((place >= 0) & (place <= (width, height)) & (side >= 1)).all(axis=1)]
         return distinct(
-            _EXTENT.box(x, y, width, height, score)
-            for (x, y, width, height), score in zip(
-                (rows[:, :4] * span).tolist(), scores, strict=True
-            )
+            _EXTENT.box(x * span, y * span, wide * span, high * span, score)
+            for x, y, wide, high, score in rows[:, [0, 1, 2, 3, 14]].tolist()
         )

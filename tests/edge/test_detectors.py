@@ -1,0 +1,410 @@
+import hashlib
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emotion_edge import cli
+from emotion_edge.commands import detectors as command
+from emotion_edge.detectors import DETECTORS, haar, open_detector, yunet
+from emotion_edge.detectors.geometry import Extent, distinct, reduce
+from emotion_edge.detectors.haar import HaarDetector
+from emotion_edge.detectors.scheduled import ScheduledDetector
+from emotion_edge.detectors.yunet import YuNetDetector
+from emotion_edge.errors import DetectorError, OutputExists, UsageError
+from emotion_edge.values import Box, Image
+
+WEIGHTS = Path(__file__).parents[3] / "shared/models" / yunet.FILE
+FACE = Box(245, 95, 160, 160)  # of the portrait below, by eye
+
+needs_weights = pytest.mark.skipif(
+    not WEIGHTS.is_file(), reason=f"{yunet.FILE} is not at hand: it is fetched, not shipped"
+)
+
+
+@pytest.fixture(autouse=True)
+def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nobody's own weights are used or touched."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def portrait() -> Image:
+    """A public-domain portrait, 640x480 BGR."""
+    cbook = pytest.importorskip("matplotlib.cbook", reason="matplotlib carries the portrait")
+    picture = cv2.imread(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    canvas = np.full((480, 640, 3), 90, np.uint8)
+    canvas[:, 115:525] = cv2.resize(picture, (410, 480), interpolation=cv2.INTER_AREA)
+    return canvas
+
+
+@pytest.fixture
+def at_home(data_home: Path) -> Iterator[Path]:
+    """YuNet's weights where they are looked for."""
+    if not WEIGHTS.is_file():
+        pytest.skip(f"{yunet.FILE} is not at hand: it is fetched, not shipped")
+    path = yunet.weights_path()
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(WEIGHTS, path)
+    yield path
+
+
+def on_face(box: Box) -> bool:
+    return box.iou(FACE) > 0.5
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_haar_finds_the_one_face(portrait: Image, scheduled: bool) -> None:
+    boxes = open_detector("haar", scheduled=scheduled).detect(portrait)
+    assert [on_face(box) for box in boxes] == [True]
+    assert boxes[0].width == boxes[0].height
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_yunet_finds_the_one_face(portrait: Image, at_home: Path, scheduled: bool) -> None:
+    boxes = open_detector("yunet", scheduled=scheduled).detect(portrait)
+    assert [on_face(box) for box in boxes] == [True]
+    assert 0.6 <= boxes[0].score <= 1
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_gray_and_colour_and_other_sizes_agree(portrait: Image, at_home: Path, name: str) -> None:
+    detector = open_detector(name)
+    colour = detector.detect(portrait)[0]
+    gray = detector.detect(cv2.cvtColor(portrait, cv2.COLOR_BGR2GRAY))[0]
+    cut = detector.detect(np.ascontiguousarray(portrait[:400, 40:]))[0]
+    large = detector.detect(cv2.resize(portrait, (1280, 960)))[0]
+    assert colour.iou(gray) > 0.8
+    assert colour.iou(Box(cut.x + 40, cut.y, cut.width, cut.height)) > 0.8
+    assert colour.iou(Box(large.x // 2, large.y // 2, large.width // 2, large.height // 2)) > 0.8
+
+
+def test_haar_and_yunet_draw_the_same_box(portrait: Image, at_home: Path) -> None:
+    first, second = (open_detector(name).detect(portrait)[0] for name in DETECTORS)
+    assert first.iou(second) > 0.75
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("shape", [(480, 640, 3), (480, 640), (20, 20), (1, 1, 3), (3, 900)])
+def test_no_face_where_there_is_none(at_home: Path, name: str, shape: tuple[int, ...]) -> None:
+    assert open_detector(name).detect(np.full(shape, 120, np.uint8)) == []
+
+
+def test_auto_is_haar_until_yunet_is_there(portrait: Image) -> None:
+    assert isinstance(open_detector(), HaarDetector)
+
+
+def test_auto_is_yunet_once_it_is_there(at_home: Path) -> None:
+    assert isinstance(open_detector(), YuNetDetector)
+
+
+def test_an_unknown_detector_is_named() -> None:
+    with pytest.raises(UsageError, match="'mtcnn'; expected auto, haar or yunet"):
+        open_detector("mtcnn")
+
+
+def test_yunet_without_weights_says_how_to_get_them() -> None:
+    with pytest.raises(DetectorError, match="emotion-edge detectors get yunet"):
+        open_detector("yunet")
+
+
+def test_weights_that_were_changed_are_refused(at_home: Path) -> None:
+    at_home.write_bytes(at_home.read_bytes()[:-1] + b"x")
+    with pytest.raises(DetectorError, match="SHA-256"):
+        open_detector("auto")
+
+
+def test_a_file_that_is_no_cascade_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DetectorError, match="no cascade file"):
+        HaarDetector(cascade=tmp_path / "absent.xml")
+
+
+def test_debian_keeps_the_cascade_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(cv2.data.haarcascades)
+    cascade = "haarcascade_frontalface_alt2.xml"
+    shutil.copyfile(folder / cascade, tmp_path / cascade)
+    monkeypatch.delattr(cv2, "data")
+    monkeypatch.setattr(haar, "_DEBIAN", tmp_path / "absent")
+    with pytest.raises(DetectorError, match="opencv-data"):
+        HaarDetector()
+    monkeypatch.setattr(haar, "_DEBIAN", tmp_path)
+    assert HaarDetector().detect(np.zeros((100, 100), np.uint8)) == []
+
+
+def test_an_opencv_without_cascades_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cv2, "CascadeClassifier")
+    with pytest.raises(DetectorError, match="opencv-python-headless<5"):
+        HaarDetector()
+
+
+# The schedule.
+
+
+class Fake:
+    """Finds what it is told to, and counts how often it was asked, with which sizes."""
+
+    def __init__(self, *boxes: Box) -> None:
+        self.boxes = list(boxes)
+        self.asked: list[tuple[int, ...]] = []
+
+    def detect(self, image: Image) -> list[Box]:
+        self.asked.append(image.shape[:2])
+        return list(self.boxes)
+
+
+FRAME = np.zeros((480, 640), np.uint8)
+
+
+def test_an_empty_scene_is_searched_every_third_frame() -> None:
+    full = Fake()
+    detector = ScheduledDetector(full, Fake(), every=3)
+    assert [detector.detect(FRAME) for _ in range(9)] == [[]] * 9
+    assert len(full.asked) == 3
+
+
+def test_a_known_face_is_looked_for_in_its_window_and_the_frame_at_intervals() -> None:
+    full, window = Fake(Box(300, 200, 100, 100)), Fake(Box(24, 24, 48, 48))
+    detector = ScheduledDetector(full, window, full_every=10, window_every=2)
+    counts = [len(detector.detect(FRAME)) for _ in range(40)]
+    assert counts == [1] * 40
+    assert len(full.asked) == 4
+    assert set(full.asked) == {(480, 640)}
+    assert 16 <= len(window.asked) <= 20
+    assert all(max(shape) <= 96 for shape in window.asked)
+
+
+def test_a_box_found_in_a_window_comes_back_in_pixels_of_the_frame() -> None:
+    box = Box(300, 200, 100, 100)
+    # A window reaches 40 px beyond the box each way, and its 180 px are shrunk to 90.
+    detector = ScheduledDetector(Fake(box), Fake(Box(25, 15, 50, 50)), reach=0.4, window_size=90)
+    detector.detect(FRAME)
+    assert detector.detect(FRAME) == [Box(310, 190, 100, 100)]
+
+
+def test_a_lost_face_is_looked_for_in_the_whole_frame_at_once_and_then_gone() -> None:
+    full, window = Fake(Box(300, 200, 100, 100)), Fake(Box(24, 24, 48, 48))
+    detector = ScheduledDetector(full, window, full_every=1000, window_every=2)
+    for _ in range(20):
+        detector.detect(FRAME)
+    before = len(full.asked)
+    full.boxes, window.boxes = [], []
+    counts = [len(detector.detect(FRAME)) for _ in range(10)]
+    assert sum(counts) <= 1  # one frame between two looks
+    assert counts[2:] == [0] * 8
+    assert len(full.asked) > before
+
+
+def test_a_false_face_of_one_frame_is_reported_once() -> None:
+    full, window = Fake(Box(300, 200, 100, 100)), Fake()
+    detector = ScheduledDetector(full, window)
+    assert len(detector.detect(FRAME)) == 1
+    full.boxes = []
+    assert [len(detector.detect(FRAME)) for _ in range(6)] == [0] * 6
+
+
+def test_two_windows_never_end_on_one_face() -> None:
+    full = Fake(Box(100, 100, 100, 100), Box(180, 100, 100, 100))
+    window = Fake(Box(0, 0, 1, 1))
+
+    class OneFace(Fake):
+        def detect(self, image: Image) -> list[Box]:
+            # Both windows see only the face at (140, 100): the left one from x=60, the right 140.
+            self.asked.append(image.shape)
+            left = 80 if len(self.asked) % 2 else 0
+            return [Box(left, 40, 100, 100)]
+
+    window = OneFace()
+    detector = ScheduledDetector(full, window, window_size=1000)
+    detector.detect(FRAME)
+    full.boxes = [Box(140, 100, 100, 100)]
+    assert detector.detect(FRAME) == full.boxes
+
+
+def test_a_frame_of_another_size_starts_afresh() -> None:
+    full = Fake(Box(300, 200, 100, 100))
+    detector = ScheduledDetector(full, Fake(Box(24, 24, 48, 48)))
+    detector.detect(FRAME)
+    detector.detect(np.zeros((240, 320), np.uint8))
+    assert full.asked == [(480, 640), (240, 320)]
+
+
+def test_a_known_face_outside_a_window_of_nothing_is_lost() -> None:
+    full = Fake(Box(640, 480, 10, 10))
+    detector = ScheduledDetector(full, Fake(Box(0, 0, 9, 9)), reach=0)
+    detector.detect(FRAME)
+    full.boxes = []
+    assert detector.detect(FRAME) == []
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_schedule_follows_a_moving_face(portrait: Image, at_home: Path, name: str) -> None:
+    detector = open_detector(name, scheduled=True)
+    start = detector.detect(portrait)[0]
+    for step in range(1, 25):
+        boxes = detector.detect(np.roll(portrait, 4 * step, axis=1))
+        moved = Box(start.x + 4 * step, start.y, start.width, start.height)
+        assert [box.iou(moved) > 0.6 for box in boxes] == [True]
+
+
+# Geometry.
+
+sizes = st.integers(1, 300)
+boxes = st.builds(Box, st.integers(-99, 500), st.integers(-99, 500), sizes, sizes, st.floats(0, 1))
+
+
+@given(st.lists(boxes, max_size=8))
+def test_distinct_keeps_every_face_once_and_the_surest_always(found: list[Box]) -> None:
+    kept = distinct(found)
+    assert set(kept) <= set(found)
+    assert distinct(kept) == kept
+    assert [box.area for box in kept] == sorted((box.area for box in kept), reverse=True)
+    if found:
+        assert max(box.score for box in found) in {box.score for box in kept}
+
+
+def test_a_box_inside_another_is_the_same_face() -> None:
+    outer, inner = Box(0, 0, 100, 100, 0.9), Box(30, 30, 30, 30, 0.8)
+    assert distinct([inner, outer]) == [outer]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(1, 640))
+def test_reduce_keeps_the_longer_side_to_the_limit(height: int, width: int, limit: int) -> None:
+    small, span = reduce(np.zeros((height, width), np.uint8), limit)
+    assert max(small.shape) == min(max(height, width), limit)
+    assert span == pytest.approx(max(1, max(height, width) / limit))
+
+
+def test_an_extent_scales_and_shifts_a_box_about_its_centre() -> None:
+    assert Extent().box(10, 20, 40, 40, 0.5) == Box(10, 20, 40, 40, 0.5)
+    assert Extent(side=1.5, down=0.1).box(10, 20, 40, 40, 0.5) == Box(0, 14, 60, 60, 0.5)
+    assert Extent().box(10, 10, 20, 80, 1.0) == Box(0, 30, 40, 40, 1.0)
+
+
+# emotion-edge detectors.
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, *answers: bytes | Exception) -> list[str]:
+    """Let the network give these, one for each request; the addresses asked for."""
+    asked: list[str] = []
+    rest = list(answers)
+
+    def urlopen(url: str, timeout: float) -> io.BytesIO:
+        assert timeout > 0
+        asked.append(url)
+        reply = rest.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return io.BytesIO(reply)
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    return asked
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Bytes that pass for OpenCV's file."""
+    data = b"weights" * 1000
+    monkeypatch.setattr(yunet, "SHA256", hashlib.sha256(data).hexdigest())
+    return data
+
+
+def run(*words: str) -> int:
+    return cli.main(["detectors", *words])
+
+
+def test_get_fetches_verifies_and_leaves_nothing_beside(
+    zoo: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = answer(monkeypatch, zoo)
+    assert run("get", "yunet") == 0
+    assert asked == [yunet.URLS[0]]
+    path = yunet.weights_path()
+    assert path.read_bytes() == zoo
+    assert [file.name for file in path.parent.iterdir()] == [yunet.FILE]
+    assert str(path) in capsys.readouterr().out
+
+
+def test_get_takes_the_mirror_when_the_zoo_gives_another_file(
+    zoo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = answer(monkeypatch, b"version https://git-lfs.github.com/spec/v1", zoo)
+    assert run("get", "yunet") == 0
+    assert asked == list(yunet.URLS)
+
+
+def test_get_without_a_network_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(monkeypatch, URLError("Name or service not known"), TimeoutError("timed out"))
+    assert run("get", "yunet") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "github.com: Name or service not known" in error
+    assert "--from FILE" in error
+    assert not yunet.weights_path().exists()
+
+
+def test_get_keeps_another_file_unless_told(
+    zoo: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = yunet.weights_path()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    source = tmp_path / "copy.onnx"
+    source.write_bytes(zoo)
+    with pytest.raises(OutputExists):
+        command.get_yunet(source)
+    assert path.read_bytes() == b"mine"
+    command.get_yunet(source, overwrite=True)
+    assert path.read_bytes() == zoo
+    asked = answer(monkeypatch)
+    assert command.get_yunet() == path
+    assert asked == []
+
+
+def test_get_from_a_wrong_or_absent_file_leaves_what_is_there(zoo: bytes, tmp_path: Path) -> None:
+    path = yunet.weights_path()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(zoo)
+    wrong = tmp_path / "wrong.onnx"
+    wrong.write_bytes(b"other")
+    with pytest.raises(DetectorError, match="SHA-256"):
+        command.get_yunet(wrong, overwrite=True)
+    with pytest.raises(DetectorError, match="No such file"):
+        command.get_yunet(tmp_path / "absent", overwrite=True)
+    assert path.read_bytes() == zoo
+
+
+def test_list_tells_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list") == 0
+    out = capsys.readouterr().out
+    assert "haar   ready" in out
+    assert "yunet  absent" in out
+    assert "auto   haar" in out
+    path = yunet.weights_path()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"broken")
+    assert run("list") == 0
+    assert "yunet  broken" in capsys.readouterr().out
+
+
+@needs_weights
+def test_list_after_get_from_a_local_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("get", "yunet", "--from", str(WEIGHTS)) == 0
+    assert run("list") == 0
+    out = capsys.readouterr().out
+    assert "yunet  ready" in out
+    assert "auto   yunet" in out
