@@ -14,7 +14,7 @@ COMMANDS = (
     "pipeline",
     "accuracy",
     "faces",
-    "steadiness",
+    "steady",
     "roofline",
     "soak",
     "peers",

@@ -1,0 +1,136 @@
+"""One system of the comparison in its own process and environment: the far end of ``peers``.
+
+Requests and answers are JSON, one a line; a frame travels as the path of an ``.npy``, uint8 BGR::
+
+    {"do": "open", "system": "fer" | "fer-keras" | "haar" | "yunet", "model": "fast"}
+    {"do": "label", "frame": PATH}             camera to label: nanoseconds and boxes
+    {"do": "emotion", "frame": PATH, "box": [x, y, width, height]}     the emotion stage alone
+    {"do": "predict", "faces": PATH}           labels of uint8 (n, 48, 48)
+    {"do": "memory"}                           MB resident, ``rss`` and ``peak``
+
+It imports nothing of this project but, for our own systems, the installed package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class Fer:
+    """The pip package ``fer``: its own TFLite network, or mini-XCEPTION in Keras."""
+
+    def __init__(self, keras: bool) -> None:
+        from fer.fer import FER  # type: ignore[import-not-found]
+
+        self._fer = FER(use_tflite=not keras)
+
+    def label(self, frame: Any) -> list[list[int]]:
+        """Boxes of the faces whose emotions were named."""
+        return [[int(n) for n in face["box"]] for face in self._fer.detect_emotions(frame)]
+
+    def emotion(self, frame: Any, box: list[int]) -> None:
+        """Name the emotion of the face at a box."""
+        self._fer.detect_emotions(frame, face_rectangles=[box])
+
+    def predict(self, faces: Any) -> list[int]:
+        """Labels, as FER2013 numbers them, of uint8 faces (n, 48, 48)."""
+        import cv2
+
+        answers = []
+        for face in faces:
+            # What its detect_emotions does to a crop.
+            small = cv2.resize(face, (64, 64)).astype("float32")[None]
+            scores = np.asarray(self._fer._classify_emotions((small / 255 - 0.5) * 2))
+            answers.append(int(scores[0].argmax()))
+        return answers
+
+
+class Ours:
+    """``emotion_edge`` as ``emotion-edge run`` sets it up."""
+
+    def __init__(self, detector: str, model: str) -> None:
+        from emotion_edge.factory import load
+        from emotion_edge.values import Box, Frame
+
+        self._box, self._frame = Box, Frame
+        self._pipeline = load(model, detector=detector, track=True)
+        self._index = 0
+
+    def label(self, frame: Any) -> list[list[int]]:
+        """Boxes of the faces whose emotions were named."""
+        # Frames come as from a camera of 30 per second: the tracker's memory goes by the clock.
+        self._index += 1
+        captured = self._index * 33_333_333
+        faces = self._pipeline.process(self._frame(frame, captured, self._index)).faces
+        return [[f.box.x, f.box.y, f.box.width, f.box.height] for f in faces]
+
+    def emotion(self, frame: Any, box: list[int]) -> None:
+        """Name the emotion of the face at a box."""
+        self._pipeline.classifier.classify(frame, self._box(*box))
+
+    def predict(self, faces: Any) -> list[int]:
+        """Labels, as FER2013 numbers them, of uint8 faces (n, 48, 48)."""
+        classifier: Any = self._pipeline.classifier
+        return [int(p.argmax()) for p in classifier.predict(faces)]
+
+
+class _Session:
+    def __init__(self) -> None:
+        self.system: Any = None
+
+    def open(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["system"]
+        if name.startswith("fer"):
+            self.system = Fer(keras=name == "fer-keras")
+        else:
+            self.system = Ours(name, request["model"])
+        return {"python": sys.version.split()[0]}
+
+    def label(self, request: dict[str, Any]) -> dict[str, Any]:
+        frame = np.load(request["frame"])
+        start = time.perf_counter_ns()
+        boxes = self.system.label(frame)
+        return {"ns": time.perf_counter_ns() - start, "boxes": boxes}
+
+    def emotion(self, request: dict[str, Any]) -> dict[str, Any]:
+        frame = np.load(request["frame"])
+        start = time.perf_counter_ns()
+        self.system.emotion(frame, request["box"])
+        return {"ns": time.perf_counter_ns() - start}
+
+    def predict(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"labels": self.system.predict(np.load(request["faces"]))}
+
+    def memory(self, request: dict[str, Any]) -> dict[str, Any]:
+        fields = {}
+        for line in Path("/proc/self/status").read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields[key] = value
+        names = {"rss": "VmRSS", "peak": "VmHWM"}
+        return {n: round(int(fields[k].split()[0]) * 1024 / 1e6, 1) for n, k in names.items()}
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # TensorFlow and the peers print: not into the answers
+    session = _Session()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(session, request["do"])(request)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
