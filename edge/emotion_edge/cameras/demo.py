@@ -52,7 +52,6 @@ class DemoCamera(VirtualCamera):
         fps: 15 unless given. others: ``frames``, ``paced`` and what else VirtualCamera takes.
         """
         super().__init__("demo", fps=fps or 15.0, **others)
-        self._fps = fps or 15.0
         self._width, self._height, self._colour = width, height, colour
         self._count = faces
         self._seed = seed
@@ -79,7 +78,7 @@ class DemoCamera(VirtualCamera):
 
     def picture(self, index: int) -> Image:
         """Frame ``index``: uint8 ``(height, width)`` or BGR ``(height, width, 3)``."""
-        seconds = index / self._fps
+        seconds = index / self.fps
         drawn = cv2.warpAffine(
             self._scene,
             self._view(seconds),
@@ -94,7 +93,7 @@ class DemoCamera(VirtualCamera):
 
     def boxes(self, index: int) -> list[Box]:
         """Where the faces of frame ``index`` are, the largest first: ground truth."""
-        view = self._view(index / self._fps)
+        view = self._view(index / self.fps)
         scale = view[0, 0]
         moved = [
             Box(

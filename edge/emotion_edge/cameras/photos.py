@@ -47,7 +47,7 @@ class Photos:
         """
         self.name = str(path)
         self.paths: list[Path] = []
-        self._interval_ns = 1e9 / (fps or 1.0)
+        self.fps = fps or 1.0
         self._colour = colour
         self._paced = paced
         self._on_event = on_event
@@ -90,7 +90,7 @@ class Photos:
                 report(self._on_event, "camera.skipped", str(error), path=str(self.paths[index]))
                 continue
             self._readable += 1
-            due = self._start_ns + round(index * self._interval_ns)
+            due = self._start_ns + round(index * 1e9 / self.fps)
             if self._paced and (wait := (due - time.monotonic_ns()) / 1e9) > 0:
                 self._stop.wait(wait)
             return Frame(image, due, index)

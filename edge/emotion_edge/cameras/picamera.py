@@ -56,7 +56,7 @@ class Picamera(LiveCamera):
         super().__init__(name, on_event=on_event, stop=stop, **waits)
         self._number = number
         self._size = (width, height)
-        self._fps = fps or 30.0
+        self.fps = fps or 30.0
         self._colour = colour
 
     def _open(self) -> Device:
@@ -80,7 +80,7 @@ class Picamera(LiveCamera):
         except Exception:
             camera.close()
             raise
-        return _Requests(camera, stream, self.name, wait=max(2.0, 3.0 / self._fps))
+        return _Requests(camera, stream, self.name, wait=max(2.0, 3.0 / self.fps))
 
     def _configure(self, camera: Any) -> str:
         """Set the streams up; returns the name of the one that frames come from."""
@@ -88,7 +88,7 @@ class Picamera(LiveCamera):
         if "AfMode" in camera.camera_controls:
             controls["AfMode"] = 2  # AfModeEnum.Continuous: faces come and go at any distance
         if "FrameDurationLimits" in camera.camera_controls:
-            microseconds = round(1e6 / self._fps)
+            microseconds = round(1e6 / self.fps)
             controls["FrameDurationLimits"] = (microseconds, microseconds)
         streams = {"main": {"size": self._size, "format": "RGB888"}}  # libcamera's name for BGR
         if not self._colour:
@@ -108,10 +108,10 @@ class Picamera(LiveCamera):
         report(
             self._on_event,
             "camera.opened",
-            f"{self.name}: asked for {self._size[0]}x{self._size[1]} at {self._fps:g} fps, "
+            f"{self.name}: asked for {self._size[0]}x{self._size[1]} at {self.fps:g} fps, "
             f"granted {width}x{height} {granted['format']}",
             trouble=False,
-            asked={"width": self._size[0], "height": self._size[1], "fps": self._fps},
+            asked={"width": self._size[0], "height": self._size[1], "fps": self.fps},
             granted={"width": width, "height": height, "format": str(granted["format"])},
         )
         return stream

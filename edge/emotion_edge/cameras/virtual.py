@@ -39,6 +39,7 @@ class VirtualCamera(ABC):
         """
         self.name = name
         self.live = paced
+        self.fps = fps
         self._interval_ns = 1e9 / fps
         self._frames = frames
         self._stop = stop or threading.Event()

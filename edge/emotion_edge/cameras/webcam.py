@@ -60,6 +60,11 @@ class Webcam(LiveCamera):
         self._colour = colour
         self._capture = capture
 
+    @property
+    def fps(self) -> float:
+        """Frames per second the driver granted; 0 before opening, or when it does not tell."""
+        return float(self.granted.get("fps", 0.0))
+
     def _open(self) -> Device:
         self._check_access()
         capture = self._capture(self.name, cv2.CAP_V4L2, ())
