@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import tomllib
 import types
 import typing
@@ -349,3 +350,56 @@ def _nearest(dotted: str, known: Iterable[str]) -> str:
         return ratio + (0.25 if home == table else 0.0)
 
     return max(known, key=likeness)
+
+
+def reference() -> list[tuple[str, str, str]]:
+    """Every key with its default as TOML writes it and its meaning, from the docstrings."""
+    rows = []
+    for prefix, section in _tables():
+        meanings = _meanings(section)
+        for each in dataclasses.fields(section):
+            key = f"{prefix}.{each.name}" if prefix else each.name
+            if key in keys():
+                rows.append((key, _default(each), meanings[each.name]))
+    return rows
+
+
+def _meanings(section: type) -> dict[str, str]:
+    """What ``name: text`` and ``name, other: text`` in the docstrings say of each field."""
+    names = {each.name for each in dataclasses.fields(section)}
+    said: dict[str, str] = {}
+    for base in reversed(section.__mro__):
+        current: list[str] = []
+        for line in inspect.cleandoc(base.__doc__ or "").splitlines():
+            head, colon, rest = line.partition(": ")
+            listed = head.split(", ")
+            if colon and set(listed) <= names:
+                current = listed
+                said |= dict.fromkeys(listed, rest)
+            elif line.startswith(" "):
+                said |= {name: f"{said[name]} {line.strip()}" for name in current}
+            else:
+                current = []
+    told = dict(said)
+    for name in names - said.keys():  # explained under another key
+        told[name] = next((f"see {key}" for key, text in said.items() if name in text), "")
+    return told
+
+
+def _default(each: dataclasses.Field[Any]) -> str:
+    value = each.default
+    if value is dataclasses.MISSING:
+        return "required"
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(f'{one:g}' for one in value)}]"
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
+
+
+if __name__ == "__main__":  # the table of edge/README.md
+    print("| key | default | meaning |\n|---|---|---|")
+    for key, default, meaning in reference():
+        print(f"| `{key}` | `{default}` | {meaning.replace('``', '`')} |")

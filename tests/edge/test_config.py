@@ -92,7 +92,7 @@ def test_overwrite_reaches_every_file() -> None:
         ("[camera]\nfsp = 5", "camera.fsp; did you mean camera.fps?"),
         ("[sinks.jsonl]\npath = 'a'\nrotate = 5", "did you mean sinks.jsonl.rotate_mb?"),
         ("[sinks.mqqt]\nhost = 'a'", "sinks.mqqt; did you mean sinks.mqtt?"),
-        ("[trakcer]\nmargin = 0.2", "trakcer; did you mean tracker?"),
+        ("[trakcer]\nlead = 2", "trakcer; did you mean tracker?"),
         ("unsure_below = 0.4", "did you mean tracker.unsure_below?"),
         ("[camera.size]\nwidth = 5", "camera.size"),
     ],
@@ -190,7 +190,7 @@ def test_a_text_that_does_not_fit(key: str, text: str) -> None:
 def test_every_key_is_known_by_its_dotted_name() -> None:
     for key in keys():
         assert key == key.strip(".") and " " not in key
-    assert {"model", "camera.source", "heat.hot_c", "sinks.mqtt.host", "tracker.margin"} <= set(
+    assert {"model", "camera.source", "heat.hot_c", "sinks.mqtt.host", "tracker.lead"} <= set(
         keys()
     )
     assert "sinks" not in keys()

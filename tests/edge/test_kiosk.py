@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emotion_edge import cli
-from emotion_edge.config import build, load_config, read_toml
+from emotion_edge.config import build, load_config, read_toml, reference
 from emotion_edge.sinks.settings import JsonlSettings, MetricsSettings
 
 EDGE = Path(cli.__file__).parents[1]
@@ -31,16 +31,23 @@ def test_the_sample_configuration_is_valid_and_private() -> None:
     assert isinstance(metrics, MetricsSettings) and metrics.host == "127.0.0.1"
 
 
-def test_the_commented_keys_of_the_sample_are_defaults_or_valid() -> None:
+def test_what_the_sample_leaves_out_are_defaults() -> None:
     text = (EDGE / "kiosk.toml").read_text()
-    keys = re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE)
-    path = EDGE / "kiosk.toml"
-    tables = read_toml(path)
-    everything = tomllib.loads(keys)
-    assert everything.keys() > tables.keys()
+    everything = tomllib.loads(re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE))
     del everything["sinks"]["page"]  # shows single faces: not beside [aggregate]
-    config = build(everything)
-    assert config.heat == type(config.heat)()
+    build(everything)
+    active = read_toml(EDGE / "kiosk.toml")
+    commented = [
+        (f"{table}.{key}", value)
+        for table in ("camera", "heat", "tracker")
+        for key, value in everything[table].items()
+        if key not in active[table]
+    ]
+    assert len(commented) > 8
+    defaults = {key: default for key, default, _ in reference()}
+    for key, value in commented:
+        shown = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else f"{value:g}"
+        assert defaults[key] in (shown, "unset"), key
 
 
 @needs_systemd
@@ -158,3 +165,10 @@ def test_trixie_has_the_versions_that_are_tested() -> None:
     tested = (EDGE.parent / ".ci" / "constraints-3.13.txt").read_text().splitlines()
     for line in (EDGE / "constraints-trixie.txt").read_text().splitlines():
         assert line.startswith("#") or line in tested
+
+
+def test_the_guide_has_every_key() -> None:
+    guide = (EDGE / "README.md").read_text()
+    for key, default, meaning in reference():
+        row = f"| `{key}` | `{default}` | {meaning.replace('``', '`')} |"
+        assert row in guide, "renew the table: cd edge && python -m emotion_edge.config"
