@@ -196,15 +196,16 @@ class PageSink(Sink):
                     break
                 waiting = self._number > self._jpeg_number and not self._encoding
                 self._changed.wait(min(give_up, due if waiting else give_up) - now)
+        jpeg = b""
         try:
             jpeg = self._encode(latest)
         finally:
             with self._changed:
+                # In one step: between two, another viewer would encode the same again.
                 self._encoding = False
-        with self._changed:
-            self._jpeg, self._jpeg_number = jpeg, number
-            self.encoded += 1
-            self._changed.notify_all()
+                self._jpeg, self._jpeg_number = jpeg, number
+                self.encoded += 1
+                self._changed.notify_all()
         return jpeg, number
 
     def _encode(self, observation: Observation) -> bytes:
