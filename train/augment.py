@@ -116,11 +116,11 @@ def augment(
     count, height, width = images.shape
 
     def spread(limit: float) -> Floats:
-        return rng.uniform(-limit, limit, count).astype(np.float32)
+        return np.asarray(rng.uniform(-limit, limit, count), np.float32)
 
-    zoom = np.exp(spread(np.log1p(how.zoom)))
-    stretch = np.exp(spread(np.log1p(how.stretch) / 2))
-    mirror = np.where(rng.random(count) < 0.5, np.float32(-1), np.float32(1))
+    zoom: Floats = np.exp(spread(np.log1p(how.zoom)))
+    stretch: Floats = np.exp(spread(np.log1p(how.stretch) / 2))
+    mirror: Floats = np.where(rng.random(count) < 0.5, np.float32(-1), np.float32(1))
     if not how.flip:
         mirror = np.ones(count, np.float32)
     if how.flip or how.rotation or how.zoom or how.stretch or how.shift:
@@ -141,21 +141,22 @@ def augment(
         offset = (spread(how.brightness) * 255)[:, None, None]
         faces = np.clip((faces - mean) * gain + mean + offset, 0, 255)
     if how.erase:
-        area = rng.uniform(*how.erase_area, count) * (rng.random(count) < how.erase)
-        hole = _box(rng, count, np.maximum(area, 1e-9), height, width)
-        hole &= (area > 0)[:, None, None]
+        size = np.asarray(rng.uniform(*how.erase_area, count))
+        chosen = np.asarray(rng.random(count) < how.erase)
+        hole = _box(rng, count, np.where(chosen, size, 1e-9), height, width)
+        hole &= chosen[:, None, None]
         noise = rng.integers(0, 256, faces.shape, np.uint8).astype(np.float32)
         faces = np.where(hole, noise, faces)
     if how.cutmix and rng.random() < how.cutmix:
         partner = rng.permutation(count)
-        hole = _box(rng, count, rng.uniform(0, 0.5, count), height, width)
+        hole = _box(rng, count, np.asarray(rng.uniform(0, 0.5, count)), height, width)
         faces = np.where(hole, faces[partner], faces)
-        kept = 1 - hole.mean(axis=(1, 2), dtype=np.float32)[:, None]
+        kept = np.asarray(1 - hole.mean(axis=(1, 2)), np.float32)[:, None]  # (N, 1)
         targets = kept * targets + (1 - kept) * targets[partner]
     elif how.mixup:
         partner = rng.permutation(count)
-        kept = rng.beta(how.mixup, how.mixup, count).astype(np.float32)
-        kept = np.maximum(kept, 1 - kept)
-        faces = kept[:, None, None] * faces + (1 - kept[:, None, None]) * faces[partner]
-        targets = kept[:, None] * targets + (1 - kept[:, None]) * targets[partner]
+        drawn = np.asarray(rng.beta(how.mixup, how.mixup, count), np.float32)
+        kept = np.maximum(drawn, 1 - drawn)[:, None]  # (N, 1)
+        faces = kept[:, :, None] * faces + (1 - kept[:, :, None]) * faces[partner]
+        targets = kept * targets + (1 - kept) * targets[partner]
     return faces[..., None].astype(np.float32), targets.astype(np.float32)

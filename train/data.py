@@ -146,8 +146,8 @@ def _digest(path: Path) -> str:
             f"no data at {path}: give fer2013.csv (plain, .gz or .zip), Kaggle's folder or zip, "
             "or a folder of class folders"
         )
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
+    with path.open("rb") as source:
+        while chunk := source.read(1 << 22):
             sha.update(chunk)
     return sha.hexdigest()
 

@@ -35,7 +35,7 @@ from train.files import write_json
 Floats = NDArray[np.float32]
 
 
-class Batches(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
     """Augmented batches of one epoch; ``epoch`` is set by the callback that starts it."""
 
     def __init__(self, images: NDArray[np.uint8], target: Floats, config: Config) -> None:
@@ -171,7 +171,7 @@ def _numpy(variable: Any) -> NDArray[Any]:
     return np.asarray(variable.numpy())
 
 
-class Run(keras.callbacks.Callback):
+class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
     """Everything that happens around an epoch: average, validation, checkpoint, log."""
 
     def __init__(
@@ -205,7 +205,7 @@ class Run(keras.callbacks.Callback):
         """Write the checkpoint beside the old one and rename it."""
         beside = self.folder / "checkpoint.tmp"
         with beside.open("wb") as file:
-            np.savez(file, **self.state())
+            np.savez(file, allow_pickle=False, **self.state())
         beside.replace(self.folder / "checkpoint.npz")
 
     def restore(self, model: keras.Model) -> int:
@@ -353,8 +353,8 @@ class Run(keras.callbacks.Callback):
         return result
 
 
-def predict_logits(model: keras.Model, images: NDArray[np.uint8], batch: int = 512) -> Floats:
-    """What ``model`` answers to uint8 (N, H, W), float32 (N, outputs)."""
+def predict_logits(model: keras.Model, images: NDArray[Any], batch: int = 512) -> Floats:
+    """What ``model`` answers to faces (N, H, W) in 0..255, float32 (N, outputs)."""
     parts = [
         ops.convert_to_numpy(
             model.predict_on_batch(images[at : at + batch, ..., None].astype(np.float32))

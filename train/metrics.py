@@ -23,12 +23,12 @@ def confusion_matrix(truth: Integers, predicted: Integers, classes: int) -> Coun
 
 def recall(confusion: Counts) -> NDArray[np.float64]:
     """Share of each class that was found, ``(classes,)``; 0 for a class without images."""
-    return np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
+    return np.asarray(np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1))
 
 
 def precision(confusion: Counts) -> NDArray[np.float64]:
     """Share of each class's predictions that is right, ``(classes,)``; 0 where there are none."""
-    return np.diag(confusion) / np.maximum(confusion.sum(axis=0), 1)
+    return np.asarray(np.diag(confusion) / np.maximum(confusion.sum(axis=0), 1))
 
 
 def macro_f1(confusion: Counts) -> float:
@@ -54,7 +54,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """
     n = only_first + only_second
     tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, float(2 * tail / 2**n))
 
 
 def equal_mass_bins(

@@ -21,7 +21,7 @@ Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="emotion_edge")
-class FusedBatchNormalization(layers.BatchNormalization):
+class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc]  # Keras is untyped
     """Batch normalisation through TensorFlow's fused kernel, where TensorFlow is the backend.
 
     Keras 3 spells the layer out in a dozen elementwise operations in float32; on a CPU they cost

@@ -36,7 +36,7 @@ def not_a_face(votes: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def vote_shares(votes: NDArray[np.uint8]) -> Floats:
     """Votes for the seven emotions as shares of one, float32 (N, 7); zeros where nobody voted."""
     seven = votes[:, list(VOTE_OF_EMOTION)].astype(np.float32)
-    return seven / np.maximum(seven.sum(axis=1, keepdims=True), 1)
+    return np.asarray(seven / np.maximum(seven.sum(axis=1, keepdims=True), 1))
 
 
 def majority(votes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -59,7 +59,6 @@ def with_fit(**changes: object) -> Config:
     return dataclasses.replace(TINY, fit=dataclasses.replace(TINY.fit, **changes))
 
 
-@pytest.mark.filterwarnings("ignore:.*HDF5.*")
 def test_it_learns_and_leaves_everything_behind(trained: Path, data: Dataset) -> None:
     record = json.loads((trained / "training.json").read_text())
     assert record["PublicTest"]["accuracy"] > 0.9
