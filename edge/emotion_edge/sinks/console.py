@@ -12,6 +12,7 @@ from emotion_edge.errors import SinkError
 from emotion_edge.labels import EMOJI
 from emotion_edge.records import wall_clock
 from emotion_edge.sinks import Sink
+from emotion_edge.sinks.camera_state import camera_state
 from emotion_edge.sinks.settings import ConsoleSettings
 from emotion_edge.values import Event, Face, Observation
 
@@ -62,7 +63,7 @@ class ConsoleSink(Sink):
             return
         block, self._lines = self._lines, 0
         self._emit(f"{_up(block)}\x1b[J{mark}{event.message}\n")
-        if self._last is not None and event.kind.split(".")[0] != "camera":
+        if self._last is not None and camera_state(event) in (None, "ok"):
             self._draw(self._last)
 
     def __exit__(

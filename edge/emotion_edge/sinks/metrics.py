@@ -21,6 +21,7 @@ from emotion_edge import __version__
 from emotion_edge.labels import UNSURE
 from emotion_edge.records import to_json
 from emotion_edge.sinks import Sink
+from emotion_edge.sinks.camera_state import camera_state
 from emotion_edge.sinks.serving import Answer, Server
 from emotion_edge.sinks.settings import MetricsSettings
 from emotion_edge.values import Event, Observation
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _BOUNDS_MS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
 _Labels = tuple[tuple[str, str], ...]
-_WELL = ("opened", "recovered")  # camera events after which it delivers
 
 
 class MetricsSink(Sink):
@@ -101,11 +101,10 @@ class MetricsSink(Sink):
         """Count one event, and mind the camera's state."""
         with self._lock:
             self._events[event.kind] += 1
-            area, _, state = event.kind.partition(".")
-            if area == "camera":
-                well = state in _WELL
-                self._camera = "ok" if well else state
-                self._camera_message = "" if well else event.message
+            state = camera_state(event)
+            if state is not None:
+                self._camera = state
+                self._camera_message = "" if state == "ok" else event.message
 
     def __exit__(
         self,

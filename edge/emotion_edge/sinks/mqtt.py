@@ -32,6 +32,7 @@ from emotion_edge.labels import UNSURE
 from emotion_edge.records import event_record, observation_record, to_json
 from emotion_edge.sinks import Sink
 from emotion_edge.sinks.aggregate import AGGREGATE
+from emotion_edge.sinks.camera_state import camera_state
 from emotion_edge.sinks.settings import MqttSettings
 from emotion_edge.values import Event, Observation
 
@@ -144,14 +145,13 @@ class MqttSink(Sink):
     def event(self, event: Event) -> None:
         """Publish one event."""
         record = to_json(event_record(event))
-        area, _, state = event.kind.partition(".")
+        state = camera_state(event)
         with self._lock:
             if event.kind == AGGREGATE:
                 self._wanted["camera"] = "online"
                 self._wanted["aggregate"] = record
-            elif area == "camera":
-                well = state in ("opened", "recovered")
-                self._wanted["camera"] = "online" if well else "offline"
+            elif state is not None:
+                self._wanted["camera"] = "online" if state == "ok" else "offline"
         if event.kind != AGGREGATE and not self._publish("event", record, retain=False):
             self.dropped += 1
         self._publish_wanted()

@@ -21,6 +21,7 @@ from emotion_edge.annotate import annotate, colour_of
 from emotion_edge.labels import EMOJI
 from emotion_edge.records import observation_record, to_json
 from emotion_edge.sinks import Sink
+from emotion_edge.sinks.camera_state import camera_state
 from emotion_edge.sinks.serving import Answer, Server
 from emotion_edge.sinks.settings import PageSettings
 from emotion_edge.values import Event, Observation
@@ -88,9 +89,10 @@ class PageSink(Sink):
 
     def event(self, event: Event) -> None:
         """Show a camera's trouble until its next frame."""
-        if event.kind.startswith("camera."):
+        state = camera_state(event)
+        if state is not None:
             with self._changed:
-                self._trouble = event.message
+                self._trouble = "" if state == "ok" else event.message
 
     def __exit__(
         self,

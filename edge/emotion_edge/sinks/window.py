@@ -16,6 +16,7 @@ import cv2
 from emotion_edge.annotate import annotate
 from emotion_edge.errors import MissingExtra, SinkError
 from emotion_edge.sinks import Sink
+from emotion_edge.sinks.camera_state import camera_state
 from emotion_edge.sinks.settings import WindowSettings
 from emotion_edge.values import Event, Image, Observation
 
@@ -61,8 +62,9 @@ class WindowSink(Sink):
 
     def event(self, event: Event) -> None:
         """Show a camera's trouble in the title."""
-        if event.kind.startswith("camera."):
-            self._trouble = event.message
+        state = camera_state(event)
+        if state is not None:
+            self._trouble = "" if state == "ok" else event.message
 
     def __exit__(
         self,

@@ -115,7 +115,10 @@ def test_health_names_the_cameras_trouble(sink, observation, event) -> None:
     assert metrics(sink)["emotion_edge_camera_up"] == 0
     sink.event(event("camera.recovered", "back"))
     assert json.loads(get(sink, "/healthz")[1])["camera"] == "ok"
-    sink.event(event("camera.frozen", "the same frame for 5 s"))
+    sink.event(event("camera.garbage", "a torn picture; dropped"))
+    assert json.loads(get(sink, "/healthz")[1])["camera"] == "ok"
+    sink.event(event("camera.retry", "busy", reason="busy"))
+    assert json.loads(get(sink, "/healthz")[1])["camera"] == "busy"
     sink.write(observation(0))
     assert json.loads(get(sink, "/healthz")[1])["camera"] == "ok"
 
