@@ -60,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--name", help="the model's name in its manifest (default: MODEL's stem)")
     run.add_argument("--licence", default="", help="of the weights, for the manifest")
     run.add_argument(
-        "--training", type=Path, metavar="JSON", help="facts on the training run, for the manifest"
+        "--training",
+        type=Path,
+        metavar="JSON",
+        help="the training run's record (default: training.json beside MODEL)",
     )
     run.add_argument(
         "--report-split",
@@ -186,7 +189,9 @@ def _run(options: argparse.Namespace) -> int:
             "expected int8, dynamic, float16 or float32"
         )
     name = options.name or options.model.stem
-    training = _read_json(options.training) if options.training else None
+    beside = options.model.with_name("training.json")  # where `python -m train` puts it
+    facts = options.training or (beside if beside.is_file() else None)
+    training = None if facts is None else conversion.training_facts(_read_json(facts))
 
     def place(variant: str) -> Path:
         if options.out is None:

@@ -320,6 +320,33 @@ def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:
         ) from error
 
 
+_TRAINING = (
+    "name",
+    "about",
+    "config",
+    "data",
+    "data_sha256",
+    "dropped",
+    "training_rows",
+    "epochs",
+    "hours",
+    "hardware",
+    "finished",
+    "mix",
+    "temperature",
+)
+
+
+def training_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the record that ``python -m train`` writes, what the manifest carries.
+
+    A record of somebody else's is carried whole.
+    """
+    if not {"name", "config", "data_sha256"} <= set(record):
+        return dict(record)
+    return {key: record[key] for key in _TRAINING if key in record}
+
+
 def versions() -> dict[str, str]:
     """What made the file; no dates, so that the same input gives the same bytes."""
     found = {"python": ".".join(platform.python_version_tuple()[:2])}

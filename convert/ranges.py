@@ -154,8 +154,8 @@ def note(
 
 
 def smallest_and_largest(activation: Activation) -> tuple[float, float]:
-    """Everything that was seen."""
-    return float(activation.low.min()), float(activation.high.max())
+    """Everything that was seen, and zero."""
+    return min(float(activation.low.min()), 0.0), max(float(activation.high.max()), 0.0)
 
 
 def least_error(activation: Activation) -> tuple[float, float]:

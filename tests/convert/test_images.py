@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convert import images
+from emotion_edge.errors import UsageError
+from emotion_edge.labels import EMOTIONS
+from emotion_edge.manifest import InputSpec
+from tests.convert.conftest import COUNTS
+from train.errors import DataError
+
+GRAY = InputSpec(48, 48, 1, "gray")
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    count=st.integers(1, 200),
+    seed=st.integers(0, 9),
+)
+def test_a_stratified_set_has_every_class_in_its_share(
+    sizes: list[int], count: int, seed: int
+) -> None:
+    truth = np.repeat(np.arange(len(sizes)), sizes)
+    chosen = images.stratified(truth, count, seed)
+    assert len(set(chosen.tolist())) == len(chosen)
+    assert len(chosen) == min(max(count, len(sizes)), len(truth)) or len(chosen) >= count
+    found = np.bincount(truth[chosen], minlength=len(sizes))
+    assert (found >= 1).all()
+    exact = np.array(sizes) * min(count, len(truth)) / len(truth)
+    assert (found <= np.maximum(np.floor(exact) + 1, 1)).all()
+    np.testing.assert_array_equal(chosen, images.stratified(truth, count, seed))
+
+
+def test_fer2013_comes_in_the_size_and_colours_of_the_model(data: Path) -> None:
+    found = images.read(data, "PublicTest", InputSpec(96, 80, 3, "rgb"), EMOTIONS)
+    assert found.faces.shape == (7 * COUNTS["PublicTest"], 96, 80, 3)
+    assert found.faces.dtype == np.uint8
+
+
+@pytest.mark.parametrize("split", ["PublicTest", "PrivateTest", "test", "my-validation"])
+def test_calibrating_on_a_test_split_is_an_error(data: Path, split: str) -> None:
+    with pytest.raises(UsageError, match="training images"):
+        images.calibration_set(data, split, GRAY, EMOTIONS, judged=())
+
+
+def test_calibrating_on_the_judging_split_is_an_error(data: Path) -> None:
+    with pytest.raises(UsageError, match="training images"):
+        images.calibration_set(data, "Training", GRAY, EMOTIONS, judged=("Training",))
+
+
+def folder(path: Path, labels: tuple[str, ...]) -> Path:
+    for split in ("train", "test"):
+        for at, label in enumerate(labels):
+            (path / split / label).mkdir(parents=True)
+            for number in range(3):
+                picture = np.full((20, 30, 3), (10, 20, 200 - 50 * at), np.uint8)
+                cv2.imwrite(str(path / split / label / f"{number}.png"), picture)
+    return path
+
+
+def test_a_folder_of_classes_keeps_its_colours(tmp_path: Path) -> None:
+    root = folder(tmp_path, ("cat", "dog"))
+    assert images.default_labels(2, root, "test") == ("cat", "dog")
+    found = images.read(root, "train", InputSpec(10, 15, 3, "rgb"), ("dog", "cat"))
+    assert found.truth.tolist() == [1, 1, 1, 0, 0, 0]
+    assert found.faces[0, 0, 0].tolist() == [200, 20, 10]
+    swapped = images.read(root, "train", InputSpec(10, 15, 3, "bgr"), ("dog", "cat"))
+    assert swapped.faces[0, 0, 0].tolist() == [10, 20, 200]
+
+
+def test_folders_and_labels_have_to_match(tmp_path: Path, data: Path) -> None:
+    root = folder(tmp_path, ("cat", "dog"))
+    with pytest.raises(DataError, match="cat, dog"):
+        images.read(root, "train", GRAY, ("cat", "cow"))
+    for file in (root / "train" / "cat").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="no picture"):
+        images.read(root, "train", GRAY, ("cat", "dog"))
+    with pytest.raises(DataError, match="labelled"):
+        images.read(data, "PublicTest", GRAY, ("a", "b"))
+    with pytest.raises(UsageError, match="--labels"):
+        images.default_labels(5, data, "PublicTest")

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convert import float_model, inspection, quantize, ranges
+from convert.conversion import Converted, Job
+from convert.errors import ConversionError
+from convert.flatbuffer import WEIGHTED, Graph
+from convert.quantize import Calibrator
+from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.labels import EMOTIONS
+from emotion_edge.manifest import InputSpec, Manifest
+from tests.convert.conftest import convolutional
+
+FACES = np.random.default_rng(1).integers(0, 256, (24, 24, 24), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def small() -> float_model.FloatModel:
+    return float_model.from_keras(convolutional(), name="small")
+
+
+@pytest.fixture(scope="module")
+def calibrator(small: float_model.FloatModel) -> Calibrator:
+    return Calibrator(small, FACES, 1.0, 0.0)
+
+
+def test_everything_in_int8_is_integer(calibrator: Calibrator) -> None:
+    graph = Graph(quantize.quantize(calibrator.calibrated().model))
+    assert {tensor.kind for tensor in graph.tensors} == {"INT8", "INT32"}
+    assert not any(operator.custom for operator in graph.operators)
+    assert graph.tensors[graph.inputs[0]].kind == "INT8"
+    assert graph.tensors[graph.outputs[0]].kind == "INT8"
+    # A dynamic batch would show as SHAPE and PACK.
+    assert {op.name for op in graph.operators} <= {
+        *WEIGHTED,
+        "ADD",
+        "MAX_POOL_2D",
+        "RESHAPE",
+        "SOFTMAX",
+    }
+
+
+def test_weights_have_a_scale_for_each_channel(calibrator: Calibrator) -> None:
+    graph = Graph(quantize.quantize(calibrator.calibrated().model))
+    for operator in graph.operators:
+        if operator.name in WEIGHTED:
+            weights = graph.tensors[operator.inputs[1]]
+            channels = weights.shape[3 if operator.name == "DEPTHWISE_CONV_2D" else 0]
+            assert len(weights.scales) == channels
+
+
+def test_a_rescaling_with_an_offset_leaves_the_graph(calibrator: Calibrator) -> None:
+    graph = Graph(quantize.quantize(calibrator.calibrated().model))
+    assert graph.operators[0].name == "CONV_2D"
+    source = graph.tensors[graph.inputs[0]]
+    assert source.scales[0] == pytest.approx(1 / 127.5)
+    # Each pixel value is one step: nothing is lost at the entry.
+    spec = InputSpec(24, 24, 1, "gray", calibrator.scale, calibrator.offset)
+    classifier = TFLiteClassifier(
+        quantize.quantize(calibrator.calibrated().model),
+        Manifest("small", "int8", "", EMOTIONS, spec),
+    )
+    ramp = np.resize(np.arange(256, dtype=np.uint8), (24, 24))
+    np.testing.assert_array_equal(
+        classifier.tensor(ramp)[0, ..., 0].astype(int), ramp.astype(int) - 128
+    )
+
+
+def test_the_lifted_graph_answers_like_keras(
+    small: float_model.FloatModel, calibrator: Calibrator
+) -> None:
+    assert calibrator.offset / calibrator.scale == pytest.approx(-128, abs=1e-3)
+    lifted = ranges.preserving(calibrator.graph)
+    out = Graph(calibrator.graph).outputs[0]
+    raw = quantize.inputs(FACES[:8])
+    for picture, fed in zip(
+        raw, quantize.inputs(FACES[:8], calibrator.scale, calibrator.offset), strict=True
+    ):
+        # Half a gray level at the zero padding is all that differs.
+        np.testing.assert_allclose(lifted(fed)(out), small.network(picture), atol=2e-3)
+
+
+def test_ranges_are_those_of_each_tensor_alone(calibrator: Calibrator) -> None:
+    graph = Graph(calibrator.calibrated().model)
+    run = ranges.preserving(calibrator.graph)
+    lows = dict.fromkeys(calibrator.seen, np.inf)
+    for fed in quantize.inputs(FACES, calibrator.scale, calibrator.offset):
+        values = run(fed)
+        for i in lows:
+            lows[i] = min(lows[i], float(values(i).min()))
+    for i, low in lows.items():
+        noted = graph.range(i)
+        if noted is not None and i not in graph.inputs:
+            assert noted[0] == pytest.approx(min(low, 0.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("method", list(ranges.METHODS))
+def test_every_range_method_stays_inside_what_was_seen(calibrator: Calibrator, method: str) -> None:
+    for activation in calibrator.seen.values():
+        low, high = ranges.METHODS[method](activation)
+        assert min(activation.low.min(), 0) <= low <= high <= max(activation.high.max(), 0)
+
+
+def test_least_error_cuts_an_outlier_off() -> None:
+    sample = np.append(np.random.default_rng(0).normal(0, 1, 20000), 60).astype(np.float32)
+    activation = ranges.Activation(sample[:1] * 0 - 4, sample[-1:], sample)
+    low, high = ranges.least_error(activation)
+    assert high < 40
+    assert low == pytest.approx(-4, abs=1)
+
+
+def test_other_variants_hold_what_their_names_say(small: float_model.FloatModel) -> None:
+    kinds = {
+        name: {tensor.kind for tensor in Graph(make(small)).tensors if tensor.size > 8}
+        for name, make in (
+            ("float32", quantize.float32),
+            ("float16", quantize.float16),
+            ("dynamic", quantize.dynamic),
+        )
+    }
+    assert "INT8" not in kinds["float32"] and "FLOAT16" not in kinds["float32"]
+    assert "FLOAT16" in kinds["float16"]
+    assert "FLOAT32" in kinds["dynamic"]
+
+
+def test_the_same_input_gives_the_same_bytes(small: float_model.FloatModel) -> None:
+    first, second = (
+        quantize.quantize(
+            Calibrator(float_model.from_keras(convolutional(), name="small"), FACES, 1, 0)
+            .calibrated()
+            .model
+        )
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_a_mixed_file_keeps_what_it_was_told_to_in_float(calibrator: Calibrator) -> None:
+    calibrated = calibrator.calibrated().model
+    graph = Graph(calibrated)
+    depthwise = next(op for op in graph.operators if op.name == "DEPTHWISE_CONV_2D")
+    name = graph.tensors[depthwise.outputs[0]].name
+    mixed = quantize.quantize(calibrated, keep_float=[name])
+    kinds = {
+        op.name: Graph(mixed).tensors[op.inputs[1]].kind
+        for op in Graph(mixed).operators
+        if op.name in WEIGHTED
+    }
+    assert kinds["DEPTHWISE_CONV_2D"] == "FLOAT32"
+    assert kinds["FULLY_CONNECTED"] == "INT8"
+    with pytest.raises(ConversionError, match="integer form"):
+        inspection.require_integer(mixed, "mixed")
+
+
+def test_a_layer_without_an_integer_form_is_named() -> None:
+    model = float_model.from_keras(convolutional(activation="softplus"), name="odd")
+    with pytest.raises(ConversionError, match=r"odd|softplus|Softplus"):
+        inspection.require_integer(
+            quantize.quantize(Calibrator(model, FACES, 1, 0).calibrated().model), "odd"
+        )
+
+
+def test_a_graph_that_was_read_writes_the_same_network(converted: dict[str, Converted]) -> None:
+    model = converted["tiny"].model
+    again = Graph(Graph(model).to_bytes())
+    assert again.operators == Graph(model).operators
+    assert again.tensors == Graph(model).tensors
+
+
+def test_macs_are_counted(jobs: dict[str, Job]) -> None:
+    graph = Graph(jobs["tiny"].reference)
+    macs = {operator.name: graph.macs(operator) for operator in graph.operators}
+    assert macs["CONV_2D"] == 12 * 12 * 4 * 9
+    assert macs["FULLY_CONNECTED"] == 4 * 7

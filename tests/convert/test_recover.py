@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+
+from convert import quantize, ranges, recover
+from convert.conversion import Converted, Job
+from convert.flatbuffer import WEIGHTED, Graph
+from convert.float_model import from_keras
+from convert.quantize import Calibrator
+from tests.convert.conftest import convolutional
+
+FACES = np.random.default_rng(1).integers(0, 256, (16, 24, 24), np.uint8)
+
+
+def test_a_failing_model_is_turned_into_a_passing_one(
+    jobs: dict[str, Job], converted: dict[str, Converted]
+) -> None:
+    said: list[str] = []
+    mended = recover.recover(jobs["unbalanced"], converted["unbalanced"], say=said.append)
+    assert mended.passed
+    assert mended.variant == "int8"  # nothing had to stay in float
+    assert mended.method["equalised"] == "channels"
+    # The cheaper ways were tried before it, and did not do.
+    assert all("fails" in line for line in said[:-1]) and "passes" in said[-1]
+    assert any("least-error" in line for line in said[:-1])
+
+
+def test_equalising_changes_the_channels_and_not_the_answers() -> None:
+    calibrator = Calibrator(from_keras(convolutional()), FACES, 1, 0)
+    graph = recover.equalise(calibrator.graph, calibrator.seen)
+    assert graph != calibrator.graph
+    before, after = ranges.preserving(calibrator.graph), ranges.preserving(graph)
+    out = Graph(graph).outputs[0]
+    for picture in quantize.inputs(FACES[:4], calibrator.scale, calibrator.offset):
+        np.testing.assert_allclose(after(picture)(out), before(picture)(out), atol=1e-5)
+    level = calibrator.on(graph=graph)
+    depthwise = next(op for op in Graph(graph).operators if op.name == "DEPTHWISE_CONV_2D")
+    spreads = [
+        float(np.ptp(np.log(np.abs(seen[depthwise.outputs[0]].high) + 1e-9)))
+        for seen in (calibrator.seen, level.seen)
+    ]
+    assert spreads[1] < spreads[0]
+
+
+def test_corrected_biases_bring_the_channel_means_back(jobs: dict[str, Job]) -> None:
+    job = jobs["tiny"]
+    calibrator = Calibrator(from_keras(convolutional()), FACES, 1, 0)
+    calibrated = calibrator.calibrated("percentile-99.9")
+    spec = job.spec_of(calibrated)
+    spec = type(spec)(24, 24, 1, "gray", spec.scale, spec.offset)
+    plain = quantize.quantize(calibrated.model)
+    mended = recover.correct_biases(job, calibrated, spec, FACES)
+    assert {tensor.kind for tensor in Graph(mended).tensors} == {"INT8", "INT32"}
+
+    def error(model: bytes) -> float:
+        graph, real = Graph(model), Graph(calibrated.model)
+        twin = {tensor.name: tensor.index for tensor in real.tensors}
+        dense = [op for op in graph.operators if op.name in WEIGHTED][-1].outputs[0]
+        out = graph.tensors[dense]
+        run, run_real = ranges.preserving(model), ranges.preserving(calibrated.model)
+        total = np.zeros(out.shape[-1])
+        for face, picture in zip(
+            FACES, quantize.inputs(FACES, spec.scale, spec.offset), strict=True
+        ):
+            pixels = (face.astype(int) - 128).astype(np.int8)[None, ..., None]
+            value = (run(pixels)(dense).astype(float) - out.zero_points[0]) * out.scales[0]
+            total += (run_real(picture)(twin[out.name]) - value).ravel()
+        return float(np.abs(total / len(FACES)).mean())
+
+    assert error(mended) < 0.5 * error(plain)
+
+
+def test_the_most_harmful_operator_comes_first(jobs: dict[str, Job]) -> None:
+    job = jobs["unbalanced"]
+    calibrated = job.calibrator().calibrated()
+    order = recover.sensitivity(job, calibrated, job.spec_of(calibrated), job.judged.faces[:14])
+    graph = Graph(calibrated.model)
+    names = {graph.tensors[op.outputs[0]].name: op.name for op in graph.operators}
+    assert set(order) == set(names)
+    assert names[order[0]] in ("CONV_2D", "MEAN", "FULLY_CONNECTED")
+    assert names[order[-1]] == "SOFTMAX"
