@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
 
+import emotion_edge
 from emotion_edge.errors import UsageError
 from emotion_edge.sinks.settings import (
     SETTINGS,
@@ -64,3 +68,18 @@ def test_a_password_is_not_shown() -> None:
 
 def test_the_page_and_the_metrics_stay_on_this_machine_by_default() -> None:
     assert PageSettings().host == MetricsSettings().host == "127.0.0.1"
+
+
+def test_reading_a_configuration_loads_no_output() -> None:
+    heavy = ("http.server", "tkinter", "paho", "PIL", "emotion_edge.sinks.fanout")
+    script = (
+        f"import sys, emotion_edge.sinks.settings; print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(Path(emotion_edge.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
