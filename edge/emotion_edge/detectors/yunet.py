@@ -25,6 +25,7 @@ URLS = (
 """OpenCV's zoo, and its mirror for the days when GitHub's quota for large files is spent."""
 
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+_SMALLEST = 64  # pixels of either side that the network is given
 _EXTENT = Extent(side=1.06, right=-0.006, down=-0.014)
 
 
@@ -87,6 +88,13 @@ class YuNetDetector:
         small, span = reduce(image, self._size)
         if small.ndim == 2:
             small = np.asarray(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
+        # Below 33 pixels OpenCV's network now and then answers from memory it never wrote.
+        lacking = [max(0, _SMALLEST - side) for side in small.shape[:2]]
+        if any(lacking):
+            small = np.asarray(
+                cv2.copyMakeBorder(small, 0, lacking[0], 0, lacking[1], cv2.BORDER_CONSTANT),
+                dtype=np.uint8,
+            )
         height, width = small.shape[:2]
         if self._shape != (width, height):
             self._network.setInputSize((width, height))
@@ -94,9 +102,6 @@ class YuNetDetector:
         _, rows = self._network.detect(small)  # (faces, 15): x, y, w, h, five landmarks, score
         if rows is None:
             return []
-        # On slivers of a picture the network answers infinities and boxes of no size.
-        place, side = rows[:, :2] + rows[:, 2:4] / 2, rows[:, 2:4]
-        rows = rows[((place >= 0) & (place <= (width, height)) & (side >= 1)).all(axis=1)]
         return distinct(
             _EXTENT.box(x * span, y * span, wide * span, high * span, score)
             for x, y, wide, high, score in rows[:, [0, 1, 2, 3, 14]].tolist()
