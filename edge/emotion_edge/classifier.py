@@ -108,7 +108,7 @@ class TFLiteClassifier:
                 f"a face of shape {face.shape} and type {face.dtype}; this model takes "
                 f"{self._shape} uint8: use crop() first"
             )
-        picture: NDArray[Any] = self._lookup[face].reshape(self._tensor_shape)
+        picture: NDArray[Any] = self._lookup.take(face).reshape(self._tensor_shape)
         return picture
 
     def probabilities(self, face: Image) -> NDArray[np.float32]:
