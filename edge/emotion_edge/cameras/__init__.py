@@ -113,7 +113,9 @@ def open_camera(
     if word in ("picamera2", "picamera"):
         from emotion_edge.cameras.picamera import Picamera
 
-        return Picamera(int(rest) if rest.isdigit() else 0, **size, **told)
+        if rest and not rest.isdigit():
+            raise UsageError(f"camera {spec}: {rest} is no number; use picamera2 or picamera2:1")
+        return Picamera(int(rest or 0), **size, **told)
     if spec == "auto":
         from emotion_edge.cameras.auto import AutoCamera
 
@@ -165,6 +167,8 @@ def _settings(spec: str, text: str, known: dict[str, Callable[[str], Any]]) -> d
         name, _, value = part.partition("=")
         try:
             settings[name] = known[name](value)
+            if not settings[name] >= 0:
+                raise ValueError
         except (KeyError, ValueError):
             raise UsageError(
                 f"camera {spec}: {part} is no setting; use {', '.join(f'{k}=N' for k in known)}"

@@ -36,7 +36,9 @@ def quiet() -> None:
     FFmpeg's level is read when the process first opens a video, to read or to write: call this
     before.
     """
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # Newer releases moved the function; 0 is LOG_LEVEL_SILENT in both.
+    place: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
+    place.setLogLevel(0)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emotion_edge.cameras.capture import in_colours
 from emotion_edge.cameras.virtual import VirtualCamera
-from emotion_edge.errors import MissingExtra
+from emotion_edge.errors import MissingExtra, UsageError
 from emotion_edge.preprocessing import read_image
 from emotion_edge.values import Box, Image
 
@@ -48,9 +48,13 @@ class DemoCamera(VirtualCamera):
     ) -> None:
         """Nothing is drawn yet.
 
-        faces: 0 or more. noise: standard deviation in gray levels.
+        faces: 0 to 100. noise: standard deviation in gray levels.
         fps: 15 unless given. others: ``frames``, ``paced`` and what else VirtualCamera takes.
+
+        Raises UsageError for another number of faces.
         """
+        if not 0 <= faces <= 100:
+            raise UsageError(f"the demo shows 0 to 100 faces, not {faces}")
         super().__init__("demo", fps=fps or 15.0, **others)
         self._width, self._height, self._colour = width, height, colour
         self._count = faces

@@ -17,7 +17,7 @@ import pytest
 from emotion_edge.cameras import list_cameras, open_camera
 from emotion_edge.cameras import picamera as picamera_module
 from emotion_edge.cameras.picamera import BUFFERS, LENT, Picamera, on_monotonic_clock
-from emotion_edge.errors import CameraBusy, CameraError, CameraLost, CameraNotFound
+from emotion_edge.errors import CameraBusy, CameraError, CameraLost, CameraNotFound, UsageError
 from emotion_edge.values import Frame
 from tests.edge.cameras.fakes import Events
 
@@ -268,6 +268,8 @@ def test_no_frame_in_time_is_a_loss_and_frees_the_camera(fake: type[FakePicamera
 def test_absent_and_busy(fake: type[FakePicamera2]) -> None:
     with pytest.raises(CameraNotFound, match=r"no camera picamera2:1 \(libcamera sees 1\)"):
         open_camera("picamera2:1").__enter__()
+    with pytest.raises(UsageError, match="front is no number"):
+        open_camera("picamera2:front")
     fake.busy = True
     with pytest.raises(CameraBusy, match=r"did not complete.*close the other program"):
         open_camera("picamera2").__enter__()

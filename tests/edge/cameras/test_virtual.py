@@ -91,9 +91,25 @@ def test_settings_in_the_name() -> None:
     assert isinstance(camera, DemoCamera)
     assert [frame.index for frame in frames_of(camera)] == [0, 1, 2]
     assert len(list(frames_of(open_camera("pattern:frames=7", paced=False)))) == 7
-    for wrong in ("demo:face=1", "demo:faces=many", "demo:faces", "pattern:faces=1"):
+    for wrong in (
+        "demo:face=1",
+        "demo:faces=many",
+        "demo:faces",
+        "demo:noise=-1",
+        "pattern:faces=1",
+    ):
         with pytest.raises(UsageError, match="is no setting; use "):
             open_camera(wrong)
+
+
+@pytest.mark.parametrize("faces", [100, 101])
+def test_how_many_faces_fit(faces: int) -> None:
+    if faces > 100:
+        with pytest.raises(UsageError, match="0 to 100 faces, not 101"):
+            open_camera(f"demo:faces={faces}")
+    else:
+        with open_camera(f"demo:faces={faces}") as camera:
+            assert isinstance(camera, DemoCamera) and len(camera.boxes(0)) == faces
 
 
 def test_unpaced_frames_advance_by_the_frame_time() -> None:
