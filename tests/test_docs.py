@@ -46,9 +46,8 @@ def ours() -> Iterator[tuple[str, str, list[str]]]:
                 words = words[1:]  # NAME=VALUE before a program
             if words and words[0].rpartition("/")[2] == "emotion-edge":
                 yield page, "emotion-edge", words[1:]
-            elif len(words) > 2 and words[0].startswith("python") and words[1] == "-m":
-                if words[2] in PROGRAMS:
-                    yield page, words[2], words[3:]
+            elif words[:2] == ["python", "-m"] and words[2] in PROGRAMS:
+                yield page, words[2], words[3:]
 
 
 class Understood(Exception):
