@@ -56,10 +56,7 @@ class Understood(Exception):
 
 @pytest.mark.parametrize(
     ("page", "program", "words"),
-    [
-        pytest.param(*entry, id=f"{entry[0]}: {' '.join(entry[1:2] + (*entry[2],))}")
-        for entry in ours()
-    ],
+    [pytest.param(*entry, id=f"{entry[0]}: {entry[1]} {shlex.join(entry[2])}") for entry in ours()],
 )
 def test_every_command_is_understood(
     page: str, program: str, words: list[str], monkeypatch: pytest.MonkeyPatch
