@@ -467,7 +467,13 @@ ENVIRONMENTS: Mapping[str, Environment] = MappingProxyType(
     {
         # the last release; its wheels end at Python 3.11 and do not say that they need NumPy 1
         "tflite-runtime": Environment("3.11", ("tflite-runtime==2.14.0", "numpy==1.26.4")),
-        "tensorflow": Environment(None, ("tensorflow-cpu==2.21.0",)),
+        "tensorflow": Environment(
+            None,
+            (
+                "tensorflow-cpu==2.21.0; platform_machine == 'x86_64'",
+                "tensorflow==2.21.0; platform_machine != 'x86_64'",
+            ),
+        ),
     }
 )
 

@@ -131,6 +131,14 @@ def test_this_process_has_memory_threads_and_descriptors():
     assert now.rss > 10_000_000 and now.threads >= 1 and now.descriptors >= 3
 
 
+@needs_litert
+@pytest.mark.slow
+def test_twenty_thousand_frames_leak_nothing():
+    # Latency is not judged here: the machine may be busy with other tests.
+    words = ["soak", "--frames", "30000", "--model", str(TINY), "--max-drift", "10", "--quiet"]
+    assert main(words) == 0
+
+
 # --- pipeline ----------------------------------------------------------------------------------
 
 
