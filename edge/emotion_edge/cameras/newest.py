@@ -133,12 +133,14 @@ class LiveCamera(ABC):
         if slot is None or thread is None:
             return
         slot.closing.set()
-        thread.join(self._close_timeout)
+        # At the end of a run less patience will do: the process takes the device with it.
+        patience = min(1.0, self._close_timeout) if slot.stopped else self._close_timeout
+        thread.join(patience)
         if thread.is_alive():
             report(
                 self._on_event,
                 "camera.stuck",
-                f"{self.name} did not close within {self._close_timeout:g} s: its driver hangs",
+                f"{self.name} did not close within {patience:g} s: its driver hangs",
             )
 
     def _run(self, slot: _Slot) -> None:
