@@ -13,7 +13,7 @@ from emotion_edge.values import Box, Image
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _DEBIAN = Path("/usr/share/opencv4/haarcascades")  # package opencv-data; apt's cv2 has no cv2.data
-_EXTENT = Extent(side=0.98)
+_EXTENT = Extent(side=1.01)
 
 
 class HaarDetector:

@@ -26,7 +26,7 @@ URLS = (
 
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 _SMALLEST = 64  # pixels of either side that the network is given
-_EXTENT = Extent(side=1.06, right=-0.006, down=-0.014)
+_EXTENT = Extent(side=1.07, right=-0.006, down=-0.014)
 
 
 def weights_path() -> Path:

@@ -1,0 +1,201 @@
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as benchmarks
+from benchmarks.faces import Found, Watch, film, match, wilson
+from benchmarks.scenes import HEIGHT, WIDTH, scenes
+from benchmarks.steady import changes, lasting, shake, shown_labels, steadiness
+from emotion_edge.preprocessing import crop_face, fit
+from emotion_edge.tracker import TrackerSettings
+from emotion_edge.values import Box, Image
+
+TINY = Path(__file__).parents[1] / "edge" / "tiny.tflite"
+LABELS = ("happy", "sad")
+
+
+@pytest.fixture(scope="module")
+def faces() -> Image:
+    """Smooth random pictures, 48x48."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(40, 220, (6, 6, 6)).astype(np.uint8)
+    return np.stack([cv2.resize(one, (48, 48), interpolation=cv2.INTER_CUBIC) for one in coarse])
+
+
+def test_scenes_are_the_same_for_the_same_seed_and_hold_each_face_once(faces: Image) -> None:
+    first, again = list(scenes(faces, seed=3)), list(scenes(faces, seed=3))
+    assert [i for scene in first for i in scene.faces] == list(range(6))
+    for one, two in zip(first, again, strict=True):
+        assert one.boxes == two.boxes
+        assert np.array_equal(one.image, two.image)
+    assert not np.array_equal(first[0].image, next(scenes(faces, seed=4)).image)
+
+
+def test_a_pasted_face_comes_back_from_its_box(faces: Image) -> None:
+    for scene in scenes(faces, seed=1, noise=0):
+        assert scene.image.shape == (HEIGHT, WIDTH, 3)
+        for index, box in zip(scene.faces, scene.boxes, strict=True):
+            crop = fit(crop_face(scene.image, box), 48, 48, 1)
+            assert np.abs(crop.astype(int) - faces[index]).mean() < 2
+
+
+def test_match_tells_found_missed_and_false_apart() -> None:
+    truth = [Box(0, 0, 100, 100), Box(300, 0, 100, 100)]
+    near, far, second = Box(5, 5, 100, 100), Box(0, 300, 80, 80), Box(20, 20, 70, 70)
+    assert match([near, far, second], truth) == ([near, None], 1)
+    assert match([], truth) == ([None, None], 0)
+    # Centred on the face, and too small to be its box: neither found nor false.
+    assert match([Box(45, 45, 10, 10)], truth[:1]) == ([None], 0)
+
+
+def test_wilson_agrees_with_the_published_example() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263, and 0 of 20.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+
+
+class Half:
+    """Draws boxes of half the side, shifted to the left by a quarter of it."""
+
+    def __init__(self, truth: list[Box]) -> None:
+        self.truth = truth
+
+    def detect(self, image: Image) -> list[Box]:
+        return [
+            Box(box.x + box.width // 8, box.y + box.height // 8, *(3 * box.width // 4,) * 2)
+            for box in self.truth
+        ]
+
+
+def test_found_reports_how_a_detector_draws() -> None:
+    truth = [Box(80, 80, 160, 160), Box(400, 80, 160, 160)]
+    found = Found("three quarters")
+    found.look(Half(truth), np.zeros((480, 640), np.uint8), truth)
+    row = found.summary()
+    assert row["missed"] == 0
+    assert row["side"] == pytest.approx(4 / 3)
+    assert row["right"] == pytest.approx(0)
+    assert row["iou"] == pytest.approx(9 / 16)
+
+
+class Replay:
+    """Knows the film, and lags behind it."""
+
+    def __init__(self, boxes: list[Box | None], lag: int) -> None:
+        self.boxes: Iterator[Box | None] = iter([None] * lag + boxes)
+
+    def detect(self, image: Image) -> list[Box]:
+        box = next(self.boxes)
+        return [] if box is None else [box]
+
+
+def test_watch_counts_late_and_stale_frames(faces: Image) -> None:
+    frames = list(film(faces, np.random.default_rng(0)))
+    boxes = [box for _, box in frames]
+    assert boxes[:15] == boxes[-15:] == [None] * 15
+    for lag in (0, 3):
+        watch = Watch("replay", Replay(boxes, lag))
+        watch.see(frames)
+        row = watch.summary()
+        assert row["noticed_frames"] == row["stale_frames"] == lag
+        assert row["missed"] == pytest.approx(lag / 60)
+        assert row["false_per_100_frames"] == 0
+
+
+def test_a_shaken_face_is_still_that_face(faces: Image) -> None:
+    rng = np.random.default_rng(0)
+    frames = [shake(faces[0], rng, 48) for _ in range(50)]
+    assert not np.array_equal(frames[0], frames[1])
+    mean = np.mean(frames, axis=0)
+    assert np.corrcoef(mean.ravel(), faces[0].ravel())[0, 1] > 0.95
+    assert shake(faces[0], rng, 64).shape == (64, 64)
+
+
+def _film(*spans: tuple[int, float]) -> np.ndarray:
+    """Answers (frames, 2): for so many frames, happy with this probability."""
+    happy = np.concatenate([np.full(frames, p, np.float32) for frames, p in spans])
+    return np.stack([happy, 1 - happy], axis=1)
+
+
+def test_steadiness_counts_changes_a_minute() -> None:
+    flicker = _film(*[(1, 0.9), (1, 0.2)] * 75)  # 150 frames: 149 changes in 10 s
+    row = steadiness(flicker[None], np.array([0]), LABELS, 15, TrackerSettings())
+    assert row["raw"] == pytest.approx(149 * 6)
+    assert row["shown"] == 0
+    assert row["ratio"] == math.inf
+    assert (row["raw_still"], row["still"]) == (0, 1)
+    assert row["raw_accuracy"] == pytest.approx(0.5)
+    assert row["accuracy"] == 1
+
+
+def test_changes_measures_the_delay_of_the_new_label() -> None:
+    answers = np.stack([_film((150, 0.95)), _film((150, 0.05))])
+    rows = changes(answers, LABELS, 15, TrackerSettings(half_life_s=1.0, lead=1.0, switch_s=0.0))
+    # Half of a half-life-of-one-second average has gone over after one second.
+    assert rows["clear"]["pairs"] == 2
+    assert rows["clear"]["median_s"] == pytest.approx(1.0, abs=0.1)
+    assert rows["clear"]["within_half"] == 0
+    quick = changes(answers, LABELS, 15, TrackerSettings())
+    assert quick["clear"]["within_half"] == 1
+
+
+def test_labels_are_empty_until_a_face_is_confirmed() -> None:
+    shown = shown_labels(_film((5, 0.9)), LABELS, 15, TrackerSettings(confirm_hits=3))
+    assert shown == ["", "", "happy", "happy", "happy"]
+
+
+def test_lasting_answers_stand_for_one_to_four_frames() -> None:
+    answers = np.arange(60, dtype=np.float32).reshape(1, 60, 1)
+    slow = lasting(answers, 0)[0, :, 0]
+    runs = np.diff(np.flatnonzero(np.concatenate([[1], np.diff(slow), [1]])))
+    assert set(runs) <= {1, 2, 3, 4}
+    assert len(set(runs)) > 1
+    assert set(slow) <= set(range(60))
+
+
+@pytest.fixture
+def data(tmp_path: Path, faces: Image, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set of six faces, and two others in each other split, in the challenge's format."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))  # where read data is kept
+    others = np.random.default_rng(1).integers(0, 255, (4, 48, 48))
+    splits = ["PublicTest"] * 6 + ["Training"] * 2 + ["PrivateTest"] * 2
+    path = tmp_path / "fer2013.csv"
+    lines = ["emotion,pixels,Usage"]
+    for index, (face, split) in enumerate(zip([*faces, *others], splits, strict=True)):
+        lines.append(f"{index % 7},{' '.join(map(str, face.ravel()))},{split}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _run(*words: str) -> int:
+    return benchmarks.main([*words, "--model", str(TINY)])
+
+
+def test_faces_ends_with_one_json_document(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["faces", "--data", str(data), "--detector", "haar", "--sequences", "1"]
+    assert _run(*words) == 0
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert document["faces"] == 6
+    assert [row["detector"] for row in document["detection"]] == ["haar, photo", "haar, stream"]
+    assert all(0 <= row["missed"] <= 1 for row in document["detection"])
+    assert len(document["streams"]) == 2
+
+
+def test_steady_ends_with_one_json_document(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("steady", "--data", str(data), "--count", "2") in (0, 1)
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert document["steady"]["each"]["raw"] >= document["steady"]["each"]["shown"]
+
+
+def test_without_data_the_line_says_what_to_give(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("EMOTION_EDGE_DATA", raising=False)
+    assert _run("faces") == 2
+    assert "--data" in capsys.readouterr().err
