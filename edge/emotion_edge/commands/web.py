@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     if not 0 <= options.port <= 65535:
         raise UsageError(f"--port {options.port}: give a number from 0 to 65535")
 
-    # Gradio takes seconds to import: not before the flags have been read.
+    # Gradio takes seconds to import, on a Pi many: not before the flags have been read.
+    print("emotion-edge: preparing the page", file=sys.stderr, flush=True)
     from emotion_edge.web.models import Models
     from emotion_edge.web.pictures import Limits
     from emotion_edge.web.server import Settings, serve

@@ -123,10 +123,16 @@ def card(one: Installed) -> str:
         "Licence": escape(manifest.licence) or "not stated",
         "SHA-256": f"<code>{escape(manifest.model_sha256)}</code>",
     }
-    parts = [f"<h3>{escape(one.name)}</h3>", _rows(rows)]
+    parts = [f"<h3>{escape(one.name)}</h3>"]
+    if manifest.gate.get("passed") is False:
+        failures = "; ".join(map(str, manifest.gate.get("failures", ())))
+        parts.append(
+            f'<p class="ee-note">Written although its gate failed: {escape(failures)}.</p>'
+        )
+    parts.append(_rows(rows))
     for split, figures in reversed(list(manifest.accuracy.items())):
         if isinstance(figures, Mapping):
-            parts.append(_accuracy(split, figures))
+            parts.append(_accuracy(split, figures, manifest.labels))
     for title, facts in (
         ("Training", manifest.training),
         ("Calibration", manifest.calibration),
@@ -253,35 +259,41 @@ def _furthest(first: Emotion, second: Emotion) -> float:
     return max(abs(a.get(label, 0.0) - b.get(label, 0.0)) for label in a | b)
 
 
-def _accuracy(split: str, figures: Mapping[str, Any]) -> str:
+def _accuracy(split: str, figures: Mapping[str, Any], labels: Sequence[str]) -> str:
     """One split's figures, as ``python -m convert`` writes them; what is absent is left out."""
     ours, floats = figures.get("converted", {}), figures.get("float", {})
-    parts = [f"<h4>Accuracy on {escape(split)}</h4>"]
     rows = {}
     if "accuracy" in ours:
-        low, high = ours.get("interval", ("?", "?"))
-        rows["Right"] = f"<b>{ours['accuracy']} %</b> (95% interval {low}–{high}), this very file"
+        rows["Right"] = f"<b>{_percent(ours['accuracy'])}</b>, this very file"
+        if "accuracy_interval" in ours:
+            low, high = ours["accuracy_interval"]
+            rows["Right"] += f" (95% interval {_percent(low)} to {_percent(high)})"
     if "accuracy" in floats:
-        rows["Its float source"] = f"{floats['accuracy']} %"
+        rows["Its float source"] = _percent(floats["accuracy"])
     if "agreement_percent" in figures:
-        rows["Same answer as float"] = f"{figures['agreement_percent']} %"
-    if "macro_f1" in ours:
-        rows["Macro-F1"] = f"{ours['macro_f1']} %"
-    if "calibration_error" in ours:
-        rows["Calibration error"] = f"{ours['calibration_error']} %"
-    for name, subset in figures.get("subsets", {}).items():
-        rows[escape(name)] = f"{subset['converted']} % of {subset['n']}"
+        rows["Same answer as float"] = f"{figures['agreement_percent']:.1f}%"
+    for name, title in (("macro_f1", "Macro-F1"), ("calibration_error", "Calibration error")):
+        if name in ours:
+            rows[title] = _percent(ours[name])
+    for name, title in (
+        ("without_twins", "Without twins of training faces"),
+        ("twins", "Twins alone"),
+    ):
+        if name in ours:
+            rows[title] = f"{_percent(ours[name])} of {ours.get(f'{name}_images', '?')}"
+    if votes := ours.get("ferplus"):
+        rows["Against FER+'s majority"] = f"{_percent(votes['accuracy'])} of {votes['images']}"
     if "n" in figures:
         rows["Pictures"] = str(figures["n"])
     if figures.get("protocol"):
         rows["Protocol"] = escape(str(figures["protocol"]))
-    parts.append(_rows(rows))
+    parts = [f"<h4>Accuracy on {escape(split)}</h4>", _rows(rows)]
     if recall := ours.get("recall"):
         parts.append("<h5>Found of each class (recall)</h5><ul class='ee-bars'>")
-        parts += [_bar(label, value / 100) for label, value in recall.items()]
+        parts += [_bar(label, recall[label]) for label in labels if label in recall]
         parts.append("</ul>")
-    if (confusion := ours.get("confusion")) and recall:
-        parts.append(_confusion(list(recall), confusion))
+    if confusion := ours.get("confusion"):
+        parts.append(_confusion(labels, confusion))
     return "".join(parts)
 
 
@@ -343,6 +355,10 @@ def css_colour(label: str) -> str:
 
 def _emoji(label: str) -> str:
     return EMOJI.get(label, "🙂")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
 
 
 def _size(size: int) -> str:

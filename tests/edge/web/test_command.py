@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import argparse
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from emotion_edge.cli import main
 from emotion_edge.commands import web
+
+from .conftest import TINY
 
 
 def test_wrong_flags_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,8 +36,6 @@ def test_wrong_flags_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_the_password_comes_from_a_file_or_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import argparse
-
     parser = argparse.ArgumentParser()
     web.add_arguments(parser)
     secret = tmp_path / "secret"
@@ -40,3 +46,28 @@ def test_the_password_comes_from_a_file_or_the_environment(
     monkeypatch.delenv(web.PASSWORD)
     assert web._password(parser.parse_args([])) is None
     assert parser.parse_args([]).host == "127.0.0.1"
+
+
+@pytest.mark.slow
+def test_it_serves_until_it_is_ended_and_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the [web] extra is not installed")
+    edge = Path(web.__file__).parents[2]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "emotion_edge", "web", "--port", "0", "--model", str(TINY)],
+        env={**os.environ, "PYTHONPATH": str(edge), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[1]
+            assert address.startswith("http://localhost:")
+            with urlopen(f"{address}/") as page:
+                assert b"emotion-edge" in page.read()
+            assert [path.name.startswith("emotion-edge-web-") for path in tmp_path.iterdir()]
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -124,24 +125,43 @@ def test_the_card_shows_what_the_converter_measured() -> None:
         "PrivateTest": {
             "n": 3589,
             "protocol": "clean",
-            "float": {"accuracy": 70.1},
+            "float": {"accuracy": 0.701},
             "converted": {
-                "accuracy": 70.0,
-                "interval": [68.5, 71.5],
-                "macro_f1": 68.2,
-                "recall": {"happy": 88.0, "sad": 56.0},
-                "confusion": [[88, 12], [44, 56]],
+                "accuracy": 0.7,
+                "accuracy_interval": [0.685, 0.715],
+                "macro_f1": 0.682,
+                # JSON sorts the labels; the rows below keep the model's order.
+                "recall": {"happy": 0.88, "angry": 0.56},
+                "confusion": [[56, 44], [12, 88]],
+                "without_twins": 0.689,
+                "without_twins_images": 3075,
+                "ferplus": {"accuracy": 0.8, "images": 2720},
             },
             "agreement_percent": 99.1,
-            "subsets": {"without twins": {"n": 3075, "float": 69.0, "converted": 68.9}},
         }
     }
-    html = render.card(installed(accuracy=accuracy, training={"epochs": 60}, gate={"passed": True}))
+    one = installed(
+        labels=("angry", "happy"), accuracy=accuracy, training={"epochs": 60}, gate={"passed": True}
+    )
+    html = render.card(one)
     parse(html)
-    for fact in ("70.0 %", "68.5–71.5", "99.1 %", "68.9 % of 3075", "88.0%", "epochs", "654 kB"):
+    for fact in ("70.0%", "68.5% to 71.5%", "99.1%", "68.9% of 3075", "80.0% of 2720", "epochs",
+                 "654 kB"):  # fmt: skip
         assert fact in html
-    assert html.count("<td style") == 4
-    assert "What a person feels" in html
+    rows = re.findall(r"<tr><th>[^<]*<span>(\w+)</span></th>(.*?)</tr>", html)
+    assert [(label, re.findall(r">(\d+)</td>", cells)) for label, cells in rows] == [
+        ("angry", ["56", "44"]),
+        ("happy", ["12", "88"]),
+    ]
+    bars = re.findall(r'ee-name">\S+ (\w+)</span>.*?([\d.]+)%</span>', html)
+    assert bars == [("angry", "56.0"), ("happy", "88.0")]
+    assert "What a person feels" in html and "gate failed" not in html
+
+
+def test_the_card_of_a_model_that_failed_says_so() -> None:
+    html = render.card(installed(gate={"passed": False, "failures": ["too <few> agree"]}))
+    parse(html)
+    assert "gate failed: too &lt;few&gt; agree" in html
 
 
 def test_a_card_without_figures_is_still_a_card() -> None:

@@ -16,7 +16,6 @@ pytest.importorskip("gradio", reason="the [web] extra is not installed")
 
 from starlette.testclient import TestClient
 
-from emotion_edge.detectors import open_detector
 from emotion_edge.errors import UsageError
 from emotion_edge.factory import load
 from emotion_edge.preprocessing import read_image
@@ -200,5 +199,8 @@ def test_a_port_in_use_is_one_line(models: Models) -> None:
             serve(models, Settings(port=port))
 
 
-def test_the_default_detector_is_the_library_s() -> None:
-    assert type(open_detector("auto")).__module__.startswith("emotion_edge.detectors")
+def test_a_certificate_that_is_none_is_one_line(models: Models, tmp_path: Path) -> None:
+    pem = tmp_path / "pem"
+    pem.write_text("no certificate")
+    with pytest.raises(UsageError, match="--certificate, --key"):
+        serve(models, Settings(port=0, certificate=pem, key=pem))
