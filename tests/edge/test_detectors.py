@@ -122,6 +122,15 @@ def test_weights_that_were_changed_are_refused(at_home: Path) -> None:
         open_detector("auto")
 
 
+def test_weights_that_opencv_refuses_end_in_one_line(zoo: bytes) -> None:
+    path = yunet.weights_path()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(zoo)
+    with pytest.raises(DetectorError, match=r"refuses .*yunet.* 4\.8 or later") as caught:
+        open_detector("yunet")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_file_that_is_no_cascade_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match="no cascade file"):
         HaarDetector(cascade=tmp_path / "absent.xml")
