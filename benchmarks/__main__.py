@@ -20,6 +20,7 @@ COMMANDS = (
     "peers",
     "compare",
     "record",
+    "board",
 )
 """Each is a module of ``benchmarks`` with ``HELP``, ``add_arguments`` and ``run``."""
 

@@ -106,3 +106,46 @@ def test_what_is_no_document_is_refused(tmp_path, capsys):
         bad.write_text(text)
         assert main(["record", str(bad), "--folder", str(a_folder(tmp_path))]) == 2
         assert "bad.json" in capsys.readouterr().err
+
+
+def test_the_standard_set_is_made_of_commands_that_exist(monkeypatch, tmp_path):
+    import argparse
+
+    from benchmarks import board
+    from benchmarks.__main__ import _parser
+
+    monkeypatch.setattr(board, "shipped_models", lambda: {"fast": TINY, "accurate": TINY})
+    options = argparse.Namespace(data=Path("d.csv"), split="PublicTest", soak=30, folder=tmp_path)
+    words = board.commands(options)
+    for line in words:
+        _parser(line).parse_args([*line, "--output", "x.json"])
+    assert {line[0] for line in words} == {"latency", "pipeline", "roofline", "accuracy", "soak"}
+    options.data = options.soak = None
+    assert {line[0] for line in board.commands(options)} == {"latency", "pipeline", "roofline"}
+
+
+def test_the_standard_set_is_recorded_and_a_failure_is_passed_on(document, monkeypatch, tmp_path):
+    from benchmarks import board
+
+    folder = a_folder(tmp_path)
+    asked = []
+
+    def fake(words):
+        if words[0] == "record":
+            return record.run(record_options(folder))
+        asked.append(words[0])
+        path = Path(words[words.index("--output") + 1])
+        path.write_text(json.dumps(document | {"settings": {"rate": len(asked)}}))
+        return 1 if words[0] == "roofline" else 0
+
+    def record_options(folder):
+        import argparse
+
+        return argparse.Namespace(files=[], check=False, note=None, folder=folder)
+
+    monkeypatch.setattr(board, "shipped_models", lambda: {"fast": TINY})
+    monkeypatch.setattr(board.command_line, "main", fake)
+    assert main(["board", "--folder", str(folder), "--soak", "0"]) == 1
+    (file,) = folder.glob("*.json")
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    assert len(kept["documents"]) == len(asked) == 4
