@@ -70,26 +70,30 @@ def run(options: argparse.Namespace) -> int:
 
     # Gradio takes seconds to import, on a Pi many: not before the flags have been read.
     print("emotion-edge: preparing the page", file=sys.stderr, flush=True)
-    from emotion_edge.web.models import Models
-    from emotion_edge.web.pictures import Limits
-    from emotion_edge.web.server import Settings, serve
+    from emotion_edge.web.environment import private_cache
 
-    models = Models(options.model, detector=options.detector, threads=options.threads)
-    settings = Settings(
-        host=options.host,
-        port=options.port,
-        limits=Limits(options.max_megabytes, options.max_megapixels),
-        visitors=options.visitors,
-        password=password,
-        certificate=options.certificate,
-        key=options.key,
-    )
-    if options.host not in ("127.0.0.1", "localhost", "::1") and password is None:
-        print(
-            "emotion-edge: anyone on the network may use this page; --password-file asks for one",
-            file=sys.stderr,
+    with private_cache():
+        from emotion_edge.web.models import Models
+        from emotion_edge.web.pictures import Limits
+        from emotion_edge.web.server import Settings, serve
+
+        settings = Settings(
+            host=options.host,
+            port=options.port,
+            limits=Limits(options.max_megabytes, options.max_megapixels),
+            visitors=options.visitors,
+            password=password,
+            certificate=options.certificate,
+            key=options.key,
         )
-    serve(models, settings)
+        models = Models(options.model, detector=options.detector, threads=options.threads)
+        if options.host not in ("127.0.0.1", "localhost", "::1") and password is None:
+            print(
+                "emotion-edge: anyone on the network may use this page; "
+                "--password-file asks for a password",
+                file=sys.stderr,
+            )
+        serve(models, settings)
     return 0
 
 

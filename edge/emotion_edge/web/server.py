@@ -6,13 +6,9 @@ Gradio's own uploads and streaming images are not used: they leave files in its 
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +16,9 @@ from typing import Any
 import anyio.to_thread
 
 from emotion_edge.errors import EmotionEdgeError, ImageError, MissingExtra, UsageError
+from emotion_edge.web import environment  # noqa: F401  before Gradio
 from emotion_edge.web.models import Models
 from emotion_edge.web.pictures import Limits
-
-# Read by Gradio when it is imported: it reports nothing, and saves no visitor's runs.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["GRADIO_RUN_HISTORY"] = "False"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 try:
     import gradio
@@ -65,7 +57,7 @@ class Settings:
 def create_app(models: Models, settings: Settings) -> App:
     """The ASGI application: page, API and socket behind the door.
 
-    Use it inside ``private_cache``, for Gradio asks for a folder of its own.
+    Use it inside ``environment.private_cache``, for Gradio asks for a folder of its own.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -98,26 +90,12 @@ def create_app(models: Models, settings: Settings) -> App:
     return Door(app, body_limit=settings.limits.bytes * 4 // 3 + 65_536, password=settings.password)
 
 
-@contextmanager
-def private_cache() -> Iterator[str]:
-    """Gradio's cache in an empty folder of its own, deleted at the end."""
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    with tempfile.TemporaryDirectory(prefix="emotion-edge-web-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        try:
-            yield folder
-        finally:
-            os.environ.pop("GRADIO_TEMP_DIR")
-            if before is not None:
-                os.environ["GRADIO_TEMP_DIR"] = before
-
-
 def serve(models: Models, settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM; call it inside ``environment.private_cache``.
 
     Raises UsageError when the address cannot be listened on or the certificate is refused.
     """
-    with private_cache(), _listen(settings) as listening:
+    with _listen(settings) as listening:
         port = listening.getsockname()[1]
         kind = "https" if settings.certificate else "http"
         host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0", "::") else settings.host
@@ -134,7 +112,7 @@ def serve(models: Models, settings: Settings) -> None:
 
 
 def create_server(models: Models, settings: Settings) -> uvicorn.Server:
-    """A server that ``run()`` starts and a signal ends; make it inside ``private_cache``."""
+    """A server that ``run()`` starts and a signal ends; for inside ``private_cache``."""
     return uvicorn.Server(
         uvicorn.Config(
             create_app(models, settings),

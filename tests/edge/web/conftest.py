@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -63,6 +64,13 @@ def photograph(camera: str) -> bytes:
         frame = source.read(1)
     assert frame is not None
     return cv2.imencode(".jpg", frame.image)[1].tobytes()
+
+
+@pytest.fixture(scope="module")
+def collected() -> Iterator[None]:
+    """Gradio's unclosed loops are collected, and warned of, while their module lasts."""
+    yield
+    gc.collect()
 
 
 class _Watch:

@@ -30,9 +30,10 @@ pytest.importorskip(
 from playwright.sync_api import sync_playwright
 
 from emotion_edge.cameras import open_camera
+from emotion_edge.web.environment import private_cache
 from emotion_edge.web.models import Models
 from emotion_edge.web.pictures import Limits
-from emotion_edge.web.server import Settings, create_server, private_cache
+from emotion_edge.web.server import Settings, create_server
 
 from .conftest import nothing_written, photograph
 
@@ -50,6 +51,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
 ]
 
 

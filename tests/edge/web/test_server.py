@@ -19,9 +19,10 @@ from starlette.testclient import TestClient
 from emotion_edge.errors import UsageError
 from emotion_edge.factory import load
 from emotion_edge.preprocessing import read_image
+from emotion_edge.web.environment import private_cache
 from emotion_edge.web.models import Models
 from emotion_edge.web.pictures import WORKING_SIDE, Limits
-from emotion_edge.web.server import Settings, create_app, private_cache, serve
+from emotion_edge.web.server import Settings, create_app, serve
 
 from .conftest import TINY, nothing_written
 
@@ -29,6 +30,7 @@ pytestmark = [  # Gradio's own
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
 ]
 
 
