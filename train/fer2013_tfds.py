@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emotion_edge.errors import MissingExtra
 from emotion_edge.labels import EMOTIONS
 from train.data import load_fer2013
@@ -43,7 +45,7 @@ class Fer2013(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # TFDS is
                 {
                     "image": tfds.features.Image(shape=(48, 48, 1)),
                     "label": tfds.features.ClassLabel(names=list(EMOTIONS)),
-                    "row": tfds.features.Scalar("int64"),
+                    "row": tfds.features.Scalar(np.int64),
                 }
             ),
             supervised_keys=("image", "label"),

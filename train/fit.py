@@ -355,11 +355,12 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
 
 def predict_logits(model: keras.Model, images: NDArray[Any], batch: int = 512) -> Floats:
     """What ``model`` answers to faces (N, H, W) in 0..255, float32 (N, outputs)."""
+    # predict(), not predict_on_batch(): the latter gives every device the whole batch.
     parts = [
-        ops.convert_to_numpy(
-            model.predict_on_batch(images[at : at + batch, ..., None].astype(np.float32))
+        model.predict(
+            images[at : at + 8192, ..., None].astype(np.float32), batch_size=batch, verbose=0
         )
-        for at in range(0, len(images), batch)
+        for at in range(0, len(images), 8192)
     ]
     return np.concatenate(parts).astype(np.float32)
 

@@ -180,13 +180,16 @@ def contact_sheet(
     rows = -(-count // columns)
     lines = 1 + max((text.count("\n") for text in captions), default=0)
     with figure(
-        max(columns, 3) * 0.95, rows * (0.95 + 0.16 * lines) + 0.5, rows, columns, squeeze=False
+        max(columns, 3) * 0.95, rows * (0.95 + 0.13 * lines) + 0.4, rows, columns, squeeze=False
     ) as (page, grid):
-        for axes in grid.flat:
+        for axes in grid.flat[len(images) :]:
             axes.set_axis_off()
         for axes, image, text in zip(grid.flat, images, captions, strict=False):
+            axes.grid(False)
             axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_title(text, fontsize=6.5, loc="center", fontweight="normal", y=-0.02, va="top")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.set_xlabel(text, fontsize=6.5, labelpad=2)
         if title:
             page.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
         return save(page, stem)

@@ -20,7 +20,7 @@ def test_pairs_equal_brute_force() -> None:
     images = np.clip(np.concatenate([base, copies, base[:3]]), 0, 255).astype(np.uint8)
     flat = normalised(images)
     near = np.triu(flat @ flat.T > 0.9, k=1)
-    found = find_pairs(images, components=10)
+    found = find_pairs(images, frequencies=4)
     assert set(zip(found.first.tolist(), found.second.tolist(), strict=True)) == set(
         zip(*(side.tolist() for side in np.nonzero(near)), strict=True)
     )
