@@ -68,7 +68,7 @@ class Summary:
     def __str__(self) -> str:
         rate = f" ({self.frames / self.seconds:.1f} a second)" if self.seconds else ""
         skipped = f", {self.skipped} skipped for newer ones" if self.skipped else ""
-        return f"{self.frames} frames{rate}{skipped}"
+        return f"{self.frames} frame{'s' * (self.frames != 1)}{rate}{skipped}"
 
 
 class Service:
