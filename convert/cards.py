@@ -257,7 +257,7 @@ def _classes(accuracy: Mapping[str, Any], variant: str) -> list[str]:
 
 
 def _training(training: Mapping[str, Any]) -> list[str]:
-    if "epochs" not in training:
+    if not {"epochs", "training_rows", "data", "dropped", "name"} <= set(training):
         return [f"Float source: SHA-256 `{training.get('keras_sha256') or 'unknown'}`.\n"]
     dropped = "; ".join(f"{count} {reason}" for reason, count in training["dropped"].items())
     return [

@@ -121,14 +121,15 @@ class Graph:
 
     def own(self, operator: Operator, place: int) -> int:
         """An input of an operator as a tensor that no other operator reads; a copy if need be."""
-        index = operator.inputs[place]
+        # Read anew: an operator in the caller's hands may be from before an earlier copy.
+        index = self.operators[operator.index].inputs[place]
         if len(self.readers(index)) == 1:
             return index
         graph = self._model.subgraphs[0]
         graph.tensors.append(copy.copy(graph.tensors[index]))
         graph.tensors[-1].name = self._raw(index).name + f"_{operator.index}".encode()
         raw = graph.operators[operator.index]
-        raw.inputs = np.array(raw.inputs)
+        raw.inputs = np.array(raw.inputs, np.int32)
         raw.inputs[place] = len(graph.tensors) - 1
         self._read()
         return len(graph.tensors) - 1

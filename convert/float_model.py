@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow, or it is not heard
-
-import keras
 import numpy as np
 
 from convert.errors import ConversionError
+from convert.quiet import quiet
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow, or it is not heard
+with quiet():
+    import keras
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
@@ -62,7 +64,8 @@ def load(path: str | Path, *, input_size: tuple[int, int, int] | None = None) ->
     import train.networks  # noqa: F401  registers this project's own layers
 
     try:
-        network = keras.models.load_model(path, compile=False)
+        with quiet():
+            network = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever its many readers raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConversionError(

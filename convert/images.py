@@ -126,7 +126,7 @@ def stratified(truth: NDArray[np.int64], count: int, seed: int) -> NDArray[np.in
     count = min(count, len(truth))
     exact = sizes * count / len(truth)
     shares = np.maximum(np.floor(exact).astype(int), 1)
-    for at in np.argsort(-(exact - np.floor(exact)), kind="stable"):
+    for at in np.argsort(shares - exact, kind="stable"):
         if shares.sum() >= count:
             break
         shares[at] = min(shares[at] + 1, sizes[at])

@@ -9,11 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
-import os
-import sys
-import tempfile
-import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +19,7 @@ from numpy.typing import NDArray
 from convert import ranges
 from convert.errors import ConversionError
 from convert.float_model import FloatModel
+from convert.quiet import quiet
 from emotion_edge.values import Image
 
 VARIANTS = {
@@ -169,29 +165,14 @@ def _convert(model: FloatModel, set_up: Callable[[Any, Any], None] | None = None
 
 @contextlib.contextmanager
 def _quiet(who: str) -> Iterator[None]:
-    """Keep what TensorFlow prints, and show it only through the error it ends in."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(1), os.dup(2)]
-    with tempfile.TemporaryFile() as log:
-        try:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-                warnings.simplefilter("ignore")
-                yield
-        except ConversionError:
-            raise
-        except Exception as error:
-            reason = _reason(str(error))
-            raise ConversionError(f"{who} refuses: {reason}") from error
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(kept[0], 1)
-            os.dup2(kept[1], 2)
-            for descriptor in kept:
-                os.close(descriptor)
+    """Keep what TensorFlow prints, and turn what it raises into one line."""
+    try:
+        with quiet():
+            yield
+    except ConversionError:
+        raise
+    except Exception as error:  # the converter raises whatever its passes raise
+        raise ConversionError(f"{who} refuses: {_reason(str(error))}") from error
 
 
 def _reason(text: str) -> str:

@@ -128,7 +128,8 @@ def equalise(model: bytes, seen: Observations) -> bytes:
     of the weights that read it, ``sqrt(weights / activation)``.
     """
     graph = Graph(model)
-    for first in graph.operators:
+    for at in range(len(graph.operators)):
+        first = graph.operators[at]
         second = _next_weighted(graph, first)
         if second is None:
             continue
