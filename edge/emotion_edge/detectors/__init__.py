@@ -42,7 +42,7 @@ def open_detector(name: str = "auto", *, scheduled: bool = False) -> FaceDetecto
         name = "yunet" if weights_path().is_file() else "haar"
     if name == "haar":
         if not scheduled:
-            return HaarDetector(size=640, smallest=0.08, scale_factor=1.1)
+            return HaarDetector(size=480, smallest=0.1, scale_factor=1.1)
         return ScheduledDetector(HaarDetector(), HaarDetector(smallest=0.35))
     if name == "yunet":
         if not scheduled:
