@@ -110,4 +110,5 @@ def test_python_of_the_front_page_runs(
         emotion_edge, "open_camera", lambda spec: open_camera("demo:frames=12", paced=False)
     )
     exec(compile(block, "README.md", "exec"), {})
-    assert any(label in capsys.readouterr().out for label in emotion_edge.EMOTIONS)
+    printed = capsys.readouterr().out
+    assert any(label in printed for label in emotion_edge.EMOTIONS)
