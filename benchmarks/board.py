@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import __main__ as command_line
 from benchmarks import record
 from emotion_edge.board import read_board
 from emotion_edge.shipped import shipped_models
@@ -34,13 +35,13 @@ def run(options: argparse.Namespace) -> int:
         for number, words in enumerate(commands(options)):
             print(f"\n# python -m benchmarks {' '.join(words)}", flush=True)
             output = Path(folder) / f"{number}.json"
-            failed = command_line.main([*words, "--output", str(output)])
-            status = failed or status
+            # A process for each: what one leaves in memory must not hide the next one's leak.
+            command = [sys.executable, "-m", "benchmarks", *words, "--output", str(output)]
+            status = subprocess.run(command, check=False).returncode or status
             if output.exists():
                 document = record.read_document(output)
                 print(record.add(document, options.folder, options.note))
-    renewed = command_line.main(["record", "--folder", str(options.folder)])
-    return status or renewed
+    return status or record.renew(options.folder)
 
 
 def commands(options: argparse.Namespace) -> list[list[str]]:

@@ -42,8 +42,14 @@ def run(options: argparse.Namespace) -> int:
         return 1
     for file in options.files:
         print(add(read_document(file), options.folder, options.note))
+    return renew(options.folder)
+
+
+def renew(folder: Path) -> int:
+    """Write the table of a folder's README anew."""
+    readme = folder / "README.md"
     current = readme.read_text(encoding="utf-8")
-    write_beside(readme, renewed(current, read_results(options.folder)))
+    write_beside(readme, renewed(current, read_results(folder)))
     return 0
 
 
