@@ -157,6 +157,7 @@ def _board(document: Mapping[str, Any]) -> str:
 
 
 def _latency(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    rate = document["settings"]["rate"]
     for case in document["cases"]:
         latency = case["latency_ms"]
         yield {
@@ -165,6 +166,7 @@ def _latency(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
             "runtime": f"{case['runtime']} {case['runtime_version']}",
             "threads": case["threads"],
             "XNNPACK": "on" if case["xnnpack"] else "off",
+            "requests": f"{rate:g} a second" if rate else "back to back",
             "load": round(case["load_ms"]["p50"], 1),
             "first": round(case["first_ms"]["p50"], 2),
             "p50": round(latency["p50"], 3),
