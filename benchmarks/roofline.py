@@ -1,9 +1,9 @@
 """How much of the machine a model uses, and where its time goes.
 
 The roof is what this runtime attains here on work that suits it: the best of three large
-convolutions, in int8 and in float32, timed in turn with the models. A model's share is its multiply-accumulates
-per second over the roof of its arithmetic. A network of many small layers cannot reach the roof;
-the operator table shows which layers keep it down, and each layer's own rate.
+convolutions, in int8 and in float32, timed in turn with the models. A model's share is its
+multiply-accumulates per second over the roof of its arithmetic. A network of many small layers
+cannot reach the roof; the operator table shows which layers keep it down, and each one's rate.
 """
 
 from __future__ import annotations
