@@ -172,6 +172,8 @@ def run(options: argparse.Namespace) -> int:
     folders = {"fer": bench.environment_folder("fer-25.10.3"), "ours": _our_folder()}
     if options.install:
         bench.make_environment(folders["fer"], PEER, progress)
+        # A checkout changes without its name changing: ours is made anew each time it is asked for.
+        (folders["ours"] / "packages.txt").unlink(missing_ok=True)
         bench.make_environment(folders["ours"], ours, progress)
     if missing := [str(f) for f in folders.values() if not (f / "packages.txt").exists()]:
         raise UsageError(
