@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +138,8 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
 
 def _number(text: str, option: str) -> float:
     try:
-        return float(Fraction(text))
+        above, _, below = text.partition("/")
+        return float(above) / float(below or 1)
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(f"{option} {text!r}: give a number or a fraction like 1/255") from error
 
