@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECTION.KEY=VALUE",
         help="change a value of the configuration, e.g. fit.epochs=3",
     )
+    fit.add_argument(
+        "--from", dest="start", type=Path, metavar="RUN", help="begin with the weights of a run"
+    )
     fit.add_argument("--keep-leaks", action="store_true", help="do not drop the leaking rows")
     fit.add_argument("--deterministic", action="store_true", help="bit-equal on equal machines")
     fit.add_argument("--devices", type=int, default=1, metavar="N", help="train on N devices")
@@ -139,9 +142,10 @@ def _fit(options: argparse.Namespace) -> None:
     config = load_config(options.config, overrides=_overrides(options.set))
     data = _load(options, clean=not options.keep_leaks)
     _quiet()
-    from train.finish import finish
+    from train.finish import finish, load_run
     from train.fit import fit
 
+    weights = load_run(options.start, data)[1].get_weights() if options.start else None
     folder = options.out or Path("runs") / config.name
     model = fit(
         config,
@@ -151,6 +155,7 @@ def _fit(options: argparse.Namespace) -> None:
         device_count=options.devices,
         tensorboard=not options.no_tensorboard,
         overwrite=options.overwrite,
+        weights=weights,
     )
     finish(model, config, data, folder, save_h5=options.save_h5)
     print(f"{folder / 'model.keras'}\n{folder / 'report.md'}")

@@ -44,9 +44,13 @@ def mix_heads(logits: Floats, classes: int, mix: float) -> Floats:
 
 
 def mix_curve(logits: Floats, split: Split, classes: int) -> list[dict[str, float]]:
-    """Both accuracies on ``split`` for each share of the votes head."""
+    """Both accuracies on ``split`` for each share of the votes head.
+
+    Below zero too: calibrated votes in its targets pull the label head towards the votes, and a
+    small negative share pulls it back.
+    """
     rows = []
-    for mix in np.linspace(0, 1, 21):
+    for mix in np.linspace(-0.2, 1, 25):
         predicted = mix_heads(logits, classes, float(mix)).argmax(axis=1)
         row = {"mix": float(mix), "accuracy": float(np.mean(predicted == split.labels))}
         if split.votes is not None:

@@ -441,10 +441,12 @@ def fit(
     device_count: int = 1,
     tensorboard: bool = True,
     overwrite: bool = False,
+    weights: list[Floats] | None = None,
 ) -> keras.Model:
     """Train, and return the model with the weights to keep, logits out.
 
-    Goes on by itself where an earlier run in ``folder`` stopped. Raises ``TrainingError`` when
+    Goes on by itself where an earlier run in ``folder`` stopped; a new run begins with
+    ``weights``, where they are given. Raises ``TrainingError`` when
     the loss is no number or the folder belongs to another run.
     """
     prepare_folder(folder, config, overwrite=overwrite)
@@ -478,6 +480,8 @@ def fit(
         )
         run = Run(folder, config, batches, data.splits.get("PublicTest"), classes)
         run.set_model(model)
+        if weights is not None:
+            model.set_weights(weights)
         start = run.restore(model)
     size = networks.cost(model)
     print(
