@@ -182,7 +182,13 @@ def test_layers_are_explained(
 
 def test_cards_are_written_from_the_manifests(shipped: Path) -> None:
     models = shipped.parent.parent
+    page = models.parent / "README.md"
+    page.write_text("before\n<!-- figures: python -m convert cards -->\n<!-- /figures -->\nafter\n")
     assert main(["cards", str(models)]) == 0
+    front = page.read_text()
+    assert front.startswith("before\n") and front.endswith("\nafter\n")
+    assert "**[tiny](models/tiny/README.md)**" in front
+    page.unlink()
     overview = (models / "README.md").read_text()
     assert "[tiny-int8.tflite](tiny/README.md)" in overview and "100.0" in overview
     card = (models / "tiny" / "README.md").read_text()
