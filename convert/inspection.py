@@ -135,23 +135,26 @@ def xnnpack_takes(model: bytes) -> frozenset[int]:
 
 
 def floats(model: bytes) -> list[str]:
-    """What in a FlatBuffer is not integer: tensors by name, custom and Flex operators."""
+    """What in a FlatBuffer is not integer: operators first, then every other tensor."""
     graph = Graph(model)
-    found = [f"operator {op.name} (custom)" for op in graph.operators if op.custom]
-    found += [
-        f"tensor {tensor.name} ({tensor.kind.lower()})"
-        for tensor in graph.tensors
-        if tensor.kind not in INTEGERS
+    strange = {tensor.index for tensor in graph.tensors if tensor.kind not in INTEGERS}
+    found = [f"the operator {op.name}" for op in graph.operators if op.custom]
+    for operator in graph.operators:
+        made = {i for i in operator.outputs if i in strange}
+        if made and operator.name not in ("DEQUANTIZE", "QUANTIZE"):
+            found.append(f"the operator {operator.name} ({graph.tensors[min(made)].name})")
+            strange -= made
+    return found + [
+        f"the tensor {graph.tensors[i].name} ({graph.tensors[i].kind.lower()})"
+        for i in sorted(strange)
     ]
-    return found
 
 
 def require_integer(model: bytes, name: str) -> None:
     """Raises ConversionError when a model that is to be named int8 holds anything else."""
     found = floats(model)
     if found:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise ConversionError(
-            f"{name} has a layer without an integer form: {found[0]}{more} would stay in the int8 "
+            f"{name} has a layer without an integer form: {found[0]} would stay float in the int8 "
             "file; replace the layer, or use --variant float16"
         )

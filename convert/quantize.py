@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -177,9 +178,11 @@ def _quiet(who: str) -> Iterator[None]:
 
 def _reason(text: str) -> str:
     """The line of the converter's report that names the operator at fault."""
+    operators = sorted(set(re.findall(r"'tf\.(\w+)' op", text)))
+    if operators:
+        return (
+            f"TFLite has no operator for TensorFlow's {', '.join(operators)}; "
+            "replace the layer that uses it"
+        )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for mark in ("error:", "Flex ops:", "Custom ops:"):
-        for line in lines:
-            if mark in line:
-                return line.split("error:")[-1].strip()[:300]
     return (lines[0] if lines else "no reason given")[:300]

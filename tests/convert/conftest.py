@@ -99,7 +99,7 @@ def convolutional(
     size: int = 24,
     channels: int = 1,
     rescale: tuple[float, float] | None = (1 / 127.5, -1.0),
-    activation: str = "relu",
+    activation: Any = "relu",
     softmax: bool = True,
     labels: int = len(EMOTIONS),
 ) -> Any:
@@ -116,5 +116,6 @@ def convolutional(
     x = keras.layers.Add()([x, early])
     x = keras.layers.MaxPooling2D()(x)
     x = keras.layers.Flatten()(x)
-    x = keras.layers.Dense(labels, activation="softmax" if softmax else None)(x)
+    # Not zeros: the converter leaves a bias of zeros away.
+    x = keras.layers.Dense(labels, "softmax" if softmax else None, bias_initializer="normal")(x)
     return keras.Model(image, x, name="small")
