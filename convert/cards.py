@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ chosen on PublicTest, and PrivateTest was looked at once.
 {{table}}
 Other systems trained on the twins: compare them with the column *without twins*.
 
-Each was made, and is made again byte for byte, with
+Each was made with these commands, which give the same bytes again with the same versions:
 
 ```sh
 {{made}}
@@ -180,9 +180,13 @@ def card(path: Path, seen: Inspection, files: Mapping[Path, Inspection]) -> str:
     ]
     if not manifest.accuracy:
         lines.append("Not measured.\n")
-    for split, result in manifest.accuracy.items():
-        lines += _split(split, result, manifest.variant)
-    lines += _classes(manifest.accuracy, manifest.variant)
+    # The split that was judged on first: JSON sorts its keys.
+    judged = manifest.gate.get("split")
+    splits = sorted(manifest.accuracy, key=lambda split: (split != judged, split))
+    for split in splits:
+        lines += _split(split, manifest.accuracy[split], manifest.variant)
+    if splits:
+        lines += _classes(splits, manifest.accuracy, labels, manifest.variant)
     lines += ["## The gate\n", f"{_gate_text(manifest.gate)}\n"]
     if manifest.calibration:
         facts = ", ".join(f"{key} {value}" for key, value in manifest.calibration.items())
@@ -260,38 +264,32 @@ def _split(split: str, result: Mapping[str, Any], variant: str) -> list[str]:
     return lines
 
 
-def _classes(accuracy: Mapping[str, Any], variant: str) -> list[str]:
-    lines = []
-    splits = list(accuracy)
-    if splits:
-        labels = list(accuracy[splits[0]]["converted"]["recall"])
-        lines += [
-            "Recall of each class:\n",
-            table(
-                ["class", *(f"{split} {kind}" for split in splits for kind in ("float", variant))],
-                [
-                    [
-                        label,
-                        *(
-                            _share(accuracy[split][kind]["recall"][label])
-                            for split in splits
-                            for kind in ("float", "converted")
-                        ),
-                    ]
-                    for label in labels
-                ],
+def _classes(
+    splits: Sequence[str], accuracy: Mapping[str, Any], labels: Sequence[str], variant: str
+) -> list[str]:
+    kinds = (("float", "float"), (variant, "converted"))
+    rows = [
+        [
+            label,
+            *(
+                _share(accuracy[split][kind]["recall"][label])
+                for split in splits
+                for _, kind in kinds
             ),
         ]
-        last = splits[-1]
-        matrix = accuracy[last]["converted"]["confusion"]
-        lines += [
-            f"Confusion on {last}, {variant} (rows: truth):\n",
-            table(
-                ["", *labels],
-                [[label, *map(str, row)] for label, row in zip(labels, matrix, strict=True)],
-            ),
-        ]
-    return lines
+        for label in labels
+    ]
+    last = splits[-1]
+    matrix = accuracy[last]["converted"]["confusion"]
+    return [
+        "Recall of each class:\n",
+        table(["class", *(f"{split} {name}" for split in splits for name, _ in kinds)], rows),
+        f"Confusion on {last}, {variant} (rows: truth):\n",
+        table(
+            ["", *labels],
+            [[label, *map(str, row)] for label, row in zip(labels, matrix, strict=True)],
+        ),
+    ]
 
 
 def _training(training: Mapping[str, Any]) -> list[str]:
