@@ -43,12 +43,13 @@ class Fer:
         """Labels, as FER2013 numbers them, of uint8 faces (n, 48, 48)."""
         import cv2
 
-        answers = []
-        for face in faces:
-            # What its detect_emotions does to a crop.
-            small = cv2.resize(face, (64, 64)).astype("float32")[None]
-            scores = np.asarray(self._fer._classify_emotions((small / 255 - 0.5) * 2))
-            answers.append(int(scores[0].argmax()))
+        # What its detect_emotions does to a crop; in batches, since accuracy is not timed.
+        small = np.stack([cv2.resize(face, (64, 64)) for face in faces]).astype("float32")
+        small = (small / 255 - 0.5) * 2
+        answers: list[int] = []
+        for start in range(0, len(small), 128):
+            scores = np.asarray(self._fer._classify_emotions(small[start : start + 128]))
+            answers += scores.argmax(axis=1).tolist()
         return answers
 
 

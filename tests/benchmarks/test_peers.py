@@ -32,8 +32,8 @@ class FER:
         return [{"box": box, "emotions": {"happy": 1.0}} for box in boxes]
 
     def _classify_emotions(self, faces):
-        assert faces.shape == (1, 64, 64) and -1 <= faces.min() and faces.max() <= 1
-        return [[0, 0, 0, 1.0 if self.keras else 0.0, 0.5, 0, 0]]
+        assert faces.shape == (3, 64, 64) and -1 <= faces.min() and faces.max() <= 1
+        return [[0, 0, 0, 1.0 if self.keras else 0.0, 0.5, 0, 0]] * 3
 '''
 
 
