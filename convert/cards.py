@@ -65,10 +65,10 @@ person would see in a cropped, roughly frontal face. It does not know what anybo
 ## Limits
 
 Expressions are ambiguous: the labels of the data agree with a majority of ten annotators on less
-than three faces in four. `disgust` is rare in the data, `fear` is often taken for `surprise` or
-`sad`. FER2013 holds more young, light-skinned and famous faces than the street does, and it says
-nothing of age, sex or origin, so differences between groups could not be measured. Faces seen from
-the side, half covered, smaller than 48 pixels or in the dark are named less reliably.
+than three faces in four. `disgust` is rare in the data, and `disgust` and `fear` are missed more
+often than found; the confusion table says what they are taken for. Who is in FER2013 was never
+recorded, so differences between ages, sexes and origins could not be measured: expect them. Faces
+seen from the side, half covered, smaller than 48 pixels or in the dark are named less reliably.
 """
 
 DATA = """\
