@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from emotion_edge import manifest as manifests
@@ -16,7 +16,7 @@ HELP = "show what a model is: labels, input, accuracy, training"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("model", nargs="?", help=f"a shipped name or a .tflite file ({DEFAULT})")
-    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_argument("--json", action="store_true", help="print the whole manifest")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,11 +36,17 @@ def run(options: argparse.Namespace) -> int:
         ("input", f"{spec.width}x{spec.height} {spec.colour}, crop margin {spec.margin:g}"),
         ("licence", manifest.licence or "not stated"),
     ]
-    for section in ("accuracy", "calibration", "gate", "training", "versions"):
-        rows += [
-            (f"{section}.{key}", _text(value))
-            for key, value in sorted(getattr(manifest, section).items())
+    for split, result in manifest.accuracy.items():
+        rows += _accuracy(split, result)
+    rows += _gate(manifest.gate)
+    for section in ("calibration", "training", "versions"):
+        facts = [
+            f"{key} {value}"
+            for key, value in getattr(manifest, section).items()
+            if isinstance(value, str | int | float) and "sha256" not in key
         ]
+        if facts:
+            rows.append((section, ", ".join(facts)))
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         print(f"{name:<{width}}  {text}")
@@ -49,5 +55,22 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _accuracy(split: str, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A split's figures: of this file, and in brackets of the float model."""
+    own, source = result["converted"], result["float"]
+    parts = [f"{own['accuracy']:.1%} ({source['accuracy']:.1%}) of {result['n']}"]
+    if "without_twins" in own:
+        parts.append(f"without twins {own['without_twins']:.1%} ({source['without_twins']:.1%})")
+    if "ferplus" in own:
+        share, other = own["ferplus"]["accuracy"], source["ferplus"]["accuracy"]
+        parts.append(f"FER+ majority {share:.1%} ({other:.1%})")
+    parts.append(f"{result['agreement_percent']:.1f}% answers equal")
+    recall = ", ".join(f"{label} {share:.0%}" for label, share in own["recall"].items())
+    return [(split, "; ".join(parts)), (f"{split} recall", recall)]
+
+
+def _gate(gate: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not gate:
+        return []
+    verdict = "passed" if gate["passed"] else f"FAILED, forced: {'; '.join(gate['failures'])}"
+    return [("gate", f"{verdict} (on {gate['split']}, {gate['runtime']})")]

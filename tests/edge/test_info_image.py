@@ -1,0 +1,100 @@
+"""The commands ``info`` and ``image``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from emotion_edge.cli import main
+from emotion_edge.shipped import shipped_models
+
+TINY = str(Path(__file__).parent / "tiny.tflite")
+
+
+@pytest.fixture(scope="module")
+def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cbook = pytest.importorskip("matplotlib.cbook", reason="the extra [demo] is not installed")
+    path = tmp_path_factory.mktemp("photos") / "portrait.jpg"
+    with cbook.get_sample_data("grace_hopper.jpg") as sample:
+        shutil.copy(sample.name, path)
+    return path
+
+
+@pytest.mark.parametrize("name", [TINY, *shipped_models()])
+def test_info_fits_a_screen(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("model ")
+    assert len(lines) < 30
+    assert all(len(line) < 700 for line in lines)
+
+
+@pytest.mark.parametrize("name", list(shipped_models()))
+def test_info_says_what_a_shipped_model_reaches(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", name, "--json"]) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert main(["info", name]) == 0
+    text = capsys.readouterr().out
+    accuracy = manifest["accuracy"]["PrivateTest"]["converted"]["accuracy"]
+    assert f"{accuracy:.1%}" in text
+    assert "passed" in text
+
+
+def test_image_names_each_face(portrait: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["image", str(portrait), "--model", TINY, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["file"] == str(portrait)
+    assert len(record["faces"]) == 1
+    face = record["faces"][0]
+    assert face["label"] in face["probabilities"]
+    assert main(["image", str(portrait), "--model", TINY]) == 0
+    assert face["label"] in capsys.readouterr().out
+
+
+def test_image_says_when_there_is_no_face(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wall.png"
+    cv2.imwrite(str(path), np.full((200, 200, 3), 128, np.uint8))
+    assert main(["image", str(path), "--model", TINY]) == 0
+    assert "no face found" in capsys.readouterr().out
+
+
+def test_a_bad_file_does_not_stop_the_others(
+    portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no picture")
+    assert main(["image", str(bad), str(portrait), "--model", TINY]) == 2
+    output = capsys.readouterr()
+    assert "bad.jpg is no picture" in output.err and output.err.count("\n") == 1
+    assert "portrait.jpg" in output.out
+
+
+def test_annotated_copies_are_kept_unless_told(
+    portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["image", str(portrait), "--model", TINY, "--annotate", str(tmp_path / "out")]
+    assert main(words) == 0
+    copy = tmp_path / "out" / "portrait-emotions.png"
+    drawn = cv2.imread(str(copy))
+    assert drawn.shape == cv2.imread(str(portrait)).shape
+    assert not np.array_equal(drawn, cv2.imread(str(portrait)))
+    copy.write_bytes(b"mine")
+    assert main(words) == 2
+    assert copy.read_bytes() == b"mine"
+    assert main([*words, "--overwrite"]) == 0
+    assert copy.read_bytes() != b"mine"
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+def test_an_unknown_model_names_the_shipped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "nomodel"]) == 2
+    assert "fast" in capsys.readouterr().err
