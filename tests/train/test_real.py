@@ -70,9 +70,10 @@ def test_kaggle_zip_agrees_with_the_csv(real: Path) -> None:
 
 
 def test_a_few_steps_on_real_faces_learn(real: Path, tmp_path: Path) -> None:
+    import csv
     import dataclasses
 
-    from train.fit import fit, predict_logits
+    from train.fit import fit
 
     data = load_fer2013(real / "fer2013.csv.gz")
     train = data.split("Training").select(np.arange(3000))
@@ -81,11 +82,16 @@ def test_a_few_steps_on_real_faces_learn(real: Path, tmp_path: Path) -> None:
     config = Config(
         name="few",
         network="residual",
-        options={"stem": [16, 3], "stages": [[32, 2, 0], [64, 2, 0]]},
-        targets=Targets(label_share=0.4),
+        options={"stem": [16, 3], "stages": [[32, 2, 0], [64, 2, 1]]},
+        targets=Targets(label_share=0.8),
         augment=Augmentation(flip=True),
-        fit=Fit(epochs=4, batch=50, optimizer="adam", learning_rate=3e-3, ema=0.95),
+        fit=Fit(
+            epochs=5, batch=50, optimizer="sgd", learning_rate=0.05, schedule="cosine", ema=0.9
+        ),
     )
-    model = fit(config, data, tmp_path / "few", tensorboard=False)
-    accuracy = np.mean(predict_logits(model, public.images).argmax(axis=1) == public.labels)
-    assert accuracy > 0.30  # always "happy" scores 0.25
+    fit(config, data, tmp_path / "few", tensorboard=False)
+    with (tmp_path / "few" / "history.csv").open(newline="") as text:
+        losses = [float(row["val_loss"]) for row in csv.DictReader(text)]
+    # Guessing by the classes' shares costs 1.82 nats.
+    assert losses[-1] < 1.75
+    assert losses[-1] < losses[0] - 0.03
