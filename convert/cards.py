@@ -35,7 +35,7 @@ python -m convert cards
 
 MAKE = (
     "python -m convert models/{name}/{name}.keras --data fer2013.csv "
-    "--report-split PrivateTest --recover --overwrite"
+    "--licence '{licence}' --report-split PrivateTest --recover --overwrite"
 )
 
 FRONT = ("<!-- figures: python -m convert cards -->", "<!-- /figures -->")
@@ -157,8 +157,12 @@ def overview(found: Mapping[Path, Inspection]) -> str:
         )
     head = ["model", "input", "parameters", "MMAC", "kB"]
     head += ["PublicTest", "PrivateTest", "without twins", "gate"]
-    folders = [path.parent.name for path in found if "int8" in path.stem]
-    made = "\n".join(MAKE.format(name=name) for name in folders)
+    shipped = [
+        (path.parent.name, seen.manifest.licence)
+        for path, seen in found.items()
+        if "int8" in path.stem and seen.manifest is not None
+    ]
+    made = "\n".join(MAKE.format(name=name, licence=licence) for name, licence in shipped)
     return OVERVIEW.format(table=table(head, rows), made=made)
 
 
