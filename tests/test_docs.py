@@ -29,12 +29,13 @@ PROGRAMS = {
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """Page and command of every line after a prompt, continuation lines joined."""
+    """Page and command: lines after a prompt, and all lines of a script."""
     for page in PAGES:
-        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.strip().startswith("$ "):
-                    yield str(page.relative_to(ROOT)), line.strip()[2:]
+        blocks = re.findall(r"```(console|sh|bash)\n(.*?)```", page.read_text(), re.DOTALL)
+        for kind, block in blocks:
+            for line in map(str.strip, block.replace("\\\n", " ").splitlines()):
+                if kind != "console" or line.startswith("$ "):
+                    yield str(page.relative_to(ROOT)), line.removeprefix("$ ")
 
 
 def ours() -> Iterator[tuple[str, str, list[str]]]:
