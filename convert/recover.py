@@ -42,7 +42,7 @@ LARGEST_FACTOR = 16.0
 MEASURED = 96
 """Calibration images behind a bias correction and a sensitivity."""
 
-FLOAT_STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+FLOAT_STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """How many operators are left in float, one after the other."""
 
 
