@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from emotion_edge.errors import EmotionEdgeError
+from emotion_edge.cli import carry_out
 
 COMMANDS = (
     "latency",
@@ -33,17 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(words)
     options = parser.parse_args(words)
-    try:
-        status: int = options.run(options)
-        sys.stdout.flush()
-        return status
-    except EmotionEdgeError as error:
-        if options.debug:
-            raise
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return carry_out("benchmarks", lambda: options.run(options), debug=options.debug)
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

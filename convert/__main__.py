@@ -8,14 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from emotion_edge import manifest as manifests
 from emotion_edge.classifier import TFLiteClassifier
-from emotion_edge.errors import EmotionEdgeError, ManifestError, UsageError
+from emotion_edge.cli import carry_out
+from emotion_edge.errors import ManifestError, UsageError
 from emotion_edge.manifest import Manifest
 
 COMMANDS = ("run", "explain", "inspect", "attach", "cards")
@@ -27,16 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and words[0] not in COMMANDS and not words[0].startswith("-"):
         words.insert(0, "run")
     options = _parser().parse_args(words)
-    try:
-        command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
-    except EmotionEdgeError as error:
-        if options.debug:
-            raise
-        print(f"convert: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return carry_out("convert", lambda: options.command(options), debug=options.debug)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from emotion_edge import __version__
 from emotion_edge.errors import EmotionEdgeError
@@ -23,14 +23,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(words)
     options = parser.parse_args(words)
+    return carry_out("emotion-edge", lambda: options.run(options), debug=options.debug)
+
+
+def carry_out(program: str, command: Callable[[], int], *, debug: bool) -> int:
+    """Run a command and return its exit status; an error of ours becomes one line.
+
+    program: what the line begins with. debug: let the error through, with its traceback.
+    """
     try:
-        status: int = options.run(options)
+        status = command()
         sys.stdout.flush()
         return status
     except EmotionEdgeError as error:
-        if options.debug:
+        if debug:
             raise
-        print(f"emotion-edge: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
