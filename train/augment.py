@@ -39,6 +39,14 @@ class Augmentation:
     erase: float = 0.0
     """Probability of a rectangle of noise (Zhong et al. 2020)."""
     erase_area: tuple[float, float] = (0.02, 0.15)
+    blur: float = 0.0
+    """Probability of a Gaussian blur, as a small face enlarged or a soft lens gives."""
+    blur_sigma: float = 1.5
+    """Its greatest sigma, pixels."""
+    noise: float = 0.0
+    """Probability of Gaussian noise, as a sensor gives in a dark room."""
+    noise_sigma: float = 15.0
+    """Its greatest sigma, of 255."""
     mixup: float = 0.0
     """Alpha of the beta distribution (Zhang et al. 2018); 0 is off."""
     cutmix: float = 0.0
@@ -106,6 +114,17 @@ def _box(
     return np.asarray(in_y[:, :, None] & in_x[:, None, :])
 
 
+def _blur(faces: Floats, sigma: float) -> Floats:
+    """Faces (N, H, W) through one Gaussian; they are the channels of one picture to OpenCV."""
+    out = np.empty_like(faces)
+    most = 512  # channels of an OpenCV picture
+    for at in range(0, len(faces), most):
+        picture = np.ascontiguousarray(faces[at : at + most].transpose(1, 2, 0))
+        done = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        out[at : at + most] = done.reshape(picture.shape).transpose(2, 0, 1)
+    return out
+
+
 def augment(
     images: NDArray[np.uint8],
     targets: Floats,
@@ -140,6 +159,14 @@ def augment(
         gain = np.exp(spread(np.log1p(how.contrast)))[:, None, None]
         offset = (spread(how.brightness) * 255)[:, None, None]
         faces = np.clip((faces - mean) * gain + mean + offset, 0, 255)
+    if how.blur:
+        chosen = np.asarray(rng.random(count) < how.blur)
+        faces[chosen] = _blur(faces[chosen], float(rng.uniform(0.3, how.blur_sigma)))
+    if how.noise:
+        chosen = np.asarray(rng.random(count) < how.noise)
+        sigma = rng.uniform(0, how.noise_sigma, (int(chosen.sum()), 1, 1)).astype(np.float32)
+        grain = rng.standard_normal((len(sigma), height, width), np.float32)
+        faces[chosen] = np.clip(faces[chosen] + sigma * grain, 0, 255)
     if how.erase:
         size = np.asarray(rng.uniform(*how.erase_area, count))
         chosen = np.asarray(rng.random(count) < how.erase)

@@ -62,22 +62,40 @@ def _conv(x: Tensor, channels: int, kernel: int = 3, stride: int = 1, relu: bool
     return layers.ReLU()(x) if relu else x
 
 
+def _space_to_depth(x: Tensor, size: int) -> Tensor:
+    """(N, H, W, C) to (N, H/size, W/size, size*size*C), by layers that every Keras can load."""
+    _, height, width, channels = x.shape
+    rows, columns = height // size, width // size
+    x = layers.Reshape((rows, size, columns, size * channels))(x)
+    x = layers.Permute((1, 3, 2, 4))(x)
+    return layers.Reshape((rows, columns, size * size * channels))(x)
+
+
 def residual(
     x: Tensor,
     units: int,
     *,
-    stem: Sequence[int],
     stages: Sequence[Sequence[int]],
+    stem: Sequence[int] = (),
+    patch: int = 0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Our network: dense 3x3 convolutions, residual pairs, a stride-2 stem.
+    """Our network: dense 3x3 convolutions and residual pairs.
 
-    ``stem`` is (channels, kernel); each stage (channels, stride, pairs) opens with one
-    convolution, which may stride, and adds residual pairs (He et al. 2016, arXiv:1512.03385;
-    the lone convolution between stages as in Page's ResNet-9). Dense convolutions with wide
-    channels reach more of a CPU's int8 peak than separable ones, and so earn their MACs.
+    It opens with a stride-2 ``stem`` (channels, kernel), or turns each ``patch`` of so many
+    pixels a side into one pixel's channels. A convolution of one channel feeds an int8 kernel one
+    byte where it could take sixteen: 3x3 pixels cost as much time as thirty times the
+    multiplications further in, and the patch spares them.
+
+    Each stage (channels, stride, pairs) opens with one convolution, which may stride, and adds
+    residual pairs (He et al. 2016, arXiv:1512.03385; the lone convolution between stages as in
+    Page's ResNet-9). Dense convolutions with wide channels reach more of a CPU's int8 peak than
+    separable ones, and so earn their MACs.
     """
-    x = _conv(x, stem[0], kernel=stem[1], stride=2)
+    if stem:
+        x = _conv(x, stem[0], kernel=stem[1], stride=2)
+    if patch:
+        x = _space_to_depth(x, patch)
     for channels, stride, pairs in stages:
         x = _conv(x, channels, stride=stride)
         for _ in range(pairs):

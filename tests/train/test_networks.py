@@ -14,7 +14,8 @@ from train.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 SIZES = {
-    "accurate": (1_869_223, 117_247_744),
+    "accurate": (1_868_711, 116_952_832),
+    "teacher": (1_869_223, 117_247_744),
     "fast": (258_359, 14_515_872),
     "simple": (683_527, 22_487_936),
     "conv-pool-bn": (981_639, 33_105_664),
