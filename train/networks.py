@@ -48,7 +48,13 @@ class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc] 
         return outputs
 
 
-def _conv(x: Tensor, channels: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> Tensor:
+def _conv(
+    x: Tensor,
+    channels: int,
+    kernel: int | tuple[int, int] = 3,
+    stride: int | tuple[int, int] = 1,
+    relu: bool = True,
+) -> Tensor:
     x = layers.Conv2D(
         channels,
         kernel,
@@ -60,6 +66,14 @@ def _conv(x: Tensor, channels: int, kernel: int = 3, stride: int = 1, relu: bool
     # Momentum 0.99 lags behind in short runs: right in training, nonsense at inference.
     x = FusedBatchNormalization(momentum=0.95, epsilon=1e-3)(x)
     return layers.ReLU()(x) if relu else x
+
+
+def _column_stem(x: Tensor, channels: int, kernel: int, columns: int) -> Tensor:
+    """(N, H, W, 1) to (N, H/2, W/2, channels) through blocks of ``columns`` columns."""
+    _, height, width, _ = x.shape
+    x = layers.Reshape((height, width // columns, columns))(x)
+    x = _conv(x, channels * columns // 2, kernel=(kernel, 2), stride=(2, 1))
+    return layers.Reshape((height // 2, width // 2, channels))(x)
 
 
 def _space_to_depth(x: Tensor, size: int) -> Tensor:
@@ -77,22 +91,27 @@ def residual(
     *,
     stages: Sequence[Sequence[int]],
     stem: Sequence[int] = (),
+    columns: int = 0,
     patch: int = 0,
     dropout: float = 0.0,
 ) -> Tensor:
     """Our network: dense 3x3 convolutions and residual pairs.
 
-    It opens with a stride-2 ``stem`` (channels, kernel), or turns each ``patch`` of so many
-    pixels a side into one pixel's channels. A convolution of one channel feeds an int8 kernel one
-    byte where it could take sixteen: 3x3 pixels cost as much time as thirty times the
-    multiplications further in, and the patch spares them.
+    It opens with a stride-2 ``stem`` (channels, kernel). A convolution of one channel hands an
+    int8 kernel one byte where it could take eight, and so costs as much time as thirty times the
+    multiplications further in. With ``columns`` = 8, eight neighbouring columns are the channels
+    instead (a reshape, which moves nothing) and one convolution over two such blocks answers for
+    all positions within a block. ``patch`` does without a stem: each patch of so many pixels a
+    side becomes one pixel's channels.
 
     Each stage (channels, stride, pairs) opens with one convolution, which may stride, and adds
     residual pairs (He et al. 2016, arXiv:1512.03385; the lone convolution between stages as in
     Page's ResNet-9). Dense convolutions with wide channels reach more of a CPU's int8 peak than
     separable ones, and so earn their MACs.
     """
-    if stem:
+    if stem and columns:
+        x = _column_stem(x, stem[0], kernel=stem[1], columns=columns)
+    elif stem:
         x = _conv(x, stem[0], kernel=stem[1], stride=2)
     if patch:
         x = _space_to_depth(x, patch)
