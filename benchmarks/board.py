@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="PublicTest", help="for accuracy; default: PublicTest")
     parser.add_argument("--soak", type=int, default=30_000, metavar="FRAMES", help="0: none")
+    parser.add_argument("--quick", action="store_true", help="too short to mean anything: a trial")
     parser.add_argument("--note", help="a line on the circumstances: cooling, supply, load")
     parser.add_argument("--folder", type=Path, default=record.RESULTS)
 
@@ -60,6 +61,10 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
         stem = str(options.folder / f"pareto-{options.split}")
         words.append(["accuracy", *names, "--data", str(options.data), "--split", options.split])
         words[-1] += ["--plot", stem, "--overwrite"]
+    if options.quick:
+        short = ["--rounds", "1", "--restarts", "1"]
+        pipeline = ["--frames", "10", "--live", "1", "--sizes", "320x240", "--faces", "1"]
+        words = [[*one, *(pipeline if one[0] == "pipeline" else short)] for one in words]
     if options.soak:
         words.append(["soak", "--model", names[0], "--frames", str(options.soak)])
     return words

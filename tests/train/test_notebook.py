@@ -1,22 +1,17 @@
 from __future__ import annotations
 
-import csv
-import gzip
-import itertools
-import os
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
+
+from tests.faces import write_subset
 
 nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed")
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "train" / "notebooks" / "quickstart.ipynb"
-REAL = Path(os.environ.get("EMOTION_EDGE_DATA", ROOT.parent / "shared" / "data" / "fer2013"))
-SIZES = {"Training": 280, "PublicTest": 105, "PrivateTest": 105}
 
 
 def cells(kind: str) -> list[str]:
@@ -40,37 +35,12 @@ def test_it_holds_no_logic_and_no_output() -> None:
     assert all(not cell.get("outputs") for cell in notebook.cells)
 
 
-def subset(path: Path) -> Path:
-    """A few rows of every split: of FER2013 where it is, else drawn stripes, one slope a class."""
-    source = REAL / "fer2013.csv.gz"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["emotion", "pixels", "Usage"])
-        if source.is_file():
-            with gzip.open(source, "rt", newline="") as text:
-                rows = csv.DictReader(text)
-                # The file's splits follow each other.
-                for usage, group in itertools.groupby(rows, key=lambda row: row["Usage"]):
-                    for row in itertools.islice(group, SIZES[usage]):
-                        writer.writerow([row["emotion"], row["pixels"], usage])
-            return path
-        rng = np.random.default_rng(0)
-        y, x = np.mgrid[:48, :48]
-        for usage, count in SIZES.items():
-            for number in range(count):
-                slope = number % 7 * np.pi / 7
-                wave = np.sin((x * np.cos(slope) + y * np.sin(slope)) / 3 + rng.uniform(0, 6))
-                face = np.clip(128 + 80 * wave + rng.normal(0, 20, (48, 48)), 0, 255).astype(int)
-                writer.writerow([number % 7, " ".join(map(str, face.ravel())), usage])
-    return path
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_it_runs_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorflow", reason="the [train] extra is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
-    monkeypatch.setenv("DATA", str(subset(tmp_path / "fer2013.csv")))
+    monkeypatch.setenv("DATA", str(write_subset(tmp_path / "fer2013.csv")))
     monkeypatch.setenv("EPOCHS", "1")
     monkeypatch.setenv("RUN", str(tmp_path / "run"))
     monkeypatch.setenv("HOME", str(tmp_path))  # the cache of decoded data
