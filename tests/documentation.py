@@ -120,7 +120,7 @@ def blocks() -> Iterator[Block]:
                         raise ValueError(f"{page}:{line}: no command has {part!r}: {reason}")
                     kept_back |= dict.fromkeys(chosen, reason)
             yield Block(page, line, commands, kept_back)
-        if text.count("<!-- not run:") != known:
+        if len(re.findall(r"^ *<!-- not run:", text, re.MULTILINE)) != known:
             raise ValueError(f"{page}: a mark 'not run' stands before no block of commands")
 
 
