@@ -271,6 +271,9 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
                 "kept"
             )
         if self.average:
+            if keras.backend.backend() == "jax":
+                # Within an epoch JAX keeps the weights outside the model.
+                self.model.jax_state_sync()
             self.average.update()
         if sys.stderr.isatty():
             done = self.batches.epoch + (batch + 1) / len(self.batches)

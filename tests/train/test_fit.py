@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
@@ -197,24 +197,85 @@ def test_two_logical_devices_train_by_one_switch(small: Path, cache: Path, tmp_p
     assert (tmp_path / "two" / "model.keras").is_file()
 
 
-def test_jax_trains_the_same_configuration(small: Path, cache: Path, tmp_path: Path) -> None:
-    pytest.importorskip("jax", reason="no JAX: pip install jax")
-    import os
+ON_JAX = """
+import os, sys
 
+class NoTensorFlow:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tensorflow", "tensorboard"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoTensorFlow())
+killed = int(sys.argv[1])
+from train.__main__ import main
+from train.fit import Run
+
+begin = Run.on_epoch_begin
+Run.on_epoch_begin = lambda self, epoch, logs=None: (
+    os._exit(9) if epoch == killed else begin(self, epoch, logs)
+)
+sys.exit(main(["fit", *sys.argv[2:]]))
+"""
+
+
+def on_jax(*words: object, devices: int = 1, killed: int = 0) -> int:
+    """``fit`` on JAX in an interpreter without TensorFlow; it dies at the epoch ``killed``."""
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "train", "fit", "--config", tiny_toml(tmp_path)),
-            *("--data", small, "--cache", cache, "--out", tmp_path / "jax"),
-        ],
-        env=os.environ | {"KERAS_BACKEND": "jax"},
+        [sys.executable, "-c", ON_JAX, str(killed or 99), *map(str, words)],
+        env=os.environ
+        | {
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        },
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    model = keras.models.load_model(tmp_path / "jax" / "model.keras")
-    assert model.output_shape == (None, 7)
+    assert done.returncode in (0, 9), done.stderr[-2000:]
+    return done.returncode
+
+
+def test_jax_trains_what_tensorflow_converts(small: Path, cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jax", reason="no JAX: pip install '.[jax]'")
+    from convert.__main__ import main as convert
+
+    words = ["--config", tiny_toml(tmp_path), "--data", small, "--cache", cache]
+    words += ["--deterministic", "--set", "fit.epochs=8", "--out"]
+    assert on_jax(*words, tmp_path / "whole") == 0
+    assert on_jax(*words, tmp_path / "broken", killed=2) == 9
+    assert not (tmp_path / "broken" / "model.keras").exists()
+    assert on_jax(*words, tmp_path / "broken") == 0
+    with (
+        np.load(tmp_path / "whole" / "checkpoint.npz") as whole,
+        np.load(tmp_path / "broken" / "checkpoint.npz") as broken,
+    ):
+        assert whole.files == broken.files
+        for name in set(whole.files) - {"history"}:  # which holds the seconds
+            np.testing.assert_array_equal(whole[name], broken[name], err_msg=name)
+
+    data = load_fer2013(small / "fer2013.csv", cache=cache)
+    record = json.loads((tmp_path / "whole" / "training.json").read_text())
+    assert record["hardware"].endswith("on jax")
+    assert record["PublicTest"]["accuracy"] > 0.9
+    model = load_classifier(tmp_path / "whole" / "model.keras")  # by TensorFlow, in this process
+    public = data.split("PublicTest")
+    right = np.mean(model.predict(public.images).argmax(axis=1) == public.labels)
+    assert right == pytest.approx(record["PublicTest"]["accuracy"], abs=0.5 / len(public))
+    out = tmp_path / "tiny-int8.tflite"
+    told = ["--data", str(small / "fer2013.csv"), "--out", str(out)]
+    assert convert([str(tmp_path / "whole" / "model.keras"), *told]) == 0
+    answers = load_classifier(out).predict(public.images).argmax(axis=1)
+    assert np.mean(answers == public.labels) > 0.9
+
+
+def test_jax_spreads_a_batch_over_two_devices(small: Path, cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jax", reason="no JAX: pip install '.[jax]'")
+    words = ["--config", tiny_toml(tmp_path), "--data", small, "--cache", cache]
+    words += ["--devices", 2, "--set", "fit.epochs=1", "--out", tmp_path / "two"]
+    assert on_jax(*words, devices=2) == 0
+    assert (tmp_path / "two" / "model.keras").is_file()
 
 
 def test_configurations_are_checked(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from train.data import load_fer2013
 def test_the_builder_agrees_with_the_csv(
     small: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("tensorflow_datasets", reason="pip install tensorflow-datasets")
+    pytest.importorskip("tensorflow_datasets", reason="no TFDS: pip install '.[tfds]'")
     from tensorflow_datasets.core.utils import gcs_utils
 
     from train.fer2013_tfds import SPLITS, Fer2013
