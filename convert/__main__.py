@@ -43,9 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_job(run)
     run.add_argument(
         "--variant",
-        default="int8",
         metavar="NAMES",
-        help="int8 (default), dynamic, float16, float32; several with commas",
+        help="int8, dynamic, float16, float32; several with commas "
+        "(default: int8,float16, or int8 where --out names a file)",
     )
     run.add_argument("--out", type=Path, help="file (default: NAME-VARIANT.tflite beside MODEL)")
     run.add_argument("--name", help="the model's name in its manifest (default: MODEL's stem)")
@@ -173,7 +173,8 @@ def _run(options: argparse.Namespace) -> int:
     from convert import conversion, quantize, report
     from convert.errors import GateFailed
 
-    variants = options.variant.split(",")
+    one_file = options.out is not None and not options.out.is_dir()
+    variants = (options.variant or ("int8" if one_file else "int8,float16")).split(",")
     unknown = set(variants) - {"int8", "dynamic", "float16", "float32"}
     if unknown:
         raise UsageError(
@@ -196,7 +197,7 @@ def _run(options: argparse.Namespace) -> int:
         for variant in variants:
             conversion.require_absent(place(variant), variant)
     job = _job(options)
-    failed = []
+    done, failed = [], []
     for variant in variants:
         converted = conversion.convert(job, variant)
         if not converted.passed and options.recover and variant == "int8":
@@ -234,11 +235,13 @@ def _run(options: argparse.Namespace) -> int:
         out = place(variant)
         if converted.variant != variant:
             out = out.with_name(out.name.replace(variant, converted.variant))
+        done.append((out, converted, manifest))
+    if failed:
+        raise GateFailed(" | ".join(failed))
+    for out, converted, manifest in done:
         path = conversion.write(out, converted, manifest, overwrite=options.overwrite)
         size = path.stat().st_size
         _say(f"{path}: {size:,} bytes, {quantize.VARIANTS[converted.variant]}")
-    if failed:
-        raise GateFailed(" | ".join(failed))
     return 0
 
 

@@ -35,7 +35,7 @@ python -m convert cards
 
 MAKE = (
     "python -m convert models/{name}/{name}.keras --data fer2013.csv "
-    "--licence '{licence}' --report-split PrivateTest --recover --overwrite"
+    "--licence '{licence}' --report-split PrivateTest --recover --overwrite{variant}"
 )
 
 FRONT = ("<!-- figures: python -m convert cards -->", "<!-- /figures -->")
@@ -157,12 +157,18 @@ def overview(found: Mapping[Path, Inspection]) -> str:
         )
     head = ["model", "input", "parameters", "MMAC", "kB"]
     head += ["PublicTest", "PrivateTest", "without twins", "gate"]
-    shipped = [
-        (path.parent.name, seen.manifest.licence)
+    made = "\n".join(
+        MAKE.format(
+            name=path.parent.name,
+            licence=seen.manifest.licence,
+            # Without the option, float16 comes beside int8.
+            variant=""
+            if path.with_name(path.name.replace("int8", "float16")) in found
+            else " --variant int8",
+        )
         for path, seen in found.items()
         if "int8" in path.stem and seen.manifest is not None
-    ]
-    made = "\n".join(MAKE.format(name=name, licence=licence) for name, licence in shipped)
+    )
     return OVERVIEW.format(table=table(head, rows), made=made)
 
 

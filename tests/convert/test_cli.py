@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from convert.conversion import Converted
 from emotion_edge import manifest as manifests
 from emotion_edge.classifier import TFLiteClassifier
 from tests.convert.conftest import convolutional
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,8 @@ def test_a_model_is_converted_with_its_manifest_and_report(shipped: Path) -> Non
     assert set(manifest.accuracy) == {"PublicTest", "PrivateTest"}
     assert manifest.accuracy["PrivateTest"]["converted"]["flip_averaged"] == 1
     assert manifest.training["by"] == "hand"
+    beside = TFLiteClassifier.load(shipped.with_name("tiny-float16.tflite")).manifest
+    assert (beside.name, beside.variant) == ("tiny", "float16")
     report = shipped.parent / "report" / "int8"
     figures = json.loads((report / "report.json").read_text())
     assert figures["passed"] and len(figures["splits"]) == 2
@@ -70,6 +75,8 @@ def test_a_model_that_fails_leaves_no_file(
     told = capsys.readouterr()
     assert "FAILS" in told.out and "equal predictions" in told.out
     assert len(told.err.strip().splitlines()) == 1 and "--recover" in told.err
+    assert list(tmp_path.iterdir()) == []
+    assert main([*words[:-1], str(tmp_path)]) == 5  # the float16 file that passed neither
     assert list(tmp_path.iterdir()) == []
     assert main([*words, "--force"]) == 0
     _, manifest = manifests.load(out)
@@ -191,9 +198,19 @@ def test_cards_are_written_from_the_manifests(shipped: Path) -> None:
     page.unlink()
     overview = (models / "README.md").read_text()
     assert "[tiny-int8.tflite](tiny/README.md)" in overview and "100.0" in overview
+    assert "[tiny-float16.tflite](tiny/README.md)" in overview and "--variant" not in overview
     card = (models / "tiny" / "README.md").read_text()
     for word in ("PrivateTest", "Art. 5(1)(f)", "surprise", "**Passed.**", "FER2013"):
         assert word in card
     empty = models / "empty"
     empty.mkdir()
     assert main(["cards", str(empty)]) == 2
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/*.tflite")), ids=lambda p: p.name)
+def test_what_is_shipped_was_made_from_the_source_beside_it(path: Path) -> None:
+    source = (path.parent / f"{path.parent.name}.keras").read_bytes()
+    _, manifest = manifests.load(path)
+    assert manifest.training["keras_sha256"] == hashlib.sha256(source).hexdigest()
+    assert path.name == f"{manifest.name}-{manifest.variant}.tflite"
+    assert manifest.gate["passed"] and manifest.licence

@@ -30,6 +30,7 @@ pytest.importorskip(
 from playwright.sync_api import sync_playwright
 
 from emotion_edge.cameras import open_camera
+from emotion_edge.shipped import shipped_models
 from emotion_edge.web.environment import private_cache
 from emotion_edge.web.models import Models
 from emotion_edge.web.pictures import Limits
@@ -340,6 +341,24 @@ def test_models_are_compared(page: Any, portrait: bytes) -> None:
     assert "tiny int8" in table and "other int8" in table
     assert re.search(r"\d+\.\d+ ms", table)
     shoot(page, "compare")
+
+
+def test_float16_beside_int8_is_what_compare_opens_with(
+    browser: Any, portrait: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emotion_edge.web.models.shipped_models", shipped_models)
+    shipped = Models(detector="haar")
+    if "fast float16" not in [one.name for one in shipped.installed]:
+        pytest.skip("a checkout has models/fast/fast-float16.tflite, a wheel has not")
+    with serving(shipped) as address, visiting(browser, address) as page:
+        tab(page, "Compare")
+        choose(page, portrait)
+        page.locator(".ee-difference").wait_for()
+        table = page.locator(".ee-table").inner_text()
+        assert "fast int8" in table and "fast float16" in table
+        (points,) = re.findall(r"([\d.]+) points", page.locator(".ee-difference").inner_text())
+        assert 0 < float(points) < 5
+        shoot(page, "compare-float16")
 
 
 def test_another_model_s_card(page: Any) -> None:
