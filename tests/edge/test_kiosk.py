@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from emotion_edge import cli
 from emotion_edge.config import build, load_config, read_toml, reference
 from emotion_edge.sinks.settings import JsonlSettings, MetricsSettings
 
-EDGE = Path(cli.__file__).parents[1]
+EDGE = Path(__file__).parents[2] / "edge"  # the package itself may be an installed wheel's
 UNIT = EDGE / "systemd" / "emotion-edge.service"
 INSTALLER = EDGE / "install-kiosk.sh"
 

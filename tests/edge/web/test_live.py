@@ -3,14 +3,14 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import anyio
-import anyio.to_thread
 import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="the [web] extra is not installed")
 
+import anyio
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient
