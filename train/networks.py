@@ -51,9 +51,10 @@ class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc] 
 def _conv(
     x: Tensor,
     channels: int,
-    kernel: int | tuple[int, int] = 3,
-    stride: int | tuple[int, int] = 1,
+    kernel: int = 3,
+    stride: int = 1,
     relu: bool = True,
+    name: str | None = None,
 ) -> Tensor:
     x = layers.Conv2D(
         channels,
@@ -62,59 +63,29 @@ def _conv(
         padding="same",
         use_bias=False,
         kernel_initializer="he_normal",
+        name=name,
     )(x)
     # Momentum 0.99 lags behind in short runs: right in training, nonsense at inference.
-    x = FusedBatchNormalization(momentum=0.95, epsilon=1e-3)(x)
-    return layers.ReLU()(x) if relu else x
-
-
-def _column_stem(x: Tensor, channels: int, kernel: int, columns: int) -> Tensor:
-    """(N, H, W, 1) to (N, H/2, W/2, channels) through blocks of ``columns`` columns."""
-    _, height, width, _ = x.shape
-    x = layers.Reshape((height, width // columns, columns))(x)
-    x = _conv(x, channels * columns // 2, kernel=(kernel, 2), stride=(2, 1))
-    return layers.Reshape((height // 2, width // 2, channels))(x)
-
-
-def _space_to_depth(x: Tensor, size: int) -> Tensor:
-    """(N, H, W, C) to (N, H/size, W/size, size*size*C), by layers that every Keras can load."""
-    _, height, width, channels = x.shape
-    rows, columns = height // size, width // size
-    x = layers.Reshape((rows, size, columns, size * channels))(x)
-    x = layers.Permute((1, 3, 2, 4))(x)
-    return layers.Reshape((rows, columns, size * size * channels))(x)
+    x = FusedBatchNormalization(momentum=0.95, epsilon=1e-3, name=name and f"{name}_norm")(x)
+    return layers.ReLU(name=name and f"{name}_relu")(x) if relu else x
 
 
 def residual(
     x: Tensor,
     units: int,
     *,
+    stem: Sequence[int],
     stages: Sequence[Sequence[int]],
-    stem: Sequence[int] = (),
-    columns: int = 0,
-    patch: int = 0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Our network: dense 3x3 convolutions and residual pairs.
+    """Our network: dense 3x3 convolutions, residual pairs, a stride-2 stem.
 
-    It opens with a stride-2 ``stem`` (channels, kernel). A convolution of one channel hands an
-    int8 kernel one byte where it could take eight, and so costs as much time as thirty times the
-    multiplications further in. With ``columns`` = 8, eight neighbouring columns are the channels
-    instead (a reshape, which moves nothing) and one convolution over two such blocks answers for
-    all positions within a block. ``patch`` does without a stem: each patch of so many pixels a
-    side becomes one pixel's channels.
-
-    Each stage (channels, stride, pairs) opens with one convolution, which may stride, and adds
-    residual pairs (He et al. 2016, arXiv:1512.03385; the lone convolution between stages as in
-    Page's ResNet-9). Dense convolutions with wide channels reach more of a CPU's int8 peak than
-    separable ones, and so earn their MACs.
+    ``stem`` is (channels, kernel); each stage (channels, stride, pairs) opens with one
+    convolution, which may stride, and adds residual pairs (He et al. 2016, arXiv:1512.03385;
+    the lone convolution between stages as in Page's ResNet-9). Dense convolutions with wide
+    channels reach more of a CPU's int8 peak than separable ones, and so earn their MACs.
     """
-    if stem and columns:
-        x = _column_stem(x, stem[0], kernel=stem[1], columns=columns)
-    elif stem:
-        x = _conv(x, stem[0], kernel=stem[1], stride=2)
-    if patch:
-        x = _space_to_depth(x, patch)
+    x = _conv(x, stem[0], kernel=stem[1], stride=2, name="stem")
     for channels, stride, pairs in stages:
         x = _conv(x, channels, stride=stride)
         for _ in range(pairs):
@@ -279,19 +250,71 @@ def finish(
     keras.config.set_dtype_policy("float32")
     try:
         plain = keras.Model.from_config(config)
+        for layer in model.layers:
+            if layer.name != "logits":
+                plain.get_layer(layer.name).set_weights(layer.get_weights())
+        kernel, bias = model.get_layer("logits").get_weights()
+        shares = [1.0] if len(bias) == classes else [1 - mix, mix]
+
+        def fold(value: NDArray[np.float32]) -> NDArray[np.float32]:
+            parts = np.split(value, len(shares), axis=-1)
+            joined = sum(s * p for s, p in zip(shares, parts, strict=True))
+            return np.asarray(joined / temperature)
+
+        plain.get_layer("logits").set_weights([fold(kernel), fold(bias)])
         probabilities = layers.Softmax(name="probabilities")(plain.output)
-        answer = keras.Model(plain.input, probabilities, name=model.name)
+        return block_stem(keras.Model(plain.input, probabilities, name=model.name))
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+BLOCK = 8
+"""Columns that are channels of the deployed stem: as many bytes as int8 kernels take at once."""
+
+
+def block_stem(model: keras.Model) -> keras.Model:
+    """The same function with a stem that int8 kernels like.
+
+    A convolution of one channel hands an int8 kernel one byte where it takes eight, and costs as
+    much time as thirty times its multiplications elsewhere. So a network trains with a plain 3x3
+    stem of stride 2 and is deployed with another: eight neighbouring columns become the channels
+    (a reshape, which moves nothing), and one convolution over two such blocks computes what the
+    stem did at all four positions of a block, its kernel repeated at each and zero elsewhere.
+    Structural re-parameterisation, as of Ding et al. 2021 (arXiv:2101.03697), for a layout.
+
+    Returns the model itself where it has no such stem.
+    """
+    names = {layer.name for layer in model.layers}
+    if not {"stem", "stem_norm", "stem_relu"} <= names:
+        return model
+    stem, norm = model.get_layer("stem"), model.get_layer("stem_norm")
+    _, height, width, channels = stem.input.shape
+    if (*stem.kernel_size, *stem.strides, channels) != (3, 3, 2, 2, 1) or width % BLOCK:
+        return model
+    each, places = stem.filters, BLOCK // 2
+    blocks = layers.Reshape((height, width // BLOCK, BLOCK), name="blocks")
+    wide = layers.Conv2D(each * places, (3, 2), (2, 1), "same", use_bias=False, name="stem")
+    wide_norm = layers.BatchNormalization(
+        momentum=norm.momentum, epsilon=norm.epsilon, name="stem_norm"
+    )
+    positions = layers.Reshape((height // 2, width // 2, each), name="positions")
+
+    def call(layer: keras.Layer, *inputs: Tensor, **options: Tensor) -> Tensor:
+        if layer.name == "stem":
+            return wide(blocks(*inputs))
+        if layer.name == "stem_norm":
+            return wide_norm(*inputs)
+        answer = layer(*inputs, **options)
+        return positions(answer) if layer.name == "stem_relu" else answer
+
+    blocked = keras.models.clone_model(model, call_function=call)
     for layer in model.layers:
-        if layer.name != "logits":
-            plain.get_layer(layer.name).set_weights(layer.get_weights())
-    kernel, bias = model.get_layer("logits").get_weights()
-    shares = [1.0] if len(bias) == classes else [1 - mix, mix]
-
-    def fold(value: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = np.split(value, len(shares), axis=-1)
-        return np.asarray(sum(s * p for s, p in zip(shares, parts, strict=True)) / temperature)
-
-    plain.get_layer("logits").set_weights([fold(kernel), fold(bias)])
-    return answer
+        if layer.name not in ("stem", "stem_norm"):
+            blocked.get_layer(layer.name).set_weights(layer.get_weights())
+    (kernel,) = stem.get_weights()  # (3, 3, 1, each)
+    spread = np.zeros((3, 2 * BLOCK, places, each), np.float32)
+    for place in range(places):
+        spread[:, 2 * place : 2 * place + 3, place] = kernel[:, :, 0]
+    wide.set_weights([spread.reshape(3, 2, BLOCK, places * each)])
+    wide_norm.set_weights([np.tile(value, places) for value in norm.get_weights()])
+    return blocked

@@ -14,9 +14,9 @@ from train.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 SIZES = {
-    "accurate": (1_868_711, 116_952_832),
+    "accurate": (1_874_951, 117_671_680),
     "teacher": (1_869_223, 117_247_744),
-    "fast": (258_359, 14_515_872),
+    "fast": (261_479, 14_875_296),
     "simple": (683_527, 22_487_936),
     "conv-pool-bn": (981_639, 33_105_664),
     "three-block": (1_470_247, 86_779_648),
@@ -31,7 +31,8 @@ def test_parameters_and_macs_are_those_of_the_table(name: str) -> None:
     config = load_config(CONFIGS / f"{name}.toml")
     model = networks.build(config.network, **config.options)
     parameters, macs = SIZES[name]
-    assert networks.cost(model) == {"parameters": parameters, "macs": macs}
+    deployed = networks.finish(model, 7)
+    assert networks.cost(deployed) == {"parameters": parameters, "macs": macs}
     assert model.input_shape == (None, 48, 48, 1)
     readme = (CONFIGS.parent / "README.md").read_text()
     row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}` "))
@@ -42,6 +43,26 @@ def test_parameters_and_macs_are_those_of_the_table(name: str) -> None:
 def test_mini_xception_has_the_published_size() -> None:
     model = networks.build("mini_xception", shape=(64, 64))
     assert model.count_params() == 58_423
+
+
+@pytest.mark.parametrize("stem", [[16, 3], [8, 5]], ids=["blocked", "left as it is"])
+def test_the_deployed_stem_answers_what_was_trained(stem: list[int], tmp_path: Path) -> None:
+    model = networks.build("residual", stem=stem, stages=[[16, 2, 1]])
+    rng = np.random.default_rng(0)
+    for variable in model.variables:  # batch statistics that are not all zeros and ones
+        value = variable.numpy()
+        variable.assign(value + rng.normal(0, 0.02, value.shape))
+    faces = rng.uniform(0, 255, (16, 48, 48, 1)).astype(np.float32)
+    logits = model.predict(faces, verbose=0)
+    wanted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    wanted /= wanted.sum(axis=1, keepdims=True)
+    assert wanted.max() < 0.999  # a saturated answer would prove nothing
+    deployed = networks.finish(model, 7)
+    np.testing.assert_allclose(deployed.predict(faces, verbose=0), wanted, atol=1e-5)
+    assert ("blocks" in {layer.name for layer in deployed.layers}) == (stem == [16, 3])
+    deployed.save(tmp_path / "deployed.keras")
+    again = keras.models.load_model(tmp_path / "deployed.keras")
+    np.testing.assert_allclose(again.predict(faces, verbose=0), wanted, atol=1e-5)
 
 
 def test_limits_of_the_shipped_sizes() -> None:
