@@ -152,7 +152,8 @@ def _digest(path: Path) -> str:
     return sha.hexdigest()
 
 
-def _cached(path: Path, cache: Path) -> tuple[Table, Pairs, str]:
+def read_cached(path: Path, cache: Path) -> tuple[Table, Pairs, str]:
+    """Everything a source holds, its pairs of twins (positions in the table), and its SHA-256."""
     key = _digest(path)
     kept = cache.expanduser() / f"{key[:24]}.npz"
     if kept.is_file():
@@ -210,7 +211,7 @@ def load_fer2013(
     faces that have a twin in Training.
     """
     path = Path(path)
-    table, pairs, sha = _cached(path, Path(cache))
+    table, pairs, sha = read_cached(path, Path(cache))
     where = {name: table.usage == code for code, name in enumerate(SPLITS)}
     train, public, private = (where[name] for name in SPLITS)
     twin = in_other(pairs, train, public | private) | in_other(pairs, public | private, train)

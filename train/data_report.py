@@ -6,79 +6,81 @@ conflicting labels among twins, files that could not be read.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from train import plots, targets
+from train import files, plots, targets
 from train.augment import Augmentation, augment
-from train.data import CACHE, Dataset, load_fer2013
-from train.files import refuse_existing, table, write_json, write_text
-from train.twins import THRESHOLD, find_pairs
+from train.data import CACHE, Dataset, load_fer2013, read_cached
+from train.files import refuse_existing, write_json, write_text
+from train.readers import SPLITS, Table
+from train.twins import THRESHOLD, Pairs
+
+Positions = NDArray[np.int64]
 
 
-def twin_counts(data: Dataset) -> dict[str, Any]:
-    """Twins of the whole data set (read with ``clean=False``), by the rule of ``train.twins``."""
-    names = list(data.splits)
-    images = np.concatenate([data.splits[name].images for name in names])
-    labels = np.concatenate([data.splits[name].labels for name in names])
-    code = np.concatenate([np.full(len(data.splits[name]), i) for i, name in enumerate(names)])
-    pairs = find_pairs(images)
-    same_label = labels[pairs.first] == labels[pairs.second]
+def twin_counts(table: Table, pairs: Pairs) -> dict[str, Any]:
+    """Twins by the rule of ``train.twins`` and faces of equal pixels, within and across splits.
 
-    def rows(a: int, b: int, mask: NDArray[np.bool_]) -> tuple[int, int]:
-        """Images of split ``a`` with a twin in ``b``, and with one of the same label."""
-        result = []
-        for extra in (np.ones_like(mask), same_label):
-            chosen = mask & extra
-            one, two = pairs.first[chosen], pairs.second[chosen]
-            here = np.concatenate(
-                [one[(code[one] == a) & (code[two] == b)], two[(code[two] == a) & (code[one] == b)]]
-            )
-            result.append(len(np.unique(here)))
-        return result[0], result[1]
+    Flat pictures have no correlation, so equal ones are identical and yet no twins.
+    """
+    near = (pairs.first, pairs.second)
+    exact = _identical(table.images)
 
-    every = np.ones(len(pairs.first), np.bool_)
-    found = []
-    for a, name in enumerate(names):
-        for b, other in enumerate(names):
-            near, near_same = rows(a, b, every)
-            exact, exact_same = rows(a, b, pairs.identical)
-            found.append(
-                {
-                    "images_of": name,
-                    "with_a_twin_in": other,
-                    "near": near,
-                    "near_same_label": near_same,
-                    "identical": exact,
-                    "identical_same_label": exact_same,
-                }
-            )
+    def conflicts(first: Positions, second: Positions) -> int:
+        return int((table.labels[first] != table.labels[second]).sum())
+
+    def rows(a: int, b: int, one: Positions, two: Positions, *, agreeing: bool) -> int:
+        """Images of split ``a`` with such a partner in ``b``, perhaps only of the same label."""
+        if agreeing:
+            same = table.labels[one] == table.labels[two]
+            one, two = one[same], two[same]
+        here, there = table.usage[one], table.usage[two]
+        found = (one[(here == a) & (there == b)], two[(there == a) & (here == b)])
+        return len(np.unique(np.concatenate(found)))
+
+    codes = [code for code in range(len(SPLITS)) if (table.usage == code).any()]
     return {
         "threshold": THRESHOLD,
         "pairs": len(pairs.first),
-        "identical_pairs": int(pairs.identical.sum()),
-        "conflicting_pairs": int((~same_label).sum()),
-        "conflicting_identical_pairs": int((~same_label & pairs.identical).sum()),
-        "table": found,
-        "examples": _examples(images, labels, pairs.first, pairs.second, pairs.identical),
+        "conflicting_pairs": conflicts(*near),
+        "identical_pairs": len(exact[0]),
+        "conflicting_identical_pairs": conflicts(*exact),
+        "table": [
+            {
+                "images_of": SPLITS[a],
+                "with_a_twin_in": SPLITS[b],
+                "near": rows(a, b, *near, agreeing=False),
+                "near_same_label": rows(a, b, *near, agreeing=True),
+                "identical": rows(a, b, *exact, agreeing=False),
+                "identical_same_label": rows(a, b, *exact, agreeing=True),
+            }
+            for a in codes
+            for b in codes
+        ],
     }
 
 
-def _examples(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    identical: NDArray[np.bool_],
-) -> tuple[NDArray[np.uint8], list[tuple[int, int]]]:
-    near = np.flatnonzero(~identical)
+def _identical(images: NDArray[np.uint8]) -> tuple[Positions, Positions]:
+    """Every pair of faces with equal pixels, int64 (P,) and (P,)."""
+    places: dict[bytes, list[int]] = {}
+    for place, image in enumerate(images):
+        places.setdefault(image.tobytes(), []).append(place)
+    pairs = [pair for same in places.values() for pair in itertools.combinations(same, 2)]
+    both = np.array(pairs, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _examples(table: Table, pairs: Pairs) -> tuple[NDArray[np.uint8], list[str]]:
+    """Up to ten pairs of twins that are not identical, side by side, and their labels."""
+    near = np.flatnonzero(~pairs.identical)
     picked = near[:: max(1, len(near) // 10)][:10]
-    faces = [images[i] for pair in picked for i in (first[pair], second[pair])]
-    names = [(int(labels[first[pair]]), int(labels[second[pair]])) for pair in picked]
-    return (np.stack(faces) if faces else images[:0]), names
+    places = np.stack([pairs.first[picked], pairs.second[picked]], axis=1).ravel()
+    return table.images[places], [table.classes[label] for label in table.labels[places]]
 
 
 def report(
@@ -98,13 +100,13 @@ def report(
         name: np.bincount(data.splits[name].labels, minlength=len(data.labels)).tolist()
         for name in names
     }
-    twins = twin_counts(data)
-    faces, example_labels = twins.pop("examples")
+    table, pairs, _ = read_cached(path, Path(cache))
+    twins = twin_counts(table, pairs)
     text = [
         f"# Data report: {data.source}\n",
         f"SHA-256 of images, labels and splits: `{data.sha256}`\n",
         "## Counts\n",
-        table(
+        files.table(
             ["class", *names, "share of Training"],
             [
                 [
@@ -118,10 +120,11 @@ def report(
         ),
         "## Twins\n",
         f"A twin is a pair of faces whose pixels correlate above {THRESHOLD}. "
-        f"{twins['pairs']:,} pairs, {twins['identical_pairs']:,} of them identical; "
-        f"{twins['conflicting_pairs']:,} pairs carry different labels "
-        f"({twins['conflicting_identical_pairs']:,} of them identical).\n",
-        table(
+        f"{twins['pairs']:,} pairs, {twins['conflicting_pairs']:,} of them with different labels. "
+        f"Equal in every pixel are {twins['identical_pairs']:,} pairs, "
+        f"{twins['conflicting_identical_pairs']:,} of them with different labels; pictures of one "
+        "colour, which have no correlation, are counted there alone.\n",
+        files.table(
             ["images of", "with a twin in", "all", "same label", "identical", "same label"],
             [
                 [
@@ -137,8 +140,7 @@ def report(
         ),
         *[f"`fit` drops {count:,} {why}.\n" for why, count in clean.dropped.items()],
         "## Files that could not be read\n",
-        "\n".join(f"- {name}" for name in data.unreadable) or "None.",
-        "\n",
+        "".join(f"- {name}\n" for name in data.unreadable) or "None.\n",
     ]
     first = data.splits[names[0]]
     if first.votes is not None:
@@ -160,8 +162,8 @@ def report(
                 out / f"class-{label}",
                 f"{label} ({counts[first.name][i]:,} in {first.name})",
             )
+    faces, captions = _examples(table, pairs)
     if len(faces):
-        captions = [data.labels[label] for pair in example_labels for label in pair]
         plots.contact_sheet(faces, captions, out / "twins", "Near twins, side by side")
     write_json(
         out / "data.json",

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from train.augment import Augmentation
 from train.config import Config, Fit, Targets
-from train.data import load_fer2013
+from train.data import CACHE, load_fer2013, read_cached
+from train.data_report import twin_counts
 from train.readers import SPLITS
 from train.targets import majority
 from train.twins import find_pairs, in_other
@@ -27,20 +29,22 @@ def test_counts_of_the_clean_protocol(real: Path) -> None:
 
 
 def test_counts_of_twins(real: Path) -> None:
+    table, pairs, _ = read_cached(real / "fer2013.csv.gz", CACHE)
+    counts = {
+        (row["images_of"], row["with_a_twin_in"]): row for row in twin_counts(table, pairs)["table"]
+    }
+    public, private = counts["PublicTest", "Training"], counts["PrivateTest", "Training"]
+    assert (public["near"], private["near"]) == (488, 514)
+    assert (public["identical"], public["identical_same_label"]) == (280, 273)
+    assert (private["identical"], private["identical_same_label"]) == (288, 279)
+    assert counts["PublicTest", "PrivateTest"]["near"] == 97
+
+
+def test_the_rule_on_the_leaking_rows_alone(real: Path) -> None:
+    # What the cache holds may be old; these 5,018 faces take a second.
     data = load_fer2013(real / "fer2013.csv.gz", clean=False)
-    assert [int(data.split(name).twin.sum()) for name in SPLITS] == [1429, 488, 514]
-    # Identical pixels, counted from the leaking rows alone: seconds in place of a minute.
-    train, public, private = (data.split(name) for name in SPLITS)
-    for split, total, agreeing in ((public, 280, 273), (private, 288, 279)):
-        pixels: dict[bytes, set[int]] = {}
-        for image, label in zip(train.images, train.labels, strict=True):
-            pixels.setdefault(image.tobytes(), set()).add(int(label))
-        hits = [
-            int(label) in pixels[image.tobytes()]
-            for image, label in zip(split.images, split.labels, strict=True)
-            if image.tobytes() in pixels
-        ]
-        assert (len(hits), sum(hits)) == (total, agreeing)
+    train, private = data.split("Training"), data.split("PrivateTest")
+    assert train.twin.sum() == 1429
     near = np.concatenate([train.images[train.twin], private.images])
     pairs = find_pairs(near)
     here = np.arange(len(near)) >= int(train.twin.sum())
@@ -55,18 +59,40 @@ def test_ferplus_majority(real: Path) -> None:
     assert np.mean((wanted == private.labels)[clear]) == pytest.approx(0.722, abs=5e-4)
 
 
+def distance(faces: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean absolute difference of each face to the nearest of others, in gray steps, (N,)."""
+    a, b = (each.reshape(len(each), -1).astype(np.float32) for each in (faces, others))
+    nearest = np.concatenate(
+        [
+            ((b**2).sum(axis=1) - 2 * a[at : at + 1024] @ b.T).argmin(axis=1)
+            for at in range(0, len(a), 1024)
+        ]
+    )
+    return np.abs(a - b[nearest]).mean(axis=1)
+
+
 @pytest.mark.slow
-def test_kaggle_zip_agrees_with_the_csv(real: Path) -> None:
+def test_kaggles_zip_holds_the_csvs_faces_and_all_but_thirteen_of_its_labels(real: Path) -> None:
     plain = load_fer2013(real / "fer2013.csv.gz", clean=False)
+    if not (real / "archive.zip").is_file():
+        pytest.skip(f"no archive.zip (Kaggle's) in {real}")
     kaggle = load_fer2013(real / "archive.zip", clean=False)
     assert kaggle.labels == plain.labels
+    relabelled = {}
     for name in SPLITS:
         a, b = plain.split(name), kaggle.split(name)
         np.testing.assert_array_equal(np.bincount(a.labels), np.bincount(b.labels))
-        # JPEG moves pixels by a few steps: the mean picture of each class must stay.
-        for label in range(7):
-            one, two = (s.images[s.labels == label].mean(axis=0) for s in (a, b))
-            assert np.abs(one - two).max() < 0.6
+        strange = np.concatenate(
+            [
+                np.flatnonzero(here)[distance(a.images[here], b.images[b.labels == label]) > 2]
+                for label in range(7)
+                for here in [a.labels == label]
+            ]
+        )
+        relabelled[name] = len(strange)
+        # JPEG moves pixels by a step or two; under another label, each face is there.
+        assert not len(strange) or distance(a.images[strange], b.images).max() < 2
+    assert relabelled == {"Training": 5, "PublicTest": 0, "PrivateTest": 8}
 
 
 def test_a_few_steps_on_real_faces_learn(real: Path, tmp_path: Path) -> None:

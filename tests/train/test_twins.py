@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from train.data import load_fer2013
+from train.data_report import twin_counts
+from train.readers import Table
 from train.twins import find_pairs, normalised
 
 from .conftest import faces, write_csv
@@ -50,3 +52,23 @@ def test_clean_drops_leaking_rows_and_keeps_private_whole(tmp_path: Path) -> Non
     assert len(private) == 10
     assert private.rows[private.twin].tolist() == [61]
     assert len(load_fer2013(path, cache=tmp_path, clean=False).split("Training")) == 50
+
+
+def test_the_report_counts_twins_by_split_and_equal_pixels_apart() -> None:
+    rng = np.random.default_rng(5)
+    one, two = rng.integers(0, 256, (2, 48, 48), np.uint8)
+    black = np.zeros((48, 48), np.uint8)
+    lighter = (one // 2 + 60).astype(np.uint8)
+    images = np.stack([one, two, black, lighter, two, black])
+    labels = np.array([0, 1, 2, 0, 3, 2])
+    table = Table(images, labels, np.array([0, 0, 0, 1, 1, 2]), np.arange(6))
+    counts = twin_counts(table, find_pairs(images))
+    assert (counts["pairs"], counts["conflicting_pairs"]) == (2, 1)
+    assert (counts["identical_pairs"], counts["conflicting_identical_pairs"]) == (2, 1)
+    rows = {(row["images_of"], row["with_a_twin_in"]): row for row in counts["table"]}
+    across = rows["PublicTest", "Training"]
+    assert (across["near"], across["near_same_label"]) == (2, 1)
+    assert (across["identical"], across["identical_same_label"]) == (1, 0)
+    # Flat pictures have no correlation, but the same pixels.
+    flat = rows["PrivateTest", "Training"]
+    assert (flat["near"], flat["identical"], flat["identical_same_label"]) == (0, 1, 1)
