@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pytest
 
 from train.augment import Augmentation, affine, augment, warp
 
@@ -80,3 +83,52 @@ def test_erasing_touches_a_rectangle_only() -> None:
     share = (erased != 100).mean(axis=(1, 2, 3))
     assert 0.01 < share.mean() < 0.15
     assert share.max() < 0.2
+
+
+MANY = np.random.default_rng(8).integers(0, 256, (600, 48, 48), np.uint8)
+NO_TARGETS = np.zeros((600, 7), np.float32)
+BLUR, NOISE = Augmentation(blur=0.3), Augmentation(noise=0.3)
+
+
+def seen(how: Augmentation, seed: int = 1, images: np.ndarray = MANY) -> np.ndarray:
+    return augment(images, NO_TARGETS[: len(images)], how, np.random.default_rng(seed))[0][..., 0]
+
+
+@pytest.mark.parametrize("how", [BLUR, NOISE], ids=["blur", "noise"])
+def test_blur_and_noise_take_the_share_they_are_told(how: Augmentation) -> None:
+    faces = seen(how)
+    changed = (faces != MANY).any(axis=(1, 2))
+    assert 0.2 < changed.mean() < 0.4  # 0.3, give or take five standard errors
+    np.testing.assert_array_equal(faces[~changed], MANY[~changed])
+    assert faces.min() >= 0
+    assert faces.max() <= 255
+    np.testing.assert_array_equal(seen(how), faces)
+    assert (seen(how, seed=2) != faces).any()
+    never = dataclasses.replace(how, blur=0.0, noise=0.0)
+    np.testing.assert_array_equal(seen(never), MANY)
+
+
+def test_blur_smooths_within_one_face() -> None:
+    always = Augmentation(blur=1.0, blur_sigma=1.5)
+    light = np.zeros((600, 48, 48), np.uint8)  # more than the channels of an OpenCV picture
+    light[1::2] = 255
+    np.testing.assert_array_equal(seen(always, images=light), light)
+    point = np.zeros((3, 48, 48), np.uint8)
+    point[:, 24, 20] = 200
+    for seed in range(5):
+        one, two, three = seen(always, seed, point)
+        assert one.sum() == pytest.approx(200, abs=0.5)
+        assert 200 / (2 * np.pi * 1.5**2) * 0.9 < one.max() <= 200
+        np.testing.assert_array_equal(one.argmax(), 24 * 48 + 20)
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
+
+
+def test_noise_has_no_mean_and_at_most_its_sigma() -> None:
+    gray = np.full((600, 48, 48), 128, np.uint8)
+    grain = seen(Augmentation(noise=1.0, noise_sigma=12.0), images=gray) - 128
+    sigmas = grain.std(axis=(1, 2))
+    assert np.abs(grain.mean(axis=(1, 2))).max() < 5 * 12 / 48
+    assert sigmas.max() < 12 * 1.1
+    assert sigmas.mean() == pytest.approx(6, abs=0.8)  # uniform between 0 and 12
+    assert np.abs(np.corrcoef(grain[:20].reshape(20, -1))[np.triu_indices(20, 1)]).max() < 0.12
