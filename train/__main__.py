@@ -113,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     compare = add("compare", "several runs in one table and picture", _compare, data=False)
     compare.add_argument("runs", type=Path, nargs="+", help="folders of fit or evaluate")
     compare.add_argument("--out", type=Path, default=Path("runs/compare"))
+    compare.add_argument(
+        "--against",
+        default="",
+        metavar="SECTION.KEY",
+        help="also plot accuracy over what the runs differ in, e.g. targets.raw_votes",
+    )
     compare.add_argument("--overwrite", action="store_true", help="replace existing files")
 
     data = add("data", "report on a data set: counts, twins, conflicts, contact sheets", _data)
@@ -220,7 +226,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from train.compare import compare
 
-    print(compare(options.runs, options.out, overwrite=options.overwrite))
+    print(compare(options.runs, options.out, against=options.against, overwrite=options.overwrite))
 
 
 def _data(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,15 @@ def write_text(path: Path, text: str) -> Path:
 def write_json(path: Path, value: Any) -> Path:
     """Write ``value`` as indented JSON, beside and renamed."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The epochs of a run, rows of its ``history.csv``, or none."""
+    path = folder / "history.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as text:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(text)]
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

@@ -24,7 +24,7 @@ from train.config import Config, Fit, Targets
 from train.data import Dataset, Split
 from train.errors import DataError, TrainingError
 from train.evaluate import mistakes, percent, score
-from train.files import table, write_json, write_text
+from train.files import read_history, table, write_json, write_text
 from train.fit import make_model, predict_logits, training_rows
 
 Floats = NDArray[np.float32]
@@ -154,17 +154,6 @@ def save_model(model: keras.Model, path: Path) -> None:
     beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
     model.save(beside)
     beside.replace(path)
-
-
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """The rows of ``history.csv``, or none."""
-    import csv
-
-    path = folder / "history.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as text:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(text)]
 
 
 def markdown(record: dict[str, Any]) -> str:

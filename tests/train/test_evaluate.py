@@ -174,6 +174,32 @@ def test_compare_tables_runs(
     assert "holds neither training.json nor evaluation.json" in err
 
 
+def test_compare_shows_private_test_and_sweeps(
+    model: Path, small: Path, cache: Path, tmp_path: Path, run_train: Train
+) -> None:
+    data = load_fer2013(small / "fer2013.csv", cache=cache)
+    runs = []
+    for share in (0.5, 0.0):
+        runs.append(tmp_path / f"share-{share}")
+        score = evaluate(model, data, "PublicTest", tmp_path / "once", with_robustness=False)
+        (tmp_path / "once" / "evaluation.json").unlink()
+        record = {"PublicTest": score, "config": {"targets": {"raw_votes": share}}}
+        runs[-1].mkdir()
+        (runs[-1] / "training.json").write_text(json.dumps(record))
+    evaluate(model, data, "PrivateTest", runs[0] / "PrivateTest", with_robustness=False)
+    words = ["compare", *runs, "--out", tmp_path / "both", "--against"]
+    status, out, err = run_train(*words, "targets.raw_votes")
+    assert status == 0, err
+    first, second = (next(li for li in out.splitlines() if r.name in li) for r in runs)
+    assert "PrivateTest: original" in out
+    assert first.count("%") == 5 + 3  # no face of this data has a twin
+    assert second.endswith("| – | – | – | – |")
+    assert (tmp_path / "both" / "sweep.svg").stat().st_size > 1000
+    status, _, err = run_train(*words, "targets.share", "--overwrite")
+    assert status == 2
+    assert "no number 'targets.share'" in err
+
+
 def test_data_report(small: Path, cache: Path, tmp_path: Path, run_train: Train) -> None:
     words = ["data", "--data", small / "fer2013.csv", "--cache", cache, "--out", tmp_path / "d"]
     status, out, err = run_train(*words)
