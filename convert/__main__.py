@@ -18,6 +18,7 @@ from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.cli import carry_out
 from emotion_edge.errors import ManifestError, UsageError
 from emotion_edge.manifest import Manifest
+from train.__main__ import number
 
 COMMANDS = ("run", "explain", "inspect", "attach", "cards")
 
@@ -128,14 +129,6 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     gate.add_argument("--max-recall-drop", type=float, default=2.0, metavar="POINTS")
 
 
-def _number(text: str, option: str) -> float:
-    try:
-        above, _, below = text.partition("/")
-        return float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"{option} {text!r}: give a number or a fraction like 1/255") from error
-
-
 def _size(text: str | None) -> tuple[int, int, int] | None:
     if text is None:
         return None
@@ -156,8 +149,8 @@ def _job(options: argparse.Namespace) -> Any:
         model,
         options.data,
         labels=options.labels.split(",") if options.labels else None,
-        scale=None if options.scale is None else _number(options.scale, "--scale"),
-        offset=_number(options.offset, "--offset"),
+        scale=None if options.scale is None else number(options.scale, "--scale"),
+        offset=number(options.offset, "--offset"),
         colour=options.colour,
         margin=options.margin,
         calibration_split=options.calibration_split,

@@ -58,6 +58,7 @@ size, channels, labels, scale = {
     "pets.keras": (96, 3, 2, True),
     "open.keras": (None, 3, 7, True),
     "mine.h5": (48, 1, 7, False),
+    "emotion_model.hdf5": (64, 1, 7, False),
 }.get(name, (48, 1, 7, True))
 image = x = keras.Input((size, size, channels))
 if scale:
@@ -141,6 +142,7 @@ OWN: dict[str, Callable[[Path], None]] = {
     "yours.keras": keras_model,
     "mine.keras": keras_model,
     "mine.h5": keras_model,
+    "emotion_model.hdf5": keras_model,
     "mine.tflite": shipped,
     "FILE.tflite": bare,
     "M.json": manifest,

@@ -103,8 +103,15 @@ def _parser() -> argparse.ArgumentParser:
     soften.add_argument("--views", type=int, default=8, help="augmented views of each face")
     soften.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
-    evaluate = add("evaluate", "score a .keras, .h5 or .tflite", _evaluate)
+    evaluate = add("evaluate", "score a .keras, .h5, .hdf5 or .tflite", _evaluate)
     evaluate.add_argument("model", type=Path)
+    evaluate.add_argument(
+        "--scale",
+        default="1",
+        help="for a Keras file without a Rescaling layer: input = pixel * scale + offset, "
+        "e.g. 1/127.5 (default 1)",
+    )
+    evaluate.add_argument("--offset", default="0", help="e.g. -1 (default 0)")
     evaluate.add_argument("--split", default="PublicTest", help="PublicTest or PrivateTest")
     evaluate.add_argument("--out", type=Path, help="folder (default: runs/evaluate/MODEL-SPLIT)")
     evaluate.add_argument("--no-robustness", action="store_true", help="skip the perturbed faces")
@@ -129,6 +136,15 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("--config", type=Path, required=True, help="train/configs/NAME.toml")
     picture.add_argument("--out", type=Path, default=Path("runs/augment"), help="path and name")
     return parser
+
+
+def number(text: str, option: str) -> float:
+    """The value of an option: a number or a fraction. Raises UsageError."""
+    try:
+        above, _, below = text.partition("/")
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"{option} {text!r}: give a number or a fraction like 1/255") from error
 
 
 def _quiet() -> None:
@@ -216,6 +232,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         _load(options),
         options.split,
         out,
+        scale=number(options.scale, "--scale"),
+        offset=number(options.offset, "--offset"),
         overwrite=options.overwrite,
         with_robustness=not options.no_robustness,
     )

@@ -41,8 +41,18 @@ class Classifier:
     predict: Callable[[Faces], Floats]
 
 
-def load_classifier(path: str | Path, labels: tuple[str, ...] = EMOTIONS) -> Classifier:
-    """Open a ``.keras``, ``.h5`` or ``.tflite``; ``labels`` name the outputs of a Keras file."""
+def load_classifier(
+    path: str | Path,
+    labels: tuple[str, ...] = EMOTIONS,
+    *,
+    scale: float = 1.0,
+    offset: float = 0.0,
+) -> Classifier:
+    """Open a ``.keras``, ``.h5``, ``.hdf5`` or ``.tflite``.
+
+    What a ``.tflite`` says of itself, a Keras file is told: ``labels`` name its outputs; its input
+    is pixel * ``scale`` + ``offset``.
+    """
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no model at {path}: give a .keras or .tflite file")
@@ -60,7 +70,7 @@ def load_classifier(path: str | Path, labels: tuple[str, ...] = EMOTIONS) -> Cla
             return device.predict(np.stack(sized))
 
         return Classifier(path, device.labels, predict_tflite)
-    if path.suffix not in (".keras", ".h5"):
+    if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise ModelError(f"{path} is no model by its name: give a .keras, .h5 or .tflite file")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
@@ -79,7 +89,7 @@ def load_classifier(path: str | Path, labels: tuple[str, ...] = EMOTIONS) -> Cla
 
     def predict_keras(faces: Faces) -> Floats:
         sized = np.stack([fit(face, height, width, channels) for face in faces])
-        batch = sized.reshape(-1, height, width, channels).astype(np.float32)
+        batch = sized.reshape(-1, height, width, channels).astype(np.float32) * scale + offset
         # Not predict(): its data adapter costs more than the network on sets this small.
         parts = [
             keras.ops.convert_to_numpy(model(batch[at : at + 256]))
@@ -264,13 +274,18 @@ def evaluate(
     split_name: str,
     out: Path,
     *,
+    scale: float = 1.0,
+    offset: float = 0.0,
     overwrite: bool = False,
     with_robustness: bool = True,
 ) -> dict[str, Any]:
-    """Score ``model`` on a split and write JSON, Markdown and pictures into ``out``."""
+    """Score ``model`` on a split and write JSON, Markdown and pictures into ``out``.
+
+    ``scale`` and ``offset`` are those of ``load_classifier``.
+    """
     refuse_existing(out / "evaluation.json", overwrite)
     split = data.split(split_name)
-    classifier = load_classifier(model, data.labels)
+    classifier = load_classifier(model, data.labels, scale=scale, offset=offset)
     if classifier.labels != data.labels:
         raise UsageError(
             f"{model} answers {', '.join(classifier.labels)}; the data is labelled "

@@ -51,6 +51,19 @@ def public(small: Path, cache: Path) -> Split:
     return load_fer2013(small / "fer2013.csv", cache=cache).split("PublicTest")
 
 
+def test_a_published_file_is_fed_as_it_was_trained(
+    model: Path, public: Split, tmp_path: Path
+) -> None:
+    """A legacy file without a Rescaling layer, trained on -1..1."""
+    network = keras.models.load_model(model)
+    kernel, bias = network.layers[-1].get_weights()
+    network.layers[-1].set_weights([127.5 * kernel, bias + 127.5 * kernel.sum(axis=0)])
+    network.save(tmp_path / "legacy.h5")
+    legacy = (tmp_path / "legacy.h5").rename(tmp_path / "legacy.hdf5")
+    answer = load_classifier(legacy, scale=1 / 127.5, offset=-1).predict(public.images)
+    np.testing.assert_allclose(answer, load_classifier(model).predict(public.images), atol=1e-4)
+
+
 def test_a_perfect_model_scores_one(public: Split) -> None:
     figures = score(np.eye(7, dtype=np.float32)[public.labels], public, EMOTIONS)
     for key in ("accuracy", "macro_f1", "balanced_accuracy", "without_twins"):
