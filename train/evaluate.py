@@ -219,6 +219,15 @@ def _blurred(faces: Faces, sigma: float) -> Faces:
     return np.stack([np.asarray(cv2.GaussianBlur(face, (0, 0), sigma), np.uint8) for face in faces])
 
 
+def _enlarged(faces: Faces, side: int) -> Faces:
+    """As a face of ``side`` pixels looks once it fills the network's input."""
+    whole = faces.shape[1:]
+    small = (cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA) for face in faces)
+    return np.stack(
+        [np.asarray(cv2.resize(f, whole, interpolation=cv2.INTER_LINEAR), np.uint8) for f in small]
+    )
+
+
 def _noisy(faces: Faces, gain: float, sigma: float) -> Faces:
     noise = np.random.default_rng(0).normal(0, sigma, faces.shape)
     return np.clip(np.rint(faces * gain + noise), 0, 255).astype(np.uint8)
@@ -233,6 +242,9 @@ def perturbations() -> dict[str, list[Callable[[Faces], Faces]]]:
         "as it is": [lambda f: f],
         "blur, sigma 1 pixel": [lambda f: _blurred(f, 1.0)],
         "blur, sigma 2 pixels": [lambda f: _blurred(f, 2.0)],
+        "24 pixels, enlarged": [lambda f: _enlarged(f, 24)],
+        "16 pixels, enlarged": [lambda f: _enlarged(f, 16)],
+        "bright light, half as much again": [lambda f: _noisy(f, 1.5, 0)],
         "low light, a third, with noise": [lambda f: _noisy(f, 1 / 3, 4)],
         "noise, sigma 15 of 255": [lambda f: _noisy(f, 1, 15)],
         "rotation of 20 degrees": [

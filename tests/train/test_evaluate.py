@@ -126,6 +126,47 @@ def test_robustness_holds_every_perturbation_and_the_plain_faces(public: Split) 
     assert all(value < 0.5 for name, value in table.items() if name != "as it is")
 
 
+def test_perturbations_do_what_their_names_say() -> None:
+    faces = np.random.default_rng(2).integers(60, 160, (4, 48, 48)).astype(np.uint8)
+    done = {
+        name: np.stack([way(faces) for way in ways]).astype(float)
+        for name, ways in perturbations().items()
+    }
+    whole = faces.astype(float)
+    np.testing.assert_array_equal(done["bright light, half as much again"][0], np.rint(whole * 1.5))
+    low = done["low light, a third, with noise"][0]
+    assert np.abs((low - whole / 3).mean()) < 0.2
+    assert (low - whole / 3).std() == pytest.approx(4, abs=0.2)
+    for name, left in (("24 pixels, enlarged", 0.5), ("16 pixels, enlarged", 1 / 3)):
+        # Pixels that are independent keep, of their spread, the share of the side and less.
+        assert 0.4 * left < done[name].std() / whole.std() < left
+        assert done[name].mean() == pytest.approx(whole.mean(), abs=0.5)
+    one, two = (done[f"blur, sigma {sigma}"] for sigma in ("1 pixel", "2 pixels"))
+    assert two.std() < one.std() < whole.std()
+
+
+def test_a_moved_box_moves_the_face() -> None:
+    y, x = np.mgrid[:48, :48]
+
+    def dot(at_y: float, at_x: float) -> np.ndarray:
+        return 200 * np.exp(-((y - at_y) ** 2 + (x - at_x) ** 2) / 8)
+
+    def centre(picture: np.ndarray) -> np.ndarray:
+        return np.array([(picture * y).sum(), (picture * x).sum()]) / picture.sum()
+
+    ways = perturbations()
+    middle = np.rint(dot(23.5, 23.5)).astype(np.uint8)[None]
+    moves = [centre(way(middle)[0]) - 23.5 for way in ways["box shifted by 10%"]]
+    np.testing.assert_allclose(moves, [[0, 4.8], [0, -4.8], [4.8, 0], [-4.8, 0]], atol=0.1)
+    off = np.rint(dot(23.5, 33.5)).astype(np.uint8)[None]
+    for name, factor in (("box 10% too small", 1 / 0.9), ("box 10% too large", 1 / 1.1)):
+        found = centre(ways[name][0](off)[0]) - 23.5
+        np.testing.assert_allclose(found, [0, 10 * factor], atol=0.1)
+    turned = [centre(way(off)[0]) - 23.5 for way in ways["rotation of 20 degrees"]]
+    side = 10 * np.sin(np.deg2rad(20))
+    assert sorted(round(float(dy), 1) for dy, _ in turned) == [-round(side, 1), round(side, 1)]
+
+
 def test_evaluate_writes_everything(
     model: Path, small: Path, cache: Path, tmp_path: Path, run_train: Train
 ) -> None:
