@@ -35,13 +35,31 @@ def test_it_holds_no_logic_and_no_output() -> None:
     assert all(not cell.get("outputs") for cell in notebook.cells)
 
 
+@pytest.mark.parametrize(
+    ("words", "epochs"),
+    [([], 25), (["--fast-run"], 4), (["--fast-run", "--set", "fit.epochs=2"], 2)],
+)
+def test_a_fast_run_takes_few_epochs(
+    words: list[str], epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorflow", reason="the [train] extra is not installed")
+    from train import finish, fit
+    from train.__main__ import main
+
+    seen = []
+    monkeypatch.setattr(fit, "fit", lambda config, *_, **__: seen.append(config.fit.epochs))
+    monkeypatch.setattr(finish, "finish", lambda *_, **__: None)
+    words = [*words, "--config", str(ROOT / "train/configs/simple.toml"), "--cache", str(tmp_path)]
+    assert main(["fit", *words, "--data", str(write_subset(tmp_path / "fer2013.csv"))]) == 0
+    assert seen == [epochs]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_it_runs_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorflow", reason="the [train] extra is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     monkeypatch.setenv("DATA", str(write_subset(tmp_path / "fer2013.csv")))
-    monkeypatch.setenv("EPOCHS", "1")
     monkeypatch.setenv("RUN", str(tmp_path / "run"))
     monkeypatch.setenv("HOME", str(tmp_path))  # the cache of decoded data
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
