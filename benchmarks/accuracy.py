@@ -27,9 +27,6 @@ from emotion_edge.shipped import shipped_models
 from train import metrics
 from train.data import Split, load_fer2013
 
-_LABELS = ((1, "center"), (-1, "center"), (0, "left"))
-"""Where a mark's name stands: above, below or beside it; neighbours differ."""
-
 HELP = "accuracy of every shipped model and variant beside latency, size and MACs; Pareto plot"
 
 
@@ -170,6 +167,8 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def plot(rows: Sequence[Mapping[str, Any]], split: str, stem: Path) -> None:
     """Accuracy against latency; the area of a mark is the file's size."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     from train import plots
 
     points = [(row["p50 ms"], row["accuracy %"]) for row in rows]
@@ -186,39 +185,80 @@ def plot(rows: Sequence[Mapping[str, Any]], split: str, stem: Path) -> None:
         for number, variant in enumerate(variants):
             chosen = [(p, r) for p, r in zip(points, rows, strict=True) if r["variant"] == variant]
             look = plots.series(number)
+            # Later variants are larger files: behind, or they would hide the earlier ones.
             axes.scatter(
                 [p[0] for p, _ in chosen],
                 [p[1] for p, _ in chosen],
                 s=[0.4 * row["kB"] for _, row in chosen],
                 color=look["color"],
                 marker=look["marker"],
-                alpha=0.75,
+                edgecolor="white",
                 label=variant,
-                zorder=2,
-            )
-        for number, ((latency, accuracy), row) in enumerate(zip(points, rows, strict=True)):
-            up, side = _LABELS[number % len(_LABELS)]
-            reach = math.sqrt(0.1 * row["kB"])  # about the mark's radius, in points
-            axes.annotate(
-                f"{row['model']} {row['variant']}, {row['kB']:,} kB",
-                (latency, accuracy),
-                xytext=((reach + 6) * (up == 0), up * (reach + 10)),
-                textcoords="offset points",
-                ha=side,
-                va="center",
-                fontsize=8,
+                zorder=3 - number / len(variants),
             )
         low, high = min(p[1] for p in points), max(p[1] for p in points)
         # Less than two points of accuracy are within the interval: do not draw them as a cliff.
         axes.set_ylim(low - 1.5, high + 1.5)
-        axes.set_xlim(0, 1.4 * max(p[0] for p in points))
+        axes.set_xscale("log")
+        axes.set_xlim(min(p[0] for p in points) / 2.5, 2.5 * max(p[0] for p in points))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("latency of one face, ms (median, one thread)")
         axes.set_ylabel(f"accuracy on {split}, %")
         axes.set_title("Accuracy against latency; area: file size")
         legend: Any = page.legend(loc="outside lower center", ncols=len(variants) + 1)
         for mark in legend.legend_handles[1:]:
             mark.set_sizes([40])
+        page.draw_without_rendering()  # places the axes, so that names can be placed in them
+        _name(axes, points, rows)
         plots.save(page, stem)
+
+
+def _name(
+    axes: Any, points: Sequence[tuple[float, float]], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write each model's name beside its mark: within the axes, over no mark and no other name."""
+    from matplotlib.transforms import Bbox
+
+    inch = axes.figure.dpi / 72  # pixels of a point
+    together: dict[str, list[int]] = {}
+    for index, (latency, accuracy) in enumerate(points):
+        for members in together.values():
+            x, y = points[members[0]]
+            if abs(latency / x - 1) < 0.1 and abs(accuracy - y) < 0.3:
+                members.append(index)
+                break
+        else:
+            together[str(index)] = [index]
+    taken = []
+    for (latency, accuracy), row in zip(points, rows, strict=True):
+        x, y = axes.transData.transform((latency, accuracy))
+        reach = inch * math.sqrt(0.4 * row["kB"]) / 2
+        taken.append(Bbox([(x - reach, y - reach), (x + reach, y + reach)]))
+    for members in together.values():
+        text = "\n".join(
+            f"{rows[i]['model']} {rows[i]['variant']}, {rows[i]['kB']:,} kB" for i in members
+        )
+        reach = max(math.sqrt(0.4 * rows[i]["kB"]) / 2 for i in members) + 4
+        for side, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
+            name = axes.annotate(
+                text,
+                points[members[0]],
+                xytext=(side * reach, up * reach),
+                textcoords="offset points",
+                ha=("center", "left", "right")[side],
+                va=("center", "bottom", "top")[up],
+                fontsize=8,
+            )
+            place = name.get_window_extent()
+            inside = axes.bbox.x0 <= place.x0 and place.x1 <= axes.bbox.x1
+            if inside and not any(place.overlaps(other) for other in taken):
+                break
+            name.remove()
+        else:
+            axes.add_artist(name)  # no place is free: the last one
+        taken.append(place)
 
 
 def _percent(right: NDArray[np.bool_]) -> float | None:
