@@ -1,23 +1,19 @@
 """One system of the comparison in its own process and environment: the far end of ``peers``.
 
-Requests and answers are JSON, one a line; a frame travels as the path of an ``.npy``, uint8 BGR::
+Requests (see ``emotion_edge.worker``); a frame travels as the path of an ``.npy``, uint8 BGR::
 
     {"do": "open", "system": "fer" | "fer-keras" | "haar" | "yunet", "model": "fast"}
     {"do": "label", "frame": PATH}             camera to label: nanoseconds and boxes
     {"do": "emotion", "frame": PATH, "box": [x, y, width, height]}     the emotion stage alone
     {"do": "predict", "faces": PATH}           labels of uint8 (n, 48, 48)
-    {"do": "memory"}                           MB resident, ``rss`` and ``peak``
 
 It imports nothing of this project but, for our own systems, the installed package.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,11 +78,14 @@ class Ours:
         return [int(p.argmax()) for p in classifier.predict(faces)]
 
 
-class _Session:
+class Session:
+    """Answers in the name of one system."""
+
     def __init__(self) -> None:
         self.system: Any = None
 
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Import and load a system."""
         name = request["system"]
         if name.startswith("fer"):
             self.system = Fer(keras=name == "fer-keras")
@@ -95,43 +94,19 @@ class _Session:
         return {"python": sys.version.split()[0]}
 
     def label(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Camera to label: nanoseconds and boxes."""
         frame = np.load(request["frame"])
         start = time.perf_counter_ns()
         boxes = self.system.label(frame)
         return {"ns": time.perf_counter_ns() - start, "boxes": boxes}
 
     def emotion(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The emotion stage alone: nanoseconds."""
         frame = np.load(request["frame"])
         start = time.perf_counter_ns()
         self.system.emotion(frame, request["box"])
         return {"ns": time.perf_counter_ns() - start}
 
     def predict(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Labels of faces."""
         return {"labels": self.system.predict(np.load(request["faces"]))}
-
-    def memory(self, request: dict[str, Any]) -> dict[str, Any]:
-        fields = {}
-        for line in Path("/proc/self/status").read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields[key] = value
-        names = {"rss": "VmRSS", "peak": "VmHWM"}
-        return {n: round(int(fields[k].split()[0]) * 1024 / 1e6, 1) for n, k in names.items()}
-
-
-def main() -> None:
-    """Answer requests until standard input ends."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # TensorFlow and the peers print: not into the answers
-    session = _Session()
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = getattr(session, request["do"])(request)
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main()

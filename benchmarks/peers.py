@@ -16,7 +16,6 @@ us; their intervals are 95% bootstrap intervals over frames, of the ratio of med
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -25,8 +24,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +44,7 @@ from emotion_edge.detectors.yunet import weights_path
 from emotion_edge.errors import EmotionEdgeError, UsageError
 from emotion_edge.shipped import DEFAULT, model_path
 from emotion_edge.values import Box
+from emotion_edge.worker import Process
 
 HELP = "the pip package fer and mini-XCEPTION beside us; needs --install once (8 GB)"
 PEER = Environment(
@@ -93,62 +92,17 @@ class Seen:
     labels: list[int] = field(default_factory=list)
 
 
-class System:
+class System(Process):
     """A system in its process, as a context manager."""
 
     def __init__(self, name: str, python: str, model: Path) -> None:
+        super().__init__(name, _WORKER, failure=PeerFailed, python=python)
         self.name = name
-        self._python = python
         self._model = model
-
-    def __enter__(self) -> Self:
-        """Start the process; nothing is imported yet."""
-        self._files = ExitStack()
-        self._errors = self._files.enter_context(tempfile.TemporaryFile("w+"))
-        self._process = subprocess.Popen(
-            [self._python, "-P", str(_WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
-        return self
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Put a request. Raises PeerFailed when the answer is an error or does not come."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            self._errors.seek(0)
-            last = (self._errors.read().strip().splitlines() or ["no word"])[-1]
-            raise PeerFailed(f"{self.name}: its process ended ({last})")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise PeerFailed(f"{self.name}: {answer['error']}")
-        return answer
 
     def open(self) -> None:
         """Import and load."""
         self.ask(do="open", system=self.name, model=str(self._model))
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the process."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.kill()
-        self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._files.close()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -38,6 +37,7 @@ from emotion_edge.board import Condition, read_board, read_condition
 from emotion_edge.errors import ManifestError, ModelError, UsageError
 from emotion_edge.manifest import Manifest
 from emotion_edge.runtimes import RUNTIMES, installed
+from emotion_edge.worker import Process
 
 SCHEMA = 1
 PERCENTILES = (50, 90, 95, 99)
@@ -184,22 +184,20 @@ class Worker:
 
     def __enter__(self) -> Self:
         """Start the process and open the model. Raises ModelError when it cannot."""
-        self._files = ExitStack()
-        self._errors = self._files.enter_context(tempfile.TemporaryFile("w+"))
-        model = self._files.enter_context(tempfile.NamedTemporaryFile(suffix=".tflite"))
-        model.write(self._case.model.flatbuffer)
-        model.flush()
-        self._process = subprocess.Popen(
-            # -P: the package's folder holds modules named like the standard library's may be.
-            [python_of(self._case.runtime), "-P", str(_WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONDONTWRITEBYTECODE": "1"},
-        )
-        try:
-            self.opened = self._ask(
+        with ExitStack() as stack:
+            model = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".tflite"))
+            model.write(self._case.model.flatbuffer)
+            model.flush()
+            self._process = stack.enter_context(
+                Process(
+                    str(self._case),
+                    _WORKER,
+                    failure=ModelError,
+                    python=python_of(self._case.runtime),
+                )
+            )
+            before = self._process.ask(do="memory")
+            self.opened = {"memory_before": before} | self._process.ask(
                 do="open",
                 model=model.name,
                 runtime=self._case.runtime,
@@ -209,18 +207,16 @@ class Worker:
                 seed=self._plan.seed,
                 inputs=str(self._inputs) if self._inputs else None,
             )
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+            self._open = stack.pop_all()
         return self
 
     def run(self, count: int, discard: int, rate: float | None) -> Mapping[str, list[int]]:
         """Nanoseconds of ``count`` inferences after ``discard`` that do not count."""
-        return self._ask(do="run", count=count, discard=discard, rate=rate)
+        return self._process.ask(do="run", count=count, discard=discard, rate=rate)
 
     def memory(self) -> Mapping[str, float]:
         """MB resident: ``rss`` now, ``peak`` since the start."""
-        return self._ask(do="memory")
+        return self._process.ask(do="memory")
 
     def __exit__(
         self,
@@ -229,29 +225,7 @@ class Worker:
         traceback: TracebackType | None,
     ) -> None:
         """End the process."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.kill()
-        self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._files.close()
-
-    def _ask(self, **request: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            self._errors.seek(0)
-            last = (self._errors.read().strip().splitlines() or ["no word"])[-1]
-            raise ModelError(f"{self._case}: the measuring process ended ({last})")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise ModelError(f"{self._case}: {answer['error']}")
-        return answer
+        self._open.close()
 
 
 # --- measuring ---------------------------------------------------------------------------------

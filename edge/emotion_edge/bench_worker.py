@@ -1,12 +1,11 @@
 """One interpreter in a process of its own, timed on command: the far end of ``bench.Worker``.
 
 A case gets its own process so that its memory is its own, and so that a runtime which needs
-another NumPy or Python can run in its own environment. Requests and answers are JSON, one a line::
+another NumPy or Python can run in its own environment. Requests (see ``worker``)::
 
     {"do": "open", "model": PATH, "runtime": "litert", "threads": 1, "xnnpack": true,
      "cpus": [0], "seed": 0, "inputs": PATH.npy or null}
     {"do": "run", "count": 20, "discard": 5, "rate": 15.0 or null}
-    {"do": "memory"}
 
 Only the standard library, NumPy and the runtime are imported.
 """
@@ -14,7 +13,6 @@ Only the standard library, NumPy and the runtime are imported.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 import time
@@ -76,23 +74,7 @@ def time_runs(
     return {"total": total, "invoke": invoke, "response": response}
 
 
-def memory_mb() -> dict[str, float]:
-    """Resident memory of this process in MB (10^6 bytes): ``rss`` now and ``peak`` since exec.
-
-    From ``/proc``: ``ru_maxrss`` would start from the parent's.
-    """
-    fields = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
-        key, _, value = line.partition(":")
-        fields[key] = value
-    kilobytes = {name: int(fields[key].split()[0]) for name, key in _MEMORY.items()}
-    return {name: round(value * 1024 / 1e6, 2) for name, value in kilobytes.items()}
-
-
-_MEMORY = {"rss": "VmRSS", "peak": "VmHWM"}
-
-
-class _Session:
+class Session:
     """The interpreter of this process and what it is fed."""
 
     def __init__(self) -> None:
@@ -100,10 +82,10 @@ class _Session:
         self.inputs: list[NDArray[Any]] = []
 
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Import the runtime, load the model, infer once: nanoseconds of each, and versions."""
         if request["cpus"]:
             os.sched_setaffinity(0, request["cpus"])
         model = Path(request["model"]).read_bytes()
-        before = memory_mb()
         start = time.perf_counter_ns()
         runtimes = _runtimes()
         runtimes.import_runtime(request["runtime"])
@@ -123,19 +105,16 @@ class _Session:
             "import_ns": imported - start,
             "load_ns": loaded - imported,
             "first_ns": first,
-            "memory_before": before,
             "python": sys.version.split()[0],
             "numpy": np.__version__,
             "runtime_version": runtimes.installed().get(request["runtime"], ""),
         }
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Nanoseconds of inferences, as ``time_runs`` gives them."""
         # The first runs after a pause find cold caches and a parked clock.
         time_runs(self.interpreter, self.inputs, request["discard"])
         return time_runs(self.interpreter, self.inputs, request["count"], request["rate"])
-
-    def memory(self, request: dict[str, Any]) -> dict[str, Any]:
-        return memory_mb()
 
 
 def random_inputs(tensor: dict[str, Any], seed: int, count: int = 16) -> list[NDArray[Any]]:
@@ -160,22 +139,3 @@ def _runtimes() -> Any:
     from emotion_edge import runtimes
 
     return runtimes
-
-
-def main() -> None:
-    """Answer requests until standard input ends."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # a runtime that prints must not print into the answers
-    session = _Session()
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = getattr(session, request["do"])(request)
-        except Exception as error:
-            answer = {"error": str(error) or repr(error)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main()

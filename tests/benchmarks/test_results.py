@@ -114,9 +114,9 @@ def test_the_standard_set_is_made_of_commands_that_exist(monkeypatch, tmp_path):
     from benchmarks.__main__ import _parser
 
     monkeypatch.setattr(board, "shipped_models", lambda: {"fast": TINY, "accurate": TINY})
-    options = argparse.Namespace(data=Path("d.csv"), split="PublicTest", soak=30, folder=tmp_path)
-    words = board.commands(options)
-    for line in words:
+    chosen = {"data": Path("d.csv"), "split": "PublicTest", "soak": 30, "folder": tmp_path}
+    words = board.commands(argparse.Namespace(**chosen, quick=False))
+    for line in words + board.commands(argparse.Namespace(**chosen, quick=True)):
         _parser(line).parse_args([*line, "--output", "x.json"])
     assert {line[0] for line in words} == {"latency", "pipeline", "roofline", "accuracy", "soak"}
     options.data = options.soak = None
