@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import side_by_side
 from emotion_edge.bench import SCHEMA
 from emotion_edge.bench_report import table, write_beside
 from emotion_edge.errors import UsageError
@@ -190,6 +191,10 @@ _TABLES = (
     ("Accuracy beside latency", "accuracy", _rows("rows")),
     ("Share of the machine's roof", "roofline", _rows("shares")),
     ("Peers, same frames, one run", "peers", _rows("rows")),
-    ("Ratios to the peers", "peers", _rows("ratios")),
+    (
+        "Ratios to the peers, 95% interval",
+        "peers",
+        lambda document: side_by_side(document["ratios"]),
+    ),
     ("Soak", "soak", _rows("rows")),
 )

@@ -74,7 +74,12 @@ def test_systems_take_turns_and_their_answers_are_counted(python_path, frames, t
     records = peers.ratios(rows, seen)
     assert {one["ours"] for one in records} == {"haar"} and len(records) == 2 * 5
     bars = peers.judge(rows, records)
-    assert [one["holds"] for one in bars if "environment" in one["bar"]] == [False]
+    assert [one["holds"] for one in bars if "environment" in one["bar"]] == [False, False]
+    shown = {row["peer over us"]: row for row in peers.side_by_side(records)}
+    assert len(shown) == 5 and shown["installed MB"]["bar"] == ">= 20"
+    for peer, column in peers.PEERS.items():
+        (stage,) = [r for r in records if r["peer"] == peer and r["what"] == "emotion ms"]
+        assert shown["emotion ms"][column].startswith(f"{stage['ratio']:g} ({stage['low']:g}-")
 
 
 def test_a_peer_that_cannot_start_is_one_line(frames, monkeypatch):
