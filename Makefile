@@ -1,5 +1,5 @@
 # Only make and Python 3.11 or 3.13 need to be there. PYTHON=... chooses another one.
-.PHONY: environment demo test test-all lint types wheel check constraints clean help
+.PHONY: environment demo test test-all test-pi lint types wheel check constraints clean help
 
 PYTHON ?=
 CAMERA ?= demo
@@ -11,6 +11,8 @@ PYTEST = $(VENV)/bin/python -m pytest
 # An environment is ready for the Python it was asked for; it is renewed when its needs change.
 ready = ready$(if $(PYTHON),-$(notdir $(PYTHON)))
 needs = pyproject.toml .ci/make-venv $(wildcard .ci/constraints-*.txt edge/constraints-*.txt)
+
+as_root = $(if $(filter-out 0,$(shell id -u)),sudo)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -27,6 +29,11 @@ test: $(VENV)/$(ready) ## the tests, minutes
 
 test-all: $(VENV)/$(ready) ## every test, the slow ones too
 	$(PYTEST)
+
+test-pi: wheel ## the wheel on emulated Raspberry Pi processors (Debian, root; see tests/pi)
+	$(as_root) $(VENV)/bin/python -B tests/pi/prove.py --wheel dist/emotion_edge-*.whl \
+		$(if $(PARTS),--parts $(PARTS)) $(if $(SUITES),--suites $(SUITES)) \
+		$(if $(CPUS),--cpus $(CPUS))
 
 lint: $(VENV)/$(ready) ## ruff: rules and format
 	$(VENV)/bin/ruff check .

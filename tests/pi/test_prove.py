@@ -1,0 +1,88 @@
+"""What make test-pi would take for granted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def prove() -> Iterator[Any]:
+    sys.path.insert(0, str(Path(__file__).parent))
+    try:
+        import prove
+
+        yield prove
+    finally:
+        sys.path.pop(0)
+
+
+def test_a_version_that_is_not_the_constraints_is_named(prove: Any) -> None:
+    pinned = "# a set\nnumpy==1.26.4\nopencv_python.headless==4.11.0.86\n"
+    assert (
+        prove.unpinned("numpy==1.26.4\nsix==1.0\nopencv-python-headless==4.11.0.86", pinned) == []
+    )
+    (wrong,) = prove.unpinned("numpy==2.4.6\n", pinned)
+    assert wrong.startswith("numpy==2.4.6 ")
+
+
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_the_set_under_test_is_the_suites_own(prove: Any, suite: str) -> None:
+    own = (ROOT / f"edge/constraints-{suite}.txt").read_text()
+    tools = prove.constraints(prove.SUITES[suite]).removeprefix(own).splitlines()
+    assert sorted(prove.name(line) for line in tools) == sorted(prove.TOOLS)
+
+
+def test_wheels_for_a_newer_glibc_are_not_taken(prove: Any) -> None:
+    tags = prove.platforms("arm64", 36)
+    assert "manylinux_2_36_aarch64" in tags and "manylinux2014_aarch64" in tags
+    assert not any("_37_" in tag or "x86" in tag for tag in tags)
+
+
+def test_failed_and_skipped_tests_are_counted(prove: Any, tmp_path: Path) -> None:
+    path = tmp_path / "junit.xml"
+    path.write_text(
+        "<testsuites><testsuite><testcase/><testcase><failure/></testcase>"
+        '<testcase><error/></testcase><testcase><skipped message="no browser"/></testcase>'
+        "</testsuite></testsuites>"
+    )
+    assert prove.tests_counted(path) == "1 passed, 1 skipped, 2 failed (skipped: no browser)"
+    with pytest.raises(prove.ProofError, match="no absent"):
+        prove.tests_counted(tmp_path / "absent.xml")
+
+
+def test_a_failed_step_is_counted_and_said(prove: Any) -> None:
+    def fails() -> str:
+        raise prove.ProofError("one output lies two steps away")
+
+    report = prove.Report()
+    assert report.step("trixie", "models", lambda: "all equal")
+    assert not report.step("trixie", "pipeline", fails)
+    assert report.failures == 1
+    assert [row[2] for row in report.rows] == [
+        "all equal",
+        "FAILED: one output lies two steps away",
+    ]
+
+
+def test_inputs_are_at_least_500_and_the_same_each_time(prove: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib carries the portrait")
+    drawn = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        prove.make_inputs(folder)
+        with np.load(folder / "inputs.npz") as file:
+            drawn.append(dict(file))
+    assert drawn[0].keys() == drawn[1].keys() != set()
+    for shape, pictures in drawn[0].items():
+        assert len(pictures) >= 500
+        assert np.array_equal(pictures, drawn[1][shape])
+        assert len(np.unique(pictures.reshape(len(pictures), -1), axis=0)) > 450
