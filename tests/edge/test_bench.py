@@ -1,6 +1,7 @@
 """Statistics, order of measuring, warnings and the command; no test looks at a time."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -281,6 +282,23 @@ def test_the_command_measures_a_real_model_in_its_own_process(capsys):
     assert result["machine"]["cores"] >= 1 and result["machine"]["packages"]["numpy"]
     (profile,) = result["operators"]
     assert len(profile["operators"]) == len(operators.operators(Model.read(TINY).flatbuffer))
+
+
+@needs_litert
+@needs_tiny
+def test_a_runtime_that_is_not_installed_here_runs_in_its_environment(tmp_path, monkeypatch):
+    python = tmp_path / "litert" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\ntouch {tmp_path}/asked\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(bench, "_ENVIRONMENTS", tmp_path)
+    case = Case(Model.read(TINY))
+    with Worker(case, Plan()):
+        assert not (tmp_path / "asked").exists()
+    monkeypatch.setattr(bench, "installed", dict)
+    with Worker(case, Plan()) as worker:
+        assert (tmp_path / "asked").exists()
+        assert len(worker.run(3, 1, None)["total"]) == 3
 
 
 @needs_litert
