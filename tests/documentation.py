@@ -206,8 +206,8 @@ class Place:
 
     def type(self, command: str) -> str:
         """Run a command and return what it printed. Fails the test where it fails."""
-        self.need(command)
         typed = as_typed(command, self.port)
+        self.need(typed)
         if SERVER.search(typed):
             return self._serve(typed)
         done = subprocess.run(

@@ -30,8 +30,8 @@ def write_subset(path: Path) -> Path:
         writer = csv.writer(file)
         writer.writerow(["Usage", "Image name", *VOTES])
         for label, _, usage in found:
-            votes = np.ones(len(VOTES), int)
-            votes[VOTE_OF_EMOTION[int(label)]] = 7
+            votes = np.zeros(len(VOTES), int)
+            votes[[VOTE_OF_EMOTION[int(label)], VOTES.index("contempt")]] = 7, 3
             writer.writerow([usage, "x.png", *votes])
     return path
 
