@@ -110,7 +110,7 @@ def conv_pool_bn(x: Tensor, units: int, *, channels: Sequence[int] = (32, 64, 12
     for width in channels:
         x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D()(x)
-        x = layers.BatchNormalization(momentum=0.95)(x)
+        x = FusedBatchNormalization(momentum=0.95)(x)
         x = layers.Dropout(0.25)(x)
     x = layers.Dense(256, activation="relu")(layers.Flatten()(x))
     return _logits(layers.Dropout(0.5)(x), units)
@@ -150,14 +150,14 @@ def mini_xception(x: Tensor, units: int) -> Tensor:
     """
     for _ in range(2):
         x = layers.Conv2D(8, 3, use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+        x = layers.ReLU()(FusedBatchNormalization(momentum=0.95)(x))
     for width in (16, 32, 64, 128):
         short = layers.Conv2D(width, 1, strides=2, padding="same", use_bias=False)(x)
-        short = layers.BatchNormalization(momentum=0.95)(short)
+        short = FusedBatchNormalization(momentum=0.95)(short)
         x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+        x = layers.ReLU()(FusedBatchNormalization(momentum=0.95)(x))
         x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization(momentum=0.95)(x)
+        x = FusedBatchNormalization(momentum=0.95)(x)
         x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
         x = layers.Add()([x, short])
     x = layers.Conv2D(units, 3, padding="same", name="logits")(x)
