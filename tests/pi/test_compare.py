@@ -53,20 +53,16 @@ def test_a_label_that_changes_within_one_step_does_not_pass() -> None:
     assert not difference.accepted
 
 
-def test_kernels_that_round_otherwise_may_be_as_far_as_they_are_on_x86() -> None:
-    on_x86 = compare.Difference(inputs=9, unequal=20, largest=4, labels=1)
-    assert compare.Difference(9, 30, 4, 1).no_further_than(on_x86)
-    assert not compare.Difference(9, 20, 5, 1).no_further_than(on_x86)
-    assert not compare.Difference(9, 20, 4, 2).no_further_than(on_x86)
-    assert not compare.Difference(8, 20, 4, 1).no_further_than(on_x86)
-    assert compare.Difference(9, 1, 1, 0).no_further_than(compare.Difference(9, 0, 0, 0))
-    nothing = compare.Difference(0, 0, 0, 0)
-    assert not nothing.no_further_than(nothing)
+def test_kernels_that_round_otherwise_keep_98_percent_of_the_labels() -> None:
+    assert compare.Difference(inputs=500, unequal=900, largest=9, labels=10).agrees
+    assert not compare.Difference(inputs=500, unequal=900, largest=9, labels=11).agrees
+    assert not compare.Difference(inputs=500, unequal=900, largest=9, labels=10).accepted
 
 
 def test_nothing_compared_is_no_proof() -> None:
     nothing = np.empty((0, 7), np.int8)
     assert not compare.compare_outputs(nothing, nothing).accepted
+    assert not compare.compare_outputs(nothing, nothing).agrees
 
 
 @pytest.mark.parametrize(
