@@ -79,14 +79,15 @@ else
     fail "no wheel beside this script and no checkout around it: give --wheel FILE"
 fi
 
-# The camera's own library comes from apt only; its pip source wants a compiler.
+# The camera's own library comes from apt only; its pip source wants a compiler. A fresh system
+# knows no packages at all until it has updated its lists.
+run apt-get update -q
 packages="python3-venv"
 if apt-cache show python3-picamera2 >/dev/null 2>&1; then
     packages="$packages python3-picamera2"
 else
     say "this system's apt has no python3-picamera2: USB and network cameras only"
 fi
-run apt-get update -q
 # shellcheck disable=SC2086  # a list of words
 run apt-get install -q -y --no-install-recommends $packages
 

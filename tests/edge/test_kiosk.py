@@ -96,17 +96,28 @@ def test_the_unit_notifies_restarts_and_runs_what_is_installed() -> None:
     assert f"config={Path(words[-1]).parent}\n" in installer
 
 
-def install(*words: str, codename: str, folder: Path, architecture: str = "arm64") -> str:
+def install(
+    *words: str, codename: str, folder: Path, architecture: str = "arm64", picamera2: bool = True
+) -> str:
+    cache = folder / "apt-cache"
+    cache.write_text(f"#!/bin/sh\nexit {0 if picamera2 else 100}\n")
+    cache.chmod(0o755)
     release = folder / "os-release"
     release.write_text(f"VERSION_CODENAME={codename}\nPRETTY_NAME='Debian {codename}'\n")
     done = subprocess.run(
         ["sh", str(INSTALLER), "--dry-run", *words],
-        env=os.environ | {"OS_RELEASE": str(release), "ARCHITECTURE": architecture},
-        capture_output=True,
+        env=os.environ
+        | {
+            "OS_RELEASE": str(release),
+            "ARCHITECTURE": architecture,
+            "PATH": f"{folder}:{os.environ['PATH']}",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    return f"{done.returncode}\n{done.stdout}{done.stderr}"
+    return f"{done.returncode}\n{done.stdout}"
 
 
 @pytest.fixture
@@ -124,6 +135,14 @@ def test_the_installer(tmp_path: Path, codename: str, wheel: str) -> None:
     assert f"--constraint {EDGE}/constraints-{codename}.txt {wheel}[mqtt]" in said
     assert f"install -m 644 {UNIT} /etc/systemd/system/emotion-edge.service" in said
     assert said.index("daemon-reload") < said.index("systemctl enable")
+
+
+def test_picamera2_is_looked_for_in_fresh_lists(tmp_path: Path, wheel: str) -> None:
+    said = install("--wheel", wheel, codename="trixie", folder=tmp_path)
+    assert "apt-get install -q -y --no-install-recommends python3-venv python3-picamera2" in said
+    said = install("--wheel", wheel, codename="trixie", folder=tmp_path, picamera2=False)
+    assert said.index("apt-get update") < said.index("apt has no python3-picamera2")
+    assert "--no-install-recommends python3-venv\n" in said
 
 
 @pytest.mark.parametrize(
