@@ -35,6 +35,7 @@ CACHE = Path(
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "emotion-edge", "pi")
 )
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 HOST = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 # QEMU 7.2, Debian 12's, emulates Cortex-A72 wrongly enough that XNNPACK silently stays out.
@@ -122,7 +123,8 @@ def build(suite: str, architecture: str, packages: Sequence[str]) -> Path:
         command = ["mmdebstrap", "--mode=root", "--variant=minbase", "--skip=check/qemu"]
         command += [f"--architectures={architecture}", f"--keyring={KEYRING}"]
         command += [f"--include={wanted}"] if wanted else []
-        # Hashing the authorities' certificates takes minutes under emulation; TLS is not used.
+        # Hashing the authorities' certificates takes minutes under emulation; run() brings this
+        # machine's bundle, which Debian's pip wants to see even when it fetches nothing.
         command += ["--dpkgopt=path-exclude=/usr/share/ca-certificates/*"]
         command += [
             "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -264,7 +266,9 @@ def _set_up(
     _mount("/dev", top / "dev", flags=_MS_BIND | _MS_REC)
     for folder in ("tmp", "run"):
         _mount("tmpfs", top / folder, "tmpfs", options="mode=1777" if folder == "tmp" else "")
-    shutil.copyfile("/etc/resolv.conf", top / "etc/resolv.conf", follow_symlinks=True)
+    for file in (Path("/etc/resolv.conf"), CERTIFICATES):
+        if file.exists():
+            shutil.copyfile(file, top / str(file).lstrip("/"))
     for outside, guest, writable in binds:
         target = top / guest.lstrip("/")
         if outside.is_dir():
