@@ -377,7 +377,7 @@ _KEPT = (
 def _accuracy(result: Comparison) -> dict[str, Any]:
     def figures(found: Mapping[str, Any]) -> dict[str, Any]:
         kept = {key: found[key] for key in _KEPT if found.get(key) is not None}
-        if "ferplus" in found:
+        if found.get("ferplus", {}).get("images"):
             kept["ferplus"] = {
                 key: found["ferplus"][key] for key in ("accuracy", "images", "original_label")
             }

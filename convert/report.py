@@ -48,7 +48,7 @@ def figures(result: Comparison, variant: str) -> str:
             )
     if "flip_averaged" in second:
         rows.append(f"    flip-averaged      float / {variant} {_both(result, 'flip_averaged')}")
-    if "ferplus" in second:
+    if second.get("ferplus", {}).get("images"):
         pair = " / ".join(f"{100 * f['ferplus']['accuracy']:.2f}%" for f in (first, second))
         rows.append(
             f"    FER+ majority      float / {variant} {pair} (n = {second['ferplus']['images']})"

@@ -12,6 +12,7 @@ from convert.conversion import Converted
 from emotion_edge import manifest as manifests
 from emotion_edge.classifier import TFLiteClassifier
 from tests.convert.conftest import convolutional
+from train.data import VOTES
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,6 +128,21 @@ def test_several_variants_at_once(keras_files: dict[str, Path], data: Path, tmp_
     assert main([*words, "--variant", "float16,dynamic,float32"]) == 0
     variants = {TFLiteClassifier.load(path).manifest.variant for path in tmp_path.iterdir()}
     assert variants == {"float16", "dynamic", "float32"}
+
+
+def test_votes_without_any_majority_are_left_out(
+    keras_files: dict[str, Path], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = len(data.read_text().splitlines()) - 1
+    header = ",".join(["Usage", "Image name", *VOTES])
+    votes = tmp_path / "fer2013new.csv"
+    votes.write_text(f"{header}\n" + "Training,x.png,1,1,1,1,1,1,1,1,1,1\n" * rows)
+    copy = tmp_path / data.name
+    copy.write_bytes(data.read_bytes())
+    out = tmp_path / "tiny-int8.tflite"
+    assert main([str(keras_files["tiny"]), "--data", str(copy), "--out", str(out)]) == 0
+    assert "FER+" not in capsys.readouterr().out
+    assert "ferplus" not in manifests.load(out)[1].accuracy["PublicTest"]["converted"]
 
 
 def test_a_model_from_elsewhere(data: Path, tmp_path: Path) -> None:
