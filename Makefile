@@ -1,5 +1,5 @@
 # Only make and Python 3.11 or 3.13 need to be there. PYTHON=... chooses another one.
-.PHONY: environment demo test test-all test-pi lint types wheel check constraints clean help
+.PHONY: environment demo test test-all test-pi test-pi-machine lint types wheel check constraints clean help
 
 PYTHON ?=
 CAMERA ?= demo
@@ -15,7 +15,7 @@ needs = pyproject.toml .ci/make-venv $(wildcard .ci/constraints-*.txt edge/const
 as_root = $(if $(filter-out 0,$(shell id -u)),sudo)
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 demo: $(DEMO_VENV)/$(ready) ## the shipped model on a demo camera (CAMERA=auto: on yours)
 	@mkdir -p demo
@@ -34,6 +34,10 @@ test-pi: wheel ## the wheel on emulated Raspberry Pi processors (Debian, root; s
 	$(as_root) $(VENV)/bin/python -B tests/pi/prove.py --wheel dist/emotion_edge-*.whl \
 		$(if $(PARTS),--parts $(PARTS)) $(if $(SUITES),--suites $(SUITES)) \
 		$(if $(CPUS),--cpus $(CPUS))
+
+test-pi-machine: wheel ## a whole emulated machine: camera, service, watchdog (see tests/pi)
+	$(as_root) $(VENV)/bin/python -B tests/pi/machine.py --wheel dist/emotion_edge-*.whl \
+		$(if $(CPU),--cpu $(CPU)) $(if $(STEPS),--steps $(STEPS)) $(if $(QUICK),--quick)
 
 lint: $(VENV)/$(ready) ## ruff: rules and format
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,567 @@
+"""The steps of ``make test-pi-machine``, inside the machine; started by systemd at every boot.
+
+Reads one JSON object a line from the host, ``{"step": name}``, and answers ``{"say": text}`` lines
+and then ``{"ok": bool, "text": what was found}``. It runs on Debian's Python and its standard
+library alone; what is tested runs in the environment that the installer makes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import threading
+import time
+import traceback
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CARGO = Path("/srv/cargo")
+PORT = Path("/dev/virtio-ports/machine")
+CONFIG = Path("/etc/emotion-edge/kiosk.toml")
+JSONL = Path("/var/lib/emotion-edge/emotions.jsonl")
+PYTHON = "/opt/emotion-edge/bin/python"
+COMMAND = "/opt/emotion-edge/bin/emotion-edge"
+FROZEN = Path("/run/virtual-camera/frozen")
+UNIT = "emotion-edge.service"
+
+KIOSK = """\
+quiet = true
+detector = "haar"
+[camera]
+source = "picamera2"
+fps = 5
+wait = true
+frozen_s = 20
+identical_s = 60
+retry_s = 5
+[sinks.jsonl]
+path = "emotions.jsonl"
+existing = "append"
+[sinks.metrics]
+stale_s = 15
+[sinks.mqtt]
+host = "127.0.0.1"
+topic = "machine"
+interval_s = 1
+"""
+# Emulation is tens of times slower than a board: starting and stopping get more time. The watchdog
+# and everything else stay as they ship.
+DROP_IN = """\
+[Service]
+TimeoutStartSec=900
+TimeoutStopSec=60
+Environment=VIRTUAL_CAMERA_FPS=5
+"""
+
+
+class Failed(Exception):
+    """What a step expected and what it found instead."""
+
+
+def say(text: str) -> None:
+    """A line for whoever watches."""
+    send({"say": text})
+
+
+def send(message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message).encode() + b"\n")
+    answers.flush()
+
+
+def run(*command: str, check: bool = True, seconds: float = 600, **options: Any) -> str:
+    """The command's output. Raises Failed with its last lines when it fails."""
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+        **options,
+    )
+    if check and done.returncode != 0:
+        last = " | ".join(done.stdout.strip().splitlines()[-8:])
+        raise Failed(f"{' '.join(command[:4])} ended with status {done.returncode}: {last}")
+    return done.stdout
+
+
+def until(what: str, happened: Callable[[], Any], seconds: float) -> Any:
+    """Wait until ``happened`` answers something true, and return that."""
+    end = time.monotonic() + seconds
+    while not (answer := happened()):
+        if time.monotonic() > end:
+            raise Failed(f"{what}: not within {seconds:g} s")
+        time.sleep(0.5)
+    return answer
+
+
+class Records:
+    """What the kiosk appends to its JSONL file from now on."""
+
+    def __init__(self) -> None:
+        self._at = JSONL.stat().st_size if JSONL.exists() else 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """Whole lines since the last call, parsed."""
+        try:
+            with JSONL.open("rb") as file:
+                file.seek(self._at)
+                whole, newline, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._at += len(whole) + len(newline)
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def event(self, kind: str, seconds: float) -> dict[str, Any]:
+        """The next event of a kind."""
+        found: dict[str, Any] = until(
+            f"event {kind} in the JSONL file",
+            lambda: next((r for r in self.new() if r.get("kind") == kind), None),
+            seconds,
+        )
+        return found
+
+    def observations(self, count: int, seconds: float) -> list[dict[str, Any]]:
+        """The next so many observations, or a few more."""
+        found: list[dict[str, Any]] = []
+
+        def enough() -> bool:
+            found.extend(r for r in self.new() if r["type"] == "observation")
+            return len(found) >= count
+
+        until(f"{count} observations in the JSONL file", enough, seconds)
+        return found
+
+
+class Broker:
+    """What Mosquitto passes on, from the moment of subscribing; its retained messages first."""
+
+    def __init__(self) -> None:
+        self._messages: list[tuple[str, str]] = []
+        command = ["mosquitto_sub", "-h", "127.0.0.1", "-t", "#", "-F", "%t %p"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            topic, _, payload = line.rstrip("\n").partition(" ")
+            self._messages.append((topic, payload))
+
+    def wait(self, what: str, wanted: Callable[[str, str], bool], seconds: float) -> str:
+        """The payload of the first message since the last wait for which ``wanted`` is true."""
+
+        def look() -> tuple[str] | None:
+            while self._messages:
+                topic, payload = self._messages.pop(0)
+                if wanted(topic, payload):
+                    return (payload,)
+            return None
+
+        return str(until(f"{what} from the broker", look, seconds)[0])
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+@contextmanager
+def broker() -> Iterator[Broker]:
+    """A subscription to everything."""
+    messages = Broker()
+    try:
+        yield messages
+    finally:
+        messages.close()
+
+
+def http(path: str) -> tuple[int, str]:
+    """Status and body of what the kiosk's metrics output answers; 0 when nothing does."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:9188{path}", timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def health() -> dict[str, Any]:
+    """``/healthz``; empty when nothing answers."""
+    text = http("/healthz")[1]
+    return json.loads(text) if text else {}
+
+
+def metric(name: str) -> float:
+    """One number of ``/metrics``."""
+    text = http("/metrics")[1]
+    row = re.search(rf"^emotion_edge_{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    if row is None:
+        raise Failed(f"/metrics has no {name}")
+    return float(row[1])
+
+
+def show(*names: str) -> list[str]:
+    """Properties of the service, as systemd shows them."""
+    return [run("systemctl", "show", UNIT, "--value", "-p", name).strip() for name in names]
+
+
+def set_source(source: str) -> None:
+    """Let the kiosk look through another camera."""
+    CONFIG.write_text(re.sub(r'source = ".*"', f'source = "{source}"', CONFIG.read_text()))
+
+
+def press(device: str, button: str) -> None:
+    """Press a button control of a V4L2 device, found by its name (videodev2.h)."""
+    query, set_value, following = 0xC0445624, 0xC008561C, 0x80000000
+    with Path(device).open("rb+", buffering=0) as camera:
+        number = 0
+        while True:
+            control = bytearray(struct.pack("=I64x", number | following))
+            fcntl.ioctl(camera, query, control)  # OSError after the last one
+            number, _, name = struct.unpack_from("=II32s", control)
+            if name.rstrip(b"\0").decode() == button:
+                fcntl.ioctl(camera, set_value, struct.pack("=Ii", number, 1))
+                return
+
+
+# The steps, in the order in which the host calls them.
+
+
+def boot() -> str:
+    """Prepare what a Pi's image has: rights to the buffers' device, a camera, an archive of apt."""
+    FROZEN.parent.mkdir(exist_ok=True)
+    rule = Path("/etc/udev/rules.d/90-udmabuf.rules")
+    if not rule.exists():
+        rule.write_text('KERNEL=="udmabuf", GROUP="video", MODE="0660"\n')
+        for old in Path("/etc/apt").glob("sources.list*"):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        Path("/etc/apt/sources.list").write_text(f"deb [trusted=yes] file:{CARGO}/apt ./\n")
+        run("udevadm", "control", "--reload")
+    run("udevadm", "trigger", "--settle", "/dev/udmabuf")
+    part = re.search(r"CPU part\s*: (\S+)", Path("/proc/cpuinfo").read_text())
+    up = Path("/proc/uptime").read_text().split()[0]
+    return (
+        f"{os.uname().machine}, CPU part {part[1] if part else '?'}, Linux {os.uname().release}, "
+        f"up {float(up):.0f} s"
+    )
+
+
+def install() -> str:
+    """The installer as edge/README.md has it; wheels come from a folder in place of the network."""
+    CONFIG.parent.mkdir(parents=True, exist_ok=True)
+    CONFIG.write_text(KIOSK)
+    drop_in = Path(f"/etc/systemd/system/{UNIT}.d/emulation.conf")
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text(DROP_IN)
+    wheel = next(CARGO.glob("emotion_edge-*.whl"))
+    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{CARGO}/wheels"}
+    with subprocess.Popen(
+        [CARGO / "edge/install-kiosk.sh", "--wheel", wheel],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if line.startswith(("+", "install-kiosk:")):
+                say(line.rstrip())
+    if process.returncode != 0:
+        raise Failed(f"the installer ended with {process.returncode}: {' | '.join(lines[-8:])}")
+    versions = run(
+        PYTHON,
+        "-c",
+        "import platform, picamera2; from importlib.metadata import version;"
+        "print('Python', platform.python_version(), *(f'{name} {version(name)}' for name in"
+        " ('numpy', 'opencv-python-headless', 'ai-edge-litert', 'picamera2', 'emotion-edge')))",
+    )
+    return versions.strip().splitlines()[-1]
+
+
+def labels() -> str:
+    """The JSONL file names the faces of the photographs as this model does on x86."""
+    records = Records()
+    people = json.loads((CARGO / "expected.json").read_text())
+    seen: dict[str, Counter[str]] = {person["name"]: Counter() for person in people}
+
+    def enough() -> bool:
+        for record in records.new():
+            for face in record.get("faces", ()):
+                for person in people:
+                    if iou(face["box"], person["box"]) > 0.6:
+                        seen[person["name"]][face["raw"]["label"]] += 1
+        return all(names.total() >= 12 for names in seen.values())
+
+    until("every person a dozen times", enough, 900)
+    found = []
+    for person in people:
+        ((label, times),) = seen[person["name"]].most_common(1)
+        if label not in person["labels"]:
+            raise Failed(
+                f"{person['name']} is {dict(seen[person['name']])}, not {person['labels']}"
+            )
+        # The rest are frames in which the next photograph stands where the last one's face was.
+        found.append(f"{person['name']} {label} ({times} of {seen[person['name']].total()})")
+    return "as on x86: " + ", ".join(found)
+
+
+def iou(one: list[int], other: list[int]) -> float:
+    """Overlap of two boxes (x, y, width, height), 0..1."""
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    shared = max(0, width) * max(0, height)
+    return shared / (one[2] * one[3] + other[2] * other[3] - shared)
+
+
+def mqtt() -> str:
+    """The broker has the label, the state and Home Assistant's discovery."""
+    with broker() as messages:
+        messages.wait(
+            "Home Assistant's discovery",
+            lambda topic, _: topic.startswith("homeassistant/") and topic.endswith("/config"),
+            60,
+        )
+        label = messages.wait(
+            "a label", lambda topic, text: topic == "machine/label" and text != "none", 120
+        )
+        state = json.loads(
+            messages.wait(
+                "a state with a face", lambda t, p: t == "machine/state" and '"box"' in p, 120
+            )
+        )
+    return f"label {label}; a state of {len(state['faces'])} faces"
+
+
+def metrics() -> str:
+    """Metrics, health, and the ``status`` command."""
+    code, text = http("/healthz")
+    if code != 200:
+        raise Failed(f"/healthz answers {code}: {text}")
+    before = metric("frames_total")
+    until("a growing frames_total", lambda: metric("frames_total") > before, 60)
+    if metric("camera_up") != 1:
+        raise Failed("camera_up is not 1")
+    run(COMMAND, "status", "--config", str(CONFIG))
+    stage = {
+        name: metric(f'stage_seconds_sum{{stage="{name}"}}')
+        / metric(f'stage_seconds_count{{stage="{name}"}}')
+        for name in ("detect", "classify")
+    }
+    mean = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in stage.items())
+    return f"/healthz 200; {metric('frames_total'):.0f} frames, {mean} each under emulation"
+
+
+def freeze() -> str:
+    """A camera that goes silent is noticed, told and reopened."""
+    records = Records()
+    with broker() as messages:
+        FROZEN.touch()
+        try:
+            begun = time.monotonic()
+            lost = records.event("camera.lost", 120)
+            noticed = time.monotonic() - begun
+            messages.wait("camera offline", lambda *m: m == ("machine/camera", "offline"), 60)
+            until("/healthz 503", lambda: http("/healthz")[0] == 503, 60)
+            records.event("camera.retry", 120)  # it opens, and still nothing comes
+        finally:
+            FROZEN.unlink()
+        records.event("camera.recovered", 180)
+        messages.wait("camera online", lambda *m: m == ("machine/camera", "online"), 60)
+        records.observations(3, 120)
+    until("/healthz 200", lambda: http("/healthz")[0] == 200, 60)
+    return f"{lost['details']['reason']} after {noticed:.0f} s, retried, recovered by itself"
+
+
+def hang() -> str:
+    """A process that hangs is restarted by systemd's watchdog."""
+    pid, restarts, limit = show("MainPID", "NRestarts", "WatchdogUSec")
+    begun = time.monotonic()
+    os.kill(int(pid), signal.SIGSTOP)
+    until("a restart", lambda: int(show("NRestarts")[0]) > int(restarts), 300)
+    took = time.monotonic() - begun
+    until("the service running", lambda: show("SubState") == ["running"], 300)
+    Records().observations(3, 300)
+    journal = run("journalctl", "-u", UNIT, "-n", "50", "--no-pager")
+    if "Watchdog timeout" not in journal:
+        raise Failed("the journal has no watchdog timeout")
+    return f"watchdog of {limit} restarted it {took:.0f} s after SIGSTOP; labels again"
+
+
+def disk() -> str:
+    """A full disk stops the file, not the kiosk; with room again the file goes on, whole."""
+    (restarts,) = show("NRestarts")
+    filler = JSONL.with_name("filler")
+    with broker() as messages:
+        try:
+            disk = os.statvfs(JSONL.parent)
+            free = disk.f_bfree * disk.f_frsize
+            run("fallocate", "-l", str(free - (1 << 20)), str(filler))
+            with filler.open("ab") as file:  # the rest, block by block
+                while True:
+                    try:
+                        file.write(bytes(4096))
+                        file.flush()
+                    except OSError:
+                        break
+            say(f"filled {free >> 20} MB")
+            messages.wait(
+                "sink.failed", lambda t, p: t == "machine/event" and '"sink.failed"' in p, 300
+            )
+            for _ in range(3):
+                messages.wait(
+                    "a state while the disk is full", lambda t, _: t == "machine/state", 60
+                )
+        finally:
+            filler.unlink(missing_ok=True)
+        messages.wait(
+            "sink.recovered", lambda t, p: t == "machine/event" and '"sink.recovered"' in p, 180
+        )
+    Records().observations(3, 120)
+    lines = JSONL.read_bytes().rpartition(b"\n")[0].splitlines()
+    for line in lines:
+        json.loads(line)
+    if show("NRestarts") != [restarts]:
+        raise Failed("the service was restarted")
+    dropped = [s["dropped"] for s in health()["sinks"] if "jsonl" in s["name"]]
+    return f"went on over MQTT; the file's {len(lines)} lines whole, {dropped[0]} counted dropped"
+
+
+def loans() -> str:
+    """Frames lent as views of libcamera's buffers: machine_loans.py."""
+    run("systemctl", "stop", UNIT)
+    environment = {**os.environ, "VIRTUAL_CAMERA_FPS": "0"}
+    try:
+        with subprocess.Popen(
+            [PYTHON, CARGO / "machine_loans.py", CARGO / "frames"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            line = ""
+            for line in process.stdout:
+                say(line.rstrip())
+        if process.returncode != 0:
+            raise Failed(f"ended with {process.returncode}: {line.strip()}")
+        return line.strip()
+    finally:
+        FROZEN.unlink(missing_ok=True)
+        run("systemctl", "start", UNIT)
+
+
+def vivid() -> str:
+    """The OpenCV path on the kernel's virtual webcam: unplugged, plugged in, held by another."""
+    run("modprobe", "vivid", "n_devs=1", "node_types=0x1", "allocators=0")
+    device = str(until("/dev/video*", lambda: sorted(Path("/dev").glob("video*")), 60)[0])
+    set_source(device)
+    records = Records()
+    run("systemctl", "restart", UNIT)
+    try:
+        opened = records.event("camera.opened", 120)
+        records.observations(5, 180)
+        again = run(COMMAND, "run", "--camera", device, "--frames", "1", check=False)
+        if "in use by" not in again:
+            raise Failed(f"a second program is not told that the camera is in use: {again[-300:]}")
+        records.new()
+        press(device, "Disconnect")
+        lost = records.event("camera.lost", 120)
+        back = records.event("camera.recovered", 180)
+        records.observations(3, 120)
+        return (
+            f"{opened['message'].partition('granted ')[2]}; "
+            f"{lost['details']['reason']}, back after {back['details']['away_s']:.1f} s"
+        )
+    finally:
+        set_source("picamera2")
+        run("systemctl", "restart", UNIT)
+
+
+def reboot() -> str:
+    """Begin to restart the machine."""
+    Path("/var/lib/before-reboot").write_text(str(JSONL.stat().st_size))
+    run("systemctl", "--no-block", "reboot")
+    return "asked systemd"
+
+
+def rebooted() -> str:
+    """After a restart of the machine the kiosk runs, without help, and its file goes on."""
+    before = int(Path("/var/lib/before-reboot").read_text())
+    until("the service running", lambda: show("SubState") == ["running"], 600)
+    until("/healthz 200", lambda: http("/healthz")[0] == 200, 300)
+    Records().observations(3, 120)
+    with broker() as messages:
+        label = messages.wait(
+            "a label", lambda topic, text: topic == "machine/label" and text != "none", 120
+        )
+    if JSONL.stat().st_size <= before:
+        raise Failed("the JSONL file did not grow")
+    up = float(Path("/proc/uptime").read_text().split()[0])
+    return f"running {up:.0f} s after power-on; label {label}"
+
+
+def uninstall() -> str:
+    """The installer takes everything away again."""
+    run(str(CARGO / "edge/install-kiosk.sh"), "--uninstall", "--purge")
+    left = [
+        str(path)
+        for path in (CONFIG.parent, JSONL.parent, Path("/opt/emotion-edge"))
+        if path.exists()
+    ]
+    if left or show("LoadState") == ["loaded"]:
+        raise Failed(f"left behind: {left}")
+    return "nothing left"
+
+
+STEPS = (
+    boot,
+    install,
+    labels,
+    mqtt,
+    metrics,
+    freeze,
+    hang,
+    disk,
+    loans,
+    vivid,
+    reboot,
+    rebooted,
+    uninstall,
+)
+
+
+def main() -> None:
+    steps = {step.__name__: step for step in STEPS}
+    send({"hello": Path("/proc/sys/kernel/random/boot_id").read_text().strip()})
+    for line in io.BufferedReader(port):
+        try:
+            send({"ok": True, "text": steps[json.loads(line)["step"]]()})
+        except Exception as error:
+            if not isinstance(error, Failed):
+                say(traceback.format_exc())
+            say(run("journalctl", "-u", UNIT, "-n", "40", "--no-pager", check=False))
+            send({"ok": False, "text": f"{error}" or type(error).__name__})
+
+
+if __name__ == "__main__":
+    while not PORT.exists():  # until udev has come round to it
+        time.sleep(0.2)
+    port = PORT.open("r+b", buffering=0)  # once: a port that is open is busy
+    answers = io.BufferedWriter(port)
+    main()
