@@ -720,14 +720,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report()
     start = time.monotonic()
-    roots.CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="prove-", dir=roots.CACHE) as work:
-        Path(work, "inputs").mkdir()
-        Path(work, "source").mkdir()
+    with roots.scratch_folder() as work:
+        (work / "inputs").mkdir()
+        (work / "source").mkdir()
         made = [
-            report.step("both", "inputs", partial(make_inputs, Path(work, "inputs"))),
-            report.step("both", "scenes", partial(make_scenes, Path(work, "inputs"))),
-            report.step("both", "source", partial(make_source, Path(work, "source"))),
+            report.step("both", "inputs", partial(make_inputs, work / "inputs")),
+            report.step("both", "scenes", partial(make_scenes, work / "inputs")),
+            report.step("both", "source", partial(make_source, work / "source")),
         ]
         for suite in chosen["suites"] if all(made) else ():
             prove(
@@ -736,7 +735,7 @@ def main() -> int:
                 options.wheel.resolve(),
                 chosen["parts"],
                 chosen["cpus"],
-                Path(work),
+                work,
             )
     if report.models:
         print("\n" + table(MODEL_HEADS, report.models))
@@ -748,4 +747,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

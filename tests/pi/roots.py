@@ -165,11 +165,10 @@ def run(
     if os.geteuid() != 0:
         raise RootError("not root: run this with sudo")
     emulator = qemu() if HOST != "arm64" else None
-    (CACHE / "scratch").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE / "scratch", ignore_cleanup_errors=True) as scratch:
+    with scratch_folder() as scratch:
         source = None
         if stdin is not None:
-            source = Path(scratch, "stdin")
+            source = scratch / "stdin"
             source.write_bytes(stdin)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -188,7 +187,7 @@ def run(
                 inside = os.fork()  # the first process of the new process namespace
                 if inside == 0:
                     _die_with_parent()
-                    _set_up(root, Path(scratch), emulator, binds, keep)
+                    _set_up(root, scratch, emulator, binds, keep)
                     status = _supervise(command, _environment(env, cpu), cwd)
                 else:
                     status = _status(os.waitpid(inside, 0)[1])
@@ -204,6 +203,26 @@ def run(
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
             raise
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder in the cache that is deleted afterwards, by the next who asks after a kill -9."""
+    top = CACHE / "scratch"
+    top.mkdir(parents=True, exist_ok=True)
+    with _locked("scratch"):
+        for left in [path.parent for path in top.glob("*/lock")]:
+            with (left / "lock").open("a") as lock, contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=top))
+        lock = (folder / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held until the last process with this file open ends
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
 
 
 def _new_namespaces() -> None:
@@ -370,6 +389,8 @@ def main() -> int:
     except RootError as error:
         print(f"roots: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
