@@ -15,7 +15,6 @@ The last line of standard output is one JSON document.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import time
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.scenes import HEIGHT, WIDTH, background, paste, scenes, shoot
+from emotion_edge.bench_report import to_json
 from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.detectors import DETECTORS, FaceDetector, open_detector
 from emotion_edge.errors import DetectorError, UsageError
@@ -172,7 +172,7 @@ def run(options: argparse.Namespace) -> int:
             for r in answer["streams"]
         ),
     )
-    print(json.dumps(answer))
+    print(to_json(answer))
     return 0
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.faces import add_data_arguments, load_faces
+from emotion_edge.bench_report import to_json
 from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.shipped import model_path
 from emotion_edge.tracker import FaceTracker, TrackerSettings
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
         "change": change,
     }
     met = steady["each"]["ratio"] >= LESS and change["clear"]["within_half"] >= SOON
-    print(json.dumps({**document, "met": met}))
+    print(to_json({**document, "met": met}))
     return 0 if met else 1
 
 

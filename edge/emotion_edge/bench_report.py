@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,19 @@ from typing import Any
 from emotion_edge.errors import OutputExists, SinkError
 
 Row = Mapping[str, Any]
+
+
+def to_json(value: Any) -> str:
+    """One line of JSON; what is no number, such as the mean of nothing, is null."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, Mapping):
+            return {key: plain(one) for key, one in item.items()}
+        if isinstance(item, list | tuple):
+            return [plain(one) for one in item]
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +54,7 @@ def emit(
 
     rows: alike in their keys, values as they shall be read. notes: lines below the table.
     """
-    line = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+    line = to_json(result)
     if options.csv is not None:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")

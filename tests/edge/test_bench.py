@@ -342,3 +342,9 @@ def test_a_cut_after_the_last_operator_is_the_whole_model():
     first = open_interpreter(operators.cut(flatbuffer, 1))
     assert tuple(first.get_output_details()[0]["shape"]) == parts[0].shape
     assert operators.macs(flatbuffer) == sum(part.macs for part in parts) > 0
+
+
+def test_the_mean_of_nothing_is_null_in_json():
+    assert bench_report.to_json({"a": [1.5, float("nan")], "b": (np.inf,)}) == (
+        '{"a":[1.5,null],"b":[null]}'
+    )
