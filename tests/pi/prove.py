@@ -44,6 +44,7 @@ from numpy.typing import NDArray
 from emotion_edge import Box, manifest, read_image
 from emotion_edge.cameras.demo import PORTRAIT_FACE, DemoCamera
 from emotion_edge.detectors.haar import HaarDetector
+from emotion_edge.errors import EmotionEdgeError
 from emotion_edge.preprocessing import crop_face, fit
 from emotion_edge.values import Image
 
@@ -90,6 +91,10 @@ class ProofError(Exception):
     """A step that could not be done, in one line."""
 
 
+FAILURES = (ProofError, roots.RootError, EmotionEdgeError, OSError, ValueError)
+"""What a step may raise: it failed, and the next one is tried."""
+
+
 @dataclass(slots=True)
 class Report:
     """What was done, how long it took, what came of it."""
@@ -104,7 +109,7 @@ class Report:
         start = time.monotonic()
         try:
             result, good = work(), True
-        except (ProofError, roots.RootError, OSError, subprocess.SubprocessError) as error:
+        except FAILURES as error:
             result, good = f"FAILED: {error}", False
             self.failures += 1
         seconds = f"{time.monotonic() - start:.0f} s"
