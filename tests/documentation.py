@@ -149,6 +149,10 @@ def _shortened(command: str) -> str:
     return f"{command} {SHORTER[max(begins, key=len)]}"
 
 
+_TESTERS = ("EMOTION_EDGE", "MAKE", "MFLAGS", "VENV", "DEMO_VENV", "PYTHON", "CAMERA", "FRAMES")
+"""Variables of who runs the tests, by ``make VENV=...`` for instance: not the reader's."""
+
+
 # --- a place to type ---------------------------------------------------------------------------
 
 
@@ -184,9 +188,7 @@ class Place:
         home = self.folder.parent / "home"
         home.mkdir()
         self._environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("EMOTION_EDGE", "MAKE", "MFLAGS"))  # of who runs the tests
+            name: value for name, value in os.environ.items() if not name.startswith(_TESTERS)
         } | {
             "HOME": str(home),
             "PATH": f"{self.folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
