@@ -91,7 +91,10 @@ class ProofError(Exception):
     """A step that could not be done, in one line."""
 
 
-FAILURES = (ProofError, roots.RootError, EmotionEdgeError, OSError, ValueError)
+FAILURES = (
+    *(ProofError, roots.RootError, EmotionEdgeError),
+    *(OSError, ValueError, subprocess.SubprocessError),
+)
 """What a step may raise: it failed, and the next one is tried."""
 
 
@@ -313,6 +316,15 @@ def unpinned(listing: str, pinned: str) -> list[str]:
         for key, line in found.items()
         if key in wanted and line.split("==")[1] != wanted[key].split("==")[1]
     ]
+
+
+def emulator() -> str:
+    """QEMU's version."""
+    if roots.HOST == "arm64":
+        return "not needed: this machine is arm64"
+    command = [str(roots.qemu()), "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return said.splitlines()[0]
 
 
 # --------------------------------------------------------------------------- what is put before it
@@ -729,6 +741,7 @@ def main() -> int:
         (work / "inputs").mkdir()
         (work / "source").mkdir()
         made = [
+            report.step("both", "QEMU", emulator),
             report.step("both", "inputs", partial(make_inputs, work / "inputs")),
             report.step("both", "scenes", partial(make_scenes, work / "inputs")),
             report.step("both", "source", partial(make_source, work / "source")),
