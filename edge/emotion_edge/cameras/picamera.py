@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -58,6 +58,13 @@ class Picamera(LiveCamera):
         self._size = (width, height)
         self.fps = fps or 30.0
         self._colour = colour
+
+    def __enter__(self) -> Self:
+        """Open. Raises CameraNotFound, CameraBusy or CameraError."""
+        # From a cold card the import takes many seconds, and no hardware hangs in it: it is not
+        # what the time limit of an opening is for.
+        picamera2_module()
+        return super().__enter__()
 
     def _open(self) -> Device:
         maker = picamera2_module().Picamera2

@@ -296,6 +296,22 @@ def raising(error: Exception) -> Callable[[str], Any]:
     return fail
 
 
+def test_a_slow_import_is_no_hanging_camera(
+    fake: type[FakePicamera2], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    importers = []
+    load = picamera_module.importlib.import_module
+
+    def slow(name: str) -> Any:
+        importers.append(threading.current_thread())
+        return load(name)
+
+    monkeypatch.setattr(picamera_module.importlib, "import_module", slow)
+    with Running(fake):
+        # Where no time limit runs; later ones only look the module up.
+        assert importers[0] is threading.current_thread()
+
+
 def test_not_installed_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     importlib = picamera_module.importlib
     monkeypatch.setattr(importlib, "import_module", raising(ModuleNotFoundError("No module")))
