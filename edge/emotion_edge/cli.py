@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 from emotion_edge import __version__
@@ -18,12 +21,31 @@ COMMANDS = ("run", "image", "info", "doctor", "detectors", "bench", "status", "w
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
+    arguments: None for this process's own, which then ends with this status whatever is left.
     0: done. 1: a check failed. 2: bad input. 3: the camera. 4: an output. 130: interrupted.
     """
+    statuses: list[int] = []
+    if arguments is None:
+        atexit.register(_leave, statuses)  # the first to be registered is the last to be called
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(words)
     options = parser.parse_args(words)
-    return carry_out("emotion-edge", lambda: options.run(options), debug=options.debug)
+    status = carry_out("emotion-edge", lambda: options.run(options), debug=options.debug)
+    statuses.append(status)
+    return status
+
+
+def _leave(statuses: list[int]) -> None:
+    """End the process here when a thread was left behind, in a driver that hangs or is slow.
+
+    Before Python 3.14 a thread that comes back from C++ while the interpreter shuts down is
+    unwound, and C++ answers by aborting the process.
+    """
+    if statuses and any(thread.daemon for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(statuses[0])
 
 
 def carry_out(program: str, command: Callable[[], int], *, debug: bool) -> int:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +64,41 @@ def test_interrupt_and_success(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["info"]) == 130
     fake_command(monkeypatch, 0)
     assert cli.main(["info"]) == 0
+
+
+@pytest.mark.parametrize("status", [0, 130])
+def test_a_thread_left_behind_in_native_code_does_not_abort_the_process(status: int) -> None:
+    program = f"""
+import sys, threading, types
+import cv2, numpy
+from emotion_edge import cli
+
+def blur(begun):
+    picture = numpy.zeros((1000, 1000), numpy.uint8)
+    while True:
+        cv2.GaussianBlur(picture, (31, 31), 5)
+        begun.set()
+
+def run(options):
+    begun = threading.Event()
+    threading.Thread(target=blur, args=(begun,), daemon=True).start()
+    begun.wait()
+    print("said")
+    return {status}
+
+module = types.SimpleNamespace(HELP="x", add_arguments=lambda parser: None, run=run)
+cli.importlib = types.SimpleNamespace(import_module=lambda name: module)
+sys.argv = ["emotion-edge", "info"]
+sys.exit(cli.main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (status, "said\n", "")
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
