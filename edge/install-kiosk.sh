@@ -37,7 +37,10 @@ done
 [ "$dry" = yes ] || [ "$(id -u)" = 0 ] || fail "this changes the system: run it with sudo"
 
 if [ "$uninstall" = yes ]; then
-    [ ! -e "$unit" ] || run systemctl disable --now emotion-edge.service
+    if [ -e "$unit" ]; then # apart: disable --now refuses where systemd does not run, as in an image
+        run systemctl stop emotion-edge.service
+        run systemctl disable emotion-edge.service
+    fi
     run rm -rf "$unit" "$home"
     run systemctl daemon-reload
     if [ "$purge" = yes ]; then

@@ -80,6 +80,7 @@ RUNTIMES = (("litert", True), ("litert", False), ("tflite-runtime", False))
 OLD_RUNTIME = "tflite-runtime==2.14.0"
 OLD_PYTHON = "3.11"  # it has no wheels for later ones
 
+EXTRAS = ("demo", "mqtt", "window")
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 MODEL_HEADS = (
     *("Debian", "processor", "runtime", "model", "inputs"),
@@ -214,7 +215,7 @@ def fetch(suite: Suite, architecture: str, wheel: Path, *, old: bool = False) ->
     if old:
         wanted = [OLD_RUNTIME, "numpy", "opencv-python-headless"]
     else:
-        wanted = [f"{wheel}[demo,mqtt,window]", *TOOLS]
+        wanted = [f"{wheel}[{','.join(EXTRAS)}]", *TOOLS]
     pinned = constraints(suite)
     needs = wheel_needs(wheel)
     key = hashlib.sha256("\n".join([pinned, *needs, *wanted[1:]]).encode()).hexdigest()[:8]
@@ -240,11 +241,12 @@ def fetch(suite: Suite, architecture: str, wheel: Path, *, old: bool = False) ->
 
 
 def wheel_needs(wheel: Path) -> list[str]:
-    """The ``Requires-Dist`` lines of a wheel."""
+    """The ``Requires-Dist`` lines of a wheel, those of other extras than ``EXTRAS`` left out."""
     with zipfile.ZipFile(wheel) as archive:
         (path,) = [path for path in archive.namelist() if path.endswith(".dist-info/METADATA")]
         lines = archive.read(path).decode().splitlines()
-    return [line for line in lines if line.startswith("Requires-Dist:")]
+    others = re.compile(rf"extra == '(?!({'|'.join(EXTRAS)})')")
+    return [line for line in lines if line.startswith("Requires-Dist:") and not others.search(line)]
 
 
 def install(place: Place, wheel: Path) -> str:
@@ -254,7 +256,7 @@ def install(place: Place, wheel: Path) -> str:
     sha = hashlib.sha256(wheel.read_bytes()).hexdigest()
     have = state.read_text().split() if state.exists() else []
     shutil.copy(wheel, place.work)
-    target = f"/work/{wheel.name}[demo,mqtt,window]"
+    target = f"/work/{wheel.name}[{','.join(EXTRAS)}]"
     pip = "/opt/edge/bin/python -m pip install --quiet --no-compile -c /wheels/constraints.txt"
     if have[:1] != [wanted]:
         state.unlink(missing_ok=True)

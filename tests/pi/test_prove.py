@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,17 @@ def test_wheels_for_a_newer_glibc_are_not_taken(prove: Any) -> None:
     tags = prove.platforms("arm64", 36)
     assert "manylinux_2_36_aarch64" in tags and "manylinux2014_aarch64" in tags
     assert not any("_37_" in tag or "x86" in tag for tag in tags)
+
+
+def test_needs_of_extras_that_are_not_installed_do_not_renew_the_cache(
+    prove: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "it.whl"
+    needs = ["numpy>=1.26", "paho-mqtt>=2.1; extra == 'mqtt'", "keras>=3; extra == 'train'"]
+    with zipfile.ZipFile(path, "w") as archive:
+        lines = "\n".join(f"Requires-Dist: {need}" for need in needs)
+        archive.writestr("it-1.dist-info/METADATA", f"Name: it\n{lines}\n")
+    assert prove.wheel_needs(path) == [f"Requires-Dist: {need}" for need in needs[:2]]
 
 
 def test_failed_and_skipped_tests_are_counted(prove: Any, tmp_path: Path) -> None:
