@@ -23,7 +23,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,25 +112,36 @@ class Records:
 
     def __init__(self) -> None:
         self._at = JSONL.stat().st_size if JSONL.exists() else 0
+        self._read: list[dict[str, Any]] = []  # and not yet handed out
 
     def new(self) -> list[dict[str, Any]]:
         """Whole lines since the last call, parsed."""
+        self._look()
+        found, self._read = self._read, []
+        return found
+
+    def _look(self) -> None:
         try:
             with JSONL.open("rb") as file:
                 file.seek(self._at)
                 whole, newline, _ = file.read().rpartition(b"\n")
         except FileNotFoundError:
-            return []
+            return
         self._at += len(whole) + len(newline)
-        return [json.loads(line) for line in whole.splitlines()]
+        self._read += [json.loads(line) for line in whole.splitlines()]
 
     def event(self, kind: str, seconds: float) -> dict[str, Any]:
-        """The next event of a kind."""
-        found: dict[str, Any] = until(
-            f"event {kind} in the JSONL file",
-            lambda: next((r for r in self.new() if r.get("kind") == kind), None),
-            seconds,
-        )
+        """The next event of a kind; what comes after it stays to be looked at."""
+
+        def look() -> dict[str, Any] | None:
+            self._look()
+            while self._read:
+                record = self._read.pop(0)
+                if record.get("kind") == kind:
+                    return record
+            return None
+
+        found: dict[str, Any] = until(f"event {kind} in the JSONL file", look, seconds)
         return found
 
     def observations(self, count: int, seconds: float) -> list[dict[str, Any]]:
@@ -411,14 +422,13 @@ def disk() -> str:
         try:
             disk = os.statvfs(JSONL.parent)
             free = disk.f_bfree * disk.f_frsize
-            run("fallocate", "-l", str(free - (1 << 20)), str(filler))
-            with filler.open("ab") as file:  # the rest, block by block
-                while True:
-                    try:
-                        file.write(bytes(4096))
-                        file.flush()
-                    except OSError:
-                        break
+            most = free - (64 << 20)  # room for the file system's own notes
+            if most > 0:
+                run("fallocate", "-l", str(most), str(filler))
+            for size in (1 << 20, 1 << 12):
+                with filler.open("ab", buffering=0) as file, suppress(OSError):
+                    while file.write(bytes(size)):
+                        pass
             say(f"filled {free >> 20} MB")
             messages.wait(
                 "sink.failed", lambda t, p: t == "machine/event" and '"sink.failed"' in p, 300
