@@ -13,9 +13,10 @@ STEPS = 1
 """How many steps of the output scale an integer output may lie from x86's."""
 
 
-AGREEMENT = 0.98
-"""Share of equal labels that the converter asks of an int8 file beside its float source. It is
-asked of TFLite's built-in kernels, which round otherwise than XNNPACK on x86-64 too."""
+AGREEMENT = 0.95
+"""Share of equal labels asked of TFLite's built-in kernels, which round otherwise than XNNPACK on
+x86-64 too: a kernel that is wrong falls far below; pictures whose first two labels lie within a
+few steps of each other (most show no face) change sides."""
 
 
 @dataclass(frozen=True, slots=True)
