@@ -65,9 +65,9 @@ def lift_rescaling(model: bytes) -> tuple[bytes, float, float]:
         passed.append(step)
         at = step.outputs[0]
     snapped = round(offset / scale) * scale if scale else 0.0
-    first = readers[0] if len(readers) == 1 else None
+    first = _weighted(graph, at)
     shift = offset - snapped
-    movable = first is not None and first.name in WEIGHTED and _bias(graph, first) is not None
+    movable = first is not None and _bias(graph, first) is not None
     if not passed or offset == 0 or scale <= 0 or (abs(shift) > 1e-6 * scale and not movable):
         return model, 1.0, 0.0
     if movable and first is not None:
@@ -196,6 +196,13 @@ METHODS: Mapping[str, Callable[[Activation], tuple[float, float]]] = MappingProx
     }
 )
 """Ways to choose the range of an activation, by name."""
+
+
+def _weighted(graph: Graph, at: int) -> Any | None:
+    """The operator whose weights meet a tensor first; a reshape on the way moves nothing."""
+    while len(readers := graph.readers(at)) == 1 and readers[0].name == "RESHAPE":
+        at = readers[0].outputs[0]
+    return readers[0] if len(readers) == 1 and readers[0].name in WEIGHTED else None
 
 
 def _bias(graph: Graph, operator: Any) -> int | None:
