@@ -173,12 +173,12 @@ def ram_disk(busybox: Path, modules: Path) -> bytes:
     loading = "".join(f"/bin/busybox insmod /{name}\n" for name in order)
     files["init"] = f"""#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
-{loading}/bin/busybox mount -t ext4 /dev/vda /root
-/bin/busybox mount -o move /dev /root/dev
-exec /bin/busybox switch_root /root /sbin/init
+{loading}/bin/busybox mount -t ext4 /dev/vda /new
+/bin/busybox mount -o move /dev /new/dev
+exec /bin/busybox switch_root /new /sbin/init
 """.encode()
     archive = bytearray()
-    folders = dict.fromkeys(("bin", "dev", "root"), 0o40755)
+    folders = dict.fromkeys(("bin", "dev", "new"), 0o40755)
     modes = {**folders, **dict.fromkeys(files, 0o100755), "TRAILER!!!": 0}
     for number, (name, mode) in enumerate(modes.items()):
         data = files.get(name, b"")

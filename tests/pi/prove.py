@@ -126,7 +126,7 @@ class Report:
 class Place:
     """A root with the wheel installed, and the folders that its commands see.
 
-    work: a folder of this machine, writable at /work in the root. source: a copy of the checkout.
+    work: a folder of this machine, writable at /proof in the root. source: a copy of the checkout.
     """
 
     suite: Suite
@@ -144,7 +144,7 @@ class Place:
         log: str,
         keep: bool = False,
         env: dict[str, str] | None = None,
-        cwd: str = "/work",
+        cwd: str = "/proof",
     ) -> str:
         """Run a command in the root and return what it printed; ProofError when it fails.
 
@@ -152,7 +152,7 @@ class Place:
         """
         LOGS.mkdir(parents=True, exist_ok=True)
         path = LOGS / f"{self.suite.name}-{self.architecture}-{log}.log"
-        binds = [(self.work, "/work", True), (self.wheels, "/wheels", False)]
+        binds = [(self.work, "/proof", True), (self.wheels, "/wheels", False)]
         binds.append((self.source, "/src/emotion-edge", False))
         if SHARED.is_dir():
             binds.append((SHARED, "/src/shared", False))
@@ -256,7 +256,7 @@ def install(place: Place, wheel: Path) -> str:
     sha = hashlib.sha256(wheel.read_bytes()).hexdigest()
     have = state.read_text().split() if state.exists() else []
     shutil.copy(wheel, place.work)
-    target = f"/work/{wheel.name}[{','.join(EXTRAS)}]"
+    target = f"/proof/{wheel.name}[{','.join(EXTRAS)}]"
     pip = "/opt/edge/bin/python -m pip install --quiet --no-compile -c /wheels/constraints.txt"
     if have[:1] != [wanted]:
         state.unlink(missing_ok=True)
@@ -299,7 +299,7 @@ def install_old(place: Place, wheel: Path) -> str:
             "sh",
             "-ec",
             f"rm -rf /opt/old && python3 -m venv /opt/old && {pip} {OLD_RUNTIME} numpy "
-            f"opencv-python-headless && {pip} --no-deps /work/{wheel.name} && "
+            f"opencv-python-headless && {pip} --no-deps /proof/{wheel.name} && "
             "/opt/old/bin/python -c 'import emotion_edge, tflite_runtime.interpreter'",
         ],
         keep=True,
@@ -457,8 +457,8 @@ def answers(place: Place, cpu: str, runtime: str, xnnpack: bool) -> dict[str, An
     label = f"{place.architecture}-{cpu}-{runtime}{'-xnnpack' * xnnpack}"
     environment = "old" if runtime == "tflite-runtime" else "edge"
     command = [f"/opt/{environment}/bin/python", "/src/emotion-edge/tests/pi/inside.py", "models"]
-    command += ["--inputs", "/work/inputs.npz", "--runtime", runtime]
-    command += ["--out", f"/work/{label}.npz", *(["--no-xnnpack"] if not xnnpack else [])]
+    command += ["--inputs", "/proof/inputs.npz", "--runtime", runtime]
+    command += ["--out", f"/proof/{label}.npz", *(["--no-xnnpack"] if not xnnpack else [])]
     place.run(command, cpu=cpu, log=label)
     with np.load(place.work / f"{label}.npz") as file:
         found = dict(file)
@@ -523,9 +523,9 @@ def records(place: Place, cpu: str) -> dict[str, Any]:
         "/src/emotion-edge/tests/pi/inside.py",
         "pipeline",
         "--scenes",
-        "/work",
+        "/proof",
     ]
-    place.run([*command, "--out", f"/work/{label}.json"], cpu=cpu, log=label)
+    place.run([*command, "--out", f"/proof/{label}.json"], cpu=cpu, log=label)
     found: dict[str, Any] = json.loads((place.work / f"{label}.json").read_text())
     return found
 
@@ -560,7 +560,7 @@ def prove_doctor(place: Place, cpu: str) -> str:
 
 _INSTALLER = """
 set -eux
-cp -r /src/emotion-edge/edge /tmp/edge && cp /work/*.whl /tmp/edge/
+cp -r /src/emotion-edge/edge /tmp/edge && cp /proof/*.whl /tmp/edge/
 export SYSTEMD_OFFLINE=1
 sh /tmp/edge/install-kiosk.sh
 test -x /opt/emotion-edge/bin/emotion-edge
@@ -568,7 +568,7 @@ id emotion-edge | grep -q video
 cmp /tmp/edge/kiosk.toml /etc/emotion-edge/kiosk.toml
 test "$(systemctl is-enabled emotion-edge.service)" = enabled
 /opt/emotion-edge/bin/emotion-edge info
-/opt/emotion-edge/bin/python -m pip freeze >/work/installed.txt
+/opt/emotion-edge/bin/python -m pip freeze >/proof/installed.txt
 echo '# mine' >>/etc/emotion-edge/kiosk.toml
 sh /tmp/edge/install-kiosk.sh
 grep -q '# mine' /etc/emotion-edge/kiosk.toml
@@ -592,7 +592,7 @@ def prove_tests(place: Place, cpu: str) -> str:
     """tests/edge against the installed wheel; emulation gets more time."""
     command = ["/opt/edge/bin/python", "-m", "pytest", "tests/edge", "-m", "not slow"]
     command += ["-o", "pythonpath=", "-o", "timeout=3000", "-p", "no:cacheprovider"]
-    command += [f"--junitxml=/work/tests-{cpu}.xml", "--durations=15"]
+    command += [f"--junitxml=/proof/tests-{cpu}.xml", "--durations=15"]
     env = {"PYTHONDONTWRITEBYTECODE": "1"}
     try:
         place.run(command, cpu=cpu, log=f"tests-{cpu}", env=env, cwd="/src/emotion-edge")
