@@ -132,7 +132,7 @@ class BoardWatch:
         """Degrees Celsius at the last reading."""
         return self._last.temperature_c if self._last else None
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop; a reading under way is left behind."""
         self._stop.set()
         if self._thread is not None:

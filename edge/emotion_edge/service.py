@@ -35,7 +35,6 @@ from emotion_edge.sinks import Sink, open_sinks
 from emotion_edge.sinks.settings import (
     ConsoleSettings,
     PageSettings,
-    SinkSettings,
     VideoSettings,
     WindowSettings,
 )
@@ -56,6 +55,7 @@ class Summary:
 
     frames: looked at. skipped: produced by the camera and passed over for a newer one.
     faces: counted in each frame. seconds: from the first frame to the last.
+    troubles: for each sink of the configuration the error it ended with, or an empty string.
     stuck: whether the camera's driver did not let go in time.
     """
 
@@ -63,6 +63,7 @@ class Summary:
     skipped: int
     faces: int
     seconds: float
+    troubles: tuple[str, ...]
     stuck: bool
 
     def __str__(self) -> str:
@@ -151,7 +152,8 @@ class Service:
             finally:
                 closing = closing or self._close_camera()
                 closing.join(max(0.1, min(_CLOSE_S, deadline - time.monotonic())))
-        return Summary(*counts, stuck=closing.is_alive())
+        troubles = tuple(state.failing for state in sinks.states())
+        return Summary(*counts, troubles=troubles, stuck=closing.is_alive())
 
     def _loop(self, sinks: Sink, board: BoardWatch) -> tuple[int, int, int, float]:
         """Frame by frame; returns frames, skipped, faces and seconds."""
@@ -249,8 +251,3 @@ def _pipeline(config: Config) -> Pipeline:
 
 def _to_stderr(line: str) -> None:
     print(f"emotion-edge: {line}", file=sys.stderr, flush=True)
-
-
-def paths_of(sinks: tuple[SinkSettings, ...]) -> list[str]:
-    """The files that a run leaves behind."""
-    return [str(path) for sink in sinks if (path := getattr(sink, "path", None)) is not None]

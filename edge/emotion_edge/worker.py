@@ -22,7 +22,6 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 _MEMORY = {"rss": "VmRSS", "peak": "VmHWM"}
@@ -78,12 +77,7 @@ class Process:
             raise self._failure(f"{self._name}: {answer['error']}")
         return answer
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """End the process."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.kill()

@@ -256,3 +256,16 @@ def test_a_full_disk_ends_a_run_over_files_in_one_line(tmp_path: Path) -> None:
     assert str(tmp_path / "out.jsonl") in err
     *complete, _ = (tmp_path / "out.jsonl").read_text().split("\n")
     assert [json.loads(line)["schema"] for line in complete] == [1] * len(complete)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_live_run_that_ends_on_a_full_disk_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "out.csv"
+    words = ["--camera", "pattern", "--frames", "3", "--jsonl", "/dev/full", "--csv", str(kept)]
+    assert main(*words) == 4
+    said = capsys.readouterr().err
+    assert "incomplete at the end: cannot write /dev/full: No space left" in said
+    assert "written: /dev/full" not in said
+    assert f"written: {kept}" in said

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self, TypedDict
 
 from emotion_edge.errors import CameraNotFound, UsageError
@@ -59,12 +58,7 @@ class Camera(Protocol):
         Raises FrameTimeout (a CameraLost) when no frame came in time, CameraLost when none will.
         """
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any, /) -> None:
         """Close; safe to call twice, and after a failed open."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from types import TracebackType
 from typing import Any, Self
 
 from emotion_edge.cameras import Camera, CameraInfo, v4l2
@@ -75,12 +74,7 @@ class AutoCamera:
             raise CameraError("auto is not open: use it in a with statement")
         return self._chosen.read(timeout)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close; safe to call twice, and after a failed open."""
         stack, self._open, self._chosen = self._open, None, None
         if stack is not None:

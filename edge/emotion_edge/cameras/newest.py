@@ -7,7 +7,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Protocol, Self
 
 from emotion_edge.cameras.report import Listener, report
@@ -118,12 +117,7 @@ class LiveCamera(ABC):
                 raise slot.error
         raise FrameTimeout(f"{self.name} gave no frame for {timeout:g} s: check its cable")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close; a driver that does not let go in time is reported and left behind."""
         self._close()
 

@@ -6,7 +6,6 @@ import re
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import cv2
@@ -96,12 +95,7 @@ class Photos:
             return Frame(image, due, index)
         return None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close."""
         self._start_ns = None
 

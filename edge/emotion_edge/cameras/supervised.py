@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from emotion_edge.cameras.capture import usable
@@ -151,12 +150,7 @@ class SupervisedCamera:
                 raise FrameTimeout(f"{self._name} gave no good frame for {timeout:g} s")
         return None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close; safe to call twice, and after a failed open."""
         self._close()
 

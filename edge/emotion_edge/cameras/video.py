@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import cv2
@@ -126,12 +125,7 @@ class VideoFile:
                 announced=int(self._announced),
             )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close; safe to call twice, and after a failed open."""
         if self._capture is not None:
             self._capture.release()

@@ -6,7 +6,6 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from emotion_edge.errors import CameraError, FrameTimeout
@@ -87,11 +86,6 @@ class VirtualCamera(ABC):
         self._next = index + 1
         return Frame(self.picture(index), due, index)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close."""
         self._start_ns = None

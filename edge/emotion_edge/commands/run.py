@@ -15,7 +15,7 @@ from typing import Any
 
 from emotion_edge import config as configuration
 from emotion_edge.cameras import SPECS
-from emotion_edge.errors import UsageError
+from emotion_edge.errors import SinkError, UsageError
 
 HELP = "watch a camera, a video or a folder of photos"
 
@@ -85,19 +85,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run until the source ends, a limit is reached or somebody says stop.
 
-    0 at the end and on SIGTERM, 130 on Ctrl-C; else an error is raised.
+    0 at the end and on SIGTERM, 130 on Ctrl-C, 4 when an output was failing at the end; else an
+    error is raised.
     """
     config = read(options)
     # Imported late, so that a wrong flag is answered at once.
-    from emotion_edge.service import Service, paths_of
+    from emotion_edge.service import Service
 
     stop = threading.Event()
     with _signals(stop) as received:
         summary = Service(config, stop=stop).run()
     print(f"emotion-edge: {summary}", file=sys.stderr)
-    for path in paths_of(config.sinks):
-        print(f"emotion-edge: written: {path}", file=sys.stderr)
-    status = 130 if signal.SIGINT in received else 0
+    for sink, trouble in zip(config.sinks, summary.troubles, strict=True):
+        path = getattr(sink, "path", None)
+        if trouble:
+            print(f"emotion-edge: incomplete at the end: {trouble}", file=sys.stderr)
+        elif path is not None:
+            print(f"emotion-edge: written: {path}", file=sys.stderr)
+    lost = any(summary.troubles) and not received  # who stops a kiosk knows of no failure
+    status = 130 if signal.SIGINT in received else SinkError.exit_code if lost else 0
     if summary.stuck:
         # A driver's thread hangs in the kernel: leaving in good order would wait for it.
         sys.stdout.flush()

@@ -8,8 +8,7 @@ To add a sink: write one file with a class that has ``Sink``'s members, its sett
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from emotion_edge.errors import UsageError
 from emotion_edge.labels import EMOTIONS
@@ -68,12 +67,7 @@ class Sink(Protocol):
     def event(self, event: Event) -> None:
         """Take one change of state. Raises SinkError when it cannot be written."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any, /) -> None:
         """Flush and close; safe to call twice, and after a failed open."""
 
 

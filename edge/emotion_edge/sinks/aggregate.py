@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import TracebackType
 from typing import Any, Self
 
 from emotion_edge.sinks import Sink
@@ -82,19 +81,14 @@ class Aggregate(Sink):
         """Pass it on."""
         self._sink.event(event)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Hand on the period begun, then close the sink behind."""
         try:
             if self._start_ns is not None:
                 self._hand_on(self._last_ns)
                 self._start_ns = None
         finally:
-            self._sink.__exit__(kind, error, traceback)
+            self._sink.__exit__(*error)
 
     def _hand_on(self, end_ns: int) -> None:
         assert self._start_ns is not None

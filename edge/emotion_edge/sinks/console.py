@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from types import TracebackType
 from typing import Self, TextIO
 
 from emotion_edge.errors import SinkError
@@ -66,12 +65,7 @@ class ConsoleSink(Sink):
         if self._last is not None and camera_state(event) in (None, "ok"):
             self._draw(self._last)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave the last block standing."""
 
     def _count(self, observation: Observation) -> None:

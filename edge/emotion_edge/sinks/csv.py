@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from emotion_edge.labels import UNSURE
@@ -68,12 +67,7 @@ class CsvSink(Sink):
     def event(self, event: Event) -> None:
         """Nothing: an event has no columns."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Ask the disk to write through, and close. Raises SinkError."""
         self._file.close()
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -133,12 +132,7 @@ class Sinks(Sink):
                 self._raised = True
                 raise member.fatal
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Flush and close all, at the same time, within the limit.
 
         Raises SinkError when a required sink failed and no error has told so yet.
@@ -147,12 +141,12 @@ class Sinks(Sink):
         for member in self._members:
             member.stop(deadline)
         for member in self._members:
-            member.__exit__(kind, error, traceback)
+            member.__exit__(*error)
         for member in self._members:
             for report in member.take_reports():
                 if self._on_event is not None:
                     self._on_event(report)
-        if error is None and not self._raised:
+        if not any(error) and not self._raised:
             self._raised = True
             for member in self._members:
                 if member.fatal is not None and not isinstance(member.fatal, BrokenPipeError):

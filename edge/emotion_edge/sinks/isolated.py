@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 from emotion_edge.errors import EmotionEdgeError, SinkError
@@ -144,12 +143,7 @@ class Isolated(Sink):
                 self._deadline = deadline
             self._changed.notify_all()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Flush and close. A sink that hangs is reported and left behind."""
         thread, self._thread = self._thread, None
         if thread is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import TracebackType
 from typing import Self
 
 from emotion_edge.records import event_record, observation_record, to_json
@@ -44,12 +43,7 @@ class JsonlSink(Sink):
         """Append one line. Raises SinkError when it cannot; the file then holds no part of it."""
         self._file.write(f"{to_json(event_record(event))}\n".encode())
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Ask the disk to write through, and close. Raises SinkError."""
         self._file.close()
 

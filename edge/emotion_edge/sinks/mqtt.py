@@ -23,7 +23,6 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from emotion_edge import __version__
@@ -156,12 +155,7 @@ class MqttSink(Sink):
             self.dropped += 1
         self._publish_wanted()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Say good-bye and wait up to a second for what the broker still owes.
 
         Raises SinkError when messages stayed without an acknowledgement.

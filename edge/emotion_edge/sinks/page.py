@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from importlib import resources
-from types import TracebackType
 from typing import Any, Self
 
 import cv2
@@ -94,12 +93,7 @@ class PageSink(Sink):
             with self._changed:
                 self._trouble = "" if state == "ok" else event.message
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop listening and send the viewers away."""
         with self._changed:
             self._closed = True

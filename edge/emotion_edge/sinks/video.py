@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from types import TracebackType
 from typing import Self
 
 import cv2
@@ -83,12 +82,7 @@ class VideoSink(Sink):
     def event(self, event: Event) -> None:
         """Nothing: events have no picture."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Complete the file and give it its name. Raises SinkError."""
         writer, self._writer = self._writer, None
         if writer is None:

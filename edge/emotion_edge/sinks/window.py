@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from types import TracebackType
 from typing import Any, Self
 
 import cv2
@@ -66,12 +65,7 @@ class WindowSink(Sink):
         if state is not None:
             self._trouble = "" if state == "ok" else event.message
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the window."""
         self._closing = True
         if self._thread is not None:

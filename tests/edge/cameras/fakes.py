@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, Self
 
 import cv2
@@ -178,12 +177,7 @@ class Scripted:
         self.index += 1
         return Frame(item, self.clock.ns(), self.index - 1)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.closed += 1
 
 
