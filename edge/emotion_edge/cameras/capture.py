@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from emotion_edge.cameras.newest import Grab
 from emotion_edge.values import Image
 
 _environment = threading.Lock()
@@ -82,3 +84,31 @@ def in_colours(image: Image, colour: bool) -> Image:
     if colour or image.ndim == 2:
         return image
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+
+
+class CaptureDevice:
+    """An open capture as a live camera's device."""
+
+    def __init__(self, capture: Capture, colour: bool) -> None:
+        """colour: False hands out gray pictures."""
+        self.capture = capture
+        self._colour = colour
+
+    def grab(self) -> Grab | None:
+        """The next picture, or None when a read failed."""
+        came, image = self.capture.read()
+        now = time.monotonic_ns()
+        if not came or not usable(image):
+            return None
+        return Grab(in_colours(image, self._colour), self.captured_ns(now))
+
+    def captured_ns(self, now: int) -> int:
+        """When the picture was taken, on the monotonic clock; now: when it arrived.
+
+        The instant of arrival, unless the source tells a better one.
+        """
+        return now
+
+    def close(self) -> None:
+        """Give the hardware back."""
+        self.capture.release()

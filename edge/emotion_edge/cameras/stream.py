@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 
 import cv2
 
-from emotion_edge.cameras.capture import (
-    Capture,
-    OpenCapture,
-    ffmpeg_options,
-    in_colours,
-    open_capture,
-    usable,
-)
-from emotion_edge.cameras.newest import Device, Grab, LiveCamera
+from emotion_edge.cameras.capture import CaptureDevice, OpenCapture, ffmpeg_options, open_capture
+from emotion_edge.cameras.newest import Device, LiveCamera
 from emotion_edge.cameras.report import Listener, report
 from emotion_edge.errors import CameraNotFound
 
@@ -71,21 +63,5 @@ class StreamCamera(LiveCamera):
             trouble=False,
             granted={"width": size[0], "height": size[1]},
         )
-        return _StreamCapture(capture, self._colour)
-
-
-class _StreamCapture:
-    def __init__(self, capture: Capture, colour: bool) -> None:
-        self._capture = capture
-        self._colour = colour
-
-    def grab(self) -> Grab | None:
-        came, image = self._capture.read()
         # The sender's clock is not ours: the instant of arrival is the best there is.
-        now = time.monotonic_ns()
-        if not came or not usable(image):
-            return None
-        return Grab(in_colours(image, self._colour), now)
-
-    def close(self) -> None:
-        self._capture.release()
+        return CaptureDevice(capture, self._colour)

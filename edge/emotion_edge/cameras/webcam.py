@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import cv2
 
 from emotion_edge.cameras import v4l2
-from emotion_edge.cameras.capture import Capture, OpenCapture, in_colours, open_capture, usable
-from emotion_edge.cameras.newest import Device, Grab, LiveCamera
+from emotion_edge.cameras.capture import Capture, CaptureDevice, OpenCapture, open_capture
+from emotion_edge.cameras.newest import Device, LiveCamera
 from emotion_edge.cameras.report import Listener, report
 from emotion_edge.errors import CameraBusy, CameraError, CameraNotFound
 
@@ -139,24 +138,12 @@ class Webcam(LiveCamera):
         )
 
 
-class _V4L2Capture:
-    def __init__(self, capture: Capture, colour: bool) -> None:
-        self._capture = capture
-        self._colour = colour
-
-    def grab(self) -> Grab | None:
-        came, image = self._capture.read()
-        now = time.monotonic_ns()
-        if not came or not usable(image):
-            return None
+class _V4L2Capture(CaptureDevice):
+    def captured_ns(self, now: int) -> int:
         # V4L2 stamps a buffer on the monotonic clock when its first byte arrives (videodev2's
         # V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC); a driver with another clock gives itself away.
-        stamp = int(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        captured = stamp if 0 <= now - stamp < OLDEST_STAMP_NS else now
-        return Grab(in_colours(image, self._colour), captured)
-
-    def close(self) -> None:
-        self._capture.release()
+        stamp = int(self.capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        return stamp if 0 <= now - stamp < OLDEST_STAMP_NS else now
 
 
 def _words(settings: dict[str, float | str | None] | dict[str, float | str]) -> str:
