@@ -1,16 +1,20 @@
-"""A file that grows by whole records, and is rotated when it is full."""
+"""A file that grows by whole records, and is rotated when it is full; a sink into one."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+from abc import abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 from emotion_edge.errors import OutputExists, SinkError
+from emotion_edge.sinks import Sink
 from emotion_edge.sinks.settings import RecordFileSettings
+from emotion_edge.values import Observation
 
 
 class RecordFile:
@@ -169,6 +173,42 @@ class RecordFile:
 
     def _numbered(self, n: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{n}")
+
+
+class RecordSink(Sink):
+    """Observations in a file, ``interval_s`` apart at least.
+
+    What is written for one is whole when ``write`` returns, and stays so after ``kill -9``.
+    """
+
+    name = "records"
+
+    def __init__(self, settings: RecordFileSettings, file: RecordFile) -> None:
+        """file: as the settings say."""
+        self.name = f"{settings.kind} {settings.path}"
+        self._file = file
+        self._interval_ns = settings.interval_s * 1e9
+        self._due_ns = 0.0
+
+    @abstractmethod
+    def record(self, observation: Observation) -> bytes:
+        """What is written for an observation; where it is empty, nothing is."""
+
+    def __enter__(self) -> Self:
+        """Open the file. Raises SinkError or OutputExists."""
+        self._file.open()
+        return self
+
+    def write(self, observation: Observation) -> None:
+        """Append an observation. Raises SinkError when it cannot; no part is then written."""
+        now = observation.frame.captured_ns
+        if now >= self._due_ns and (record := self.record(observation)):
+            self._file.write(record)
+            self._due_ns = now + self._interval_ns
+
+    def __exit__(self, *error: object) -> None:
+        """Ask the disk to write through, and close. Raises SinkError."""
+        self._file.close()
 
 
 def _problem(path: Path, error: OSError) -> SinkError:
