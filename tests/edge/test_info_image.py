@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from emotion_edge import manifest as manifests
 from emotion_edge.cli import main
 from emotion_edge.shipped import shipped_models
 
@@ -45,6 +47,20 @@ def test_info_says_what_a_shipped_model_reaches(
     accuracy = manifest["accuracy"]["PrivateTest"]["converted"]["accuracy"]
     assert f"{accuracy:.1%}" in text
     assert "passed" in text
+
+
+def test_info_shows_facts_of_another_make_as_they_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, manifest = manifests.load(TINY)
+    theirs = replace(
+        manifest, accuracy={"test": 0.91, "field": {"converted": {}}}, gate={"passed": True}
+    )
+    path = tmp_path / "theirs.tflite"
+    path.write_bytes(manifests.attach(model, theirs))
+    assert main(["info", str(path)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert {"test 0.91", 'field {"converted": {}}', 'gate {"passed": true}'} <= set(lines)
 
 
 def test_image_names_each_face(portrait: Path, capsys: pytest.CaptureFixture[str]) -> None:

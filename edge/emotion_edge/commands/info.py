@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import json
+from collections.abc import Callable
 from typing import Any
 
 from emotion_edge import manifest as manifests
@@ -37,8 +38,9 @@ def run(options: argparse.Namespace) -> int:
         ("licence", manifest.licence or "not stated"),
     ]
     for split, result in manifest.accuracy.items():
-        rows += _accuracy(split, result)
-    rows += _gate(manifest.gate)
+        rows += _told(_accuracy, split, result)
+    if manifest.gate:
+        rows += _told(_gate, "gate", manifest.gate)
     for section in ("calibration", "training", "versions"):
         facts = [
             f"{key} {value}"
@@ -55,7 +57,17 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _accuracy(split: str, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _told(
+    tell: Callable[[str, Any], list[tuple[str, str]]], name: str, facts: Any
+) -> list[tuple[str, str]]:
+    """Rows for facts; those of another shape than our converter's stand as they are."""
+    try:
+        return tell(name, facts)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return [(name, json.dumps(facts, ensure_ascii=False))]
+
+
+def _accuracy(split: str, result: Any) -> list[tuple[str, str]]:
     """A split's figures: of this file, and in brackets of the float model."""
     own, source = result["converted"], result["float"]
     parts = [f"{own['accuracy']:.1%} ({source['accuracy']:.1%}) of {result['n']}"]
@@ -69,8 +81,6 @@ def _accuracy(split: str, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(split, "; ".join(parts)), (f"{split} recall", recall)]
 
 
-def _gate(gate: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if not gate:
-        return []
+def _gate(name: str, gate: Any) -> list[tuple[str, str]]:
     verdict = "passed" if gate["passed"] else f"FAILED, forced: {'; '.join(gate['failures'])}"
-    return [("gate", f"{verdict} (on {gate['split']}, {gate['runtime']})")]
+    return [(name, f"{verdict} (on {gate['split']}, {gate['runtime']})")]
