@@ -24,8 +24,8 @@ from emotion_edge.bench_report import add_output_arguments, check_outputs, emit,
 from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.errors import OutputExists, UsageError
 from emotion_edge.shipped import shipped_models
-from train import metrics
-from train.data import Split, load_fer2013
+from train.data import load_fer2013
+from train.evaluate import Classifier, of_device, score
 
 HELP = "accuracy of every shipped model and variant beside latency, size and MACs; Pareto plot"
 
@@ -65,22 +65,28 @@ def run(options: argparse.Namespace) -> int:
     with bench.document("accuracy", settings) as result:
         cases = [Case(model) for model in models]
         timed = bench.measure(cases, plan, lambda case: Worker(case, plan), progress)
-        answers = []
+        answers, scores = [], []
         for model in models:
             progress(f"scoring {model.name} {model.variant}")
-            answers.append(predict(model, split))
-        rows = [score(answer, split.labels, split.twin) for answer in answers]
-        pairs = list(zip(models, answers, strict=True))
-        reference = {model.name: answer for model, answer in pairs if model.variant == "float32"}
+            known = classifier(model)
+            answers.append(known.predict(split.images))
+            scores.append(score(answers[-1], split, known.labels))
+        reference = {
+            model.name: answer
+            for model, answer in zip(models, answers, strict=True)
+            if model.variant == "float32"
+        }
         result["rows"] = [
             {"model": m.name, "variant": m.variant}
-            | row
-            | {"equal to float32 %": agreement(a, reference.get(m.name))}
+            | row(figures)
+            | {"equal to float32 %": agreement(answer, reference.get(m.name))}
             | cost(m, record)
-            for m, row, a, record in zip(models, rows, answers, timed, strict=True)
+            for m, figures, answer, record in zip(models, scores, answers, timed, strict=True)
         ]
         result["models"] = [
-            bench.describe(m) | {"recall": recalls(m, a, split.labels)} for m, a in pairs
+            bench.describe(model)
+            | {"recall": {name: _percent(share) for name, share in figures["recall"].items()}}
+            for model, figures in zip(models, scores, strict=True)
         ]
     progress("")
     if options.plot:
@@ -89,39 +95,26 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def predict(model: Model, split: Split) -> NDArray[np.float32]:
-    """Probabilities ``(images, labels)``, by the device's class."""
+def classifier(model: Model) -> Classifier:
+    """The device's class over a model file."""
     if model.manifest is None:
         raise UsageError(f"{model.path} carries no manifest: python -m convert attach")
-    spec = model.manifest.input
-    if (spec.height, spec.width) != split.images.shape[1:] or spec.channels != 1:
-        from emotion_edge.preprocessing import fit
-
-        faces = np.stack(
-            [
-                fit(face, spec.height, spec.width, spec.channels, rgb=spec.colour == "rgb")
-                for face in split.images
-            ]
-        )
-    else:
-        faces = split.images
-    return TFLiteClassifier(model.flatbuffer, model.manifest).predict(faces)
+    return of_device(TFLiteClassifier(model.flatbuffer, model.manifest), model.path)
 
 
-def score(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int64], twin: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """Accuracies in percent with the 95% interval of the first, and macro-F1."""
-    predicted = probabilities.argmax(axis=1)
-    right = predicted == labels
-    low, high = metrics.wilson_interval(int(right.sum()), len(right))
-    confusion = metrics.confusion_matrix(labels, predicted, probabilities.shape[1])
+def row(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Of ``train.evaluate.score``'s figures those of the table, in percent; macro-F1 is a share.
+
+    The interval is the 95% one of the first column; FER+ is there where its votes are.
+    """
+    low, high = figures["accuracy_interval"]
     return {
-        "accuracy %": _percent(right),
+        "accuracy %": _percent(figures["accuracy"]),
         "95%": f"{100 * low:.1f}-{100 * high:.1f}",
-        "without twins %": _percent(right[~twin]),
-        "twins %": _percent(right[twin]),
-        "macro-F1": round(metrics.macro_f1(confusion), 4),
+        "without twins %": _percent(figures["without_twins"]),
+        "twins %": _percent(figures["twins"]),
+        "FER+ majority %": _percent(figures.get("ferplus", {}).get("accuracy")),
+        "macro-F1": round(figures["macro_f1"], 4),
     }
 
 
@@ -129,20 +122,7 @@ def agreement(answer: NDArray[np.float32], reference: NDArray[np.float32] | None
     """Percent of images with the same label; None without a reference."""
     if reference is None:
         return None
-    return _percent(answer.argmax(axis=1) == reference.argmax(axis=1))
-
-
-def recalls(
-    model: Model, answer: NDArray[np.float32], labels: NDArray[np.int64]
-) -> dict[str, float]:
-    """Recall of each class in percent."""
-    assert model.manifest is not None
-    confusion = metrics.confusion_matrix(labels, answer.argmax(axis=1), answer.shape[1])
-    shares = metrics.recall(confusion)
-    return {
-        name: round(100 * float(share), 2)
-        for name, share in zip(model.manifest.labels, shares, strict=True)
-    }
+    return _percent(float((answer.argmax(axis=1) == reference.argmax(axis=1)).mean()))
 
 
 def cost(model: Model, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,5 +241,5 @@ def _name(
         taken.append(place)
 
 
-def _percent(right: NDArray[np.bool_]) -> float | None:
-    return round(100 * float(right.mean()), 2) if len(right) else None
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 2)

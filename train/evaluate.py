@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -27,6 +27,9 @@ from train.augment import affine, warp
 from train.data import VOTES, Dataset, Split
 from train.errors import DataError
 from train.files import refuse_existing, table, write_json, write_text
+
+if TYPE_CHECKING:
+    from emotion_edge.classifier import TFLiteClassifier
 
 Faces = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -59,17 +62,7 @@ def load_classifier(
     if path.suffix == ".tflite":
         from emotion_edge.classifier import TFLiteClassifier
 
-        device = TFLiteClassifier.load(path)
-        spec = device.manifest.input
-
-        def predict_tflite(faces: Faces) -> Floats:
-            sized = [
-                fit(face, spec.height, spec.width, spec.channels, rgb=spec.colour == "rgb")
-                for face in faces
-            ]
-            return device.predict(np.stack(sized))
-
-        return Classifier(path, device.labels, predict_tflite)
+        return of_device(TFLiteClassifier.load(path), path)
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise ModelError(f"{path} is no model by its name: give a .keras, .h5 or .tflite file")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -102,6 +95,20 @@ def load_classifier(
         return answer
 
     return Classifier(path, labels, predict_keras)
+
+
+def of_device(device: TFLiteClassifier, path: Path) -> Classifier:
+    """The device's classifier, its faces brought to the size and colour it takes."""
+    spec = device.manifest.input
+
+    def predict(faces: Faces) -> Floats:
+        sized = [
+            fit(face, spec.height, spec.width, spec.channels, rgb=spec.colour == "rgb")
+            for face in faces
+        ]
+        return device.predict(np.stack(sized))
+
+    return Classifier(path, device.labels, predict)
 
 
 # --- figures ----------------------------------------------------------------------------------

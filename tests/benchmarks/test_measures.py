@@ -1,5 +1,6 @@
 """Pipeline, soak, roofline and accuracy: their sums, on figures made to order."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,11 @@ from benchmarks.__main__ import COMMANDS, _parser, main
 from emotion_edge import operators
 from emotion_edge.bench import Model
 from emotion_edge.errors import UsageError
+from emotion_edge.labels import EMOTIONS
 from emotion_edge.runtimes import installed, open_interpreter
 from emotion_edge.values import Frame
+from train.data import Split
+from train.evaluate import score
 
 needs_litert = pytest.mark.skipif("litert" not in installed(), reason="LiteRT is not installed")
 TINY = Path(__file__).parents[1] / "edge" / "tiny.tflite"
@@ -171,9 +175,21 @@ def test_the_emotion_stage_is_the_bare_runs_and_more():
 
 def test_scores_by_hand():
     probabilities = np.eye(7, dtype=np.float32)[[0, 1, 2, 3]]
-    labels = np.array([0, 1, 2, 6])
-    found = accuracy.score(probabilities, labels, np.array([False, False, True, True]))
+    votes = np.zeros((4, 10), np.uint8)
+    votes[[0, 1, 2], [4, 5, 0]] = 6  # anger and disgust, as answered; neutral, not fear
+    split = Split(
+        "PublicTest",
+        images=np.zeros((4, 48, 48), np.uint8),
+        labels=np.array([0, 1, 2, 6]),
+        rows=np.arange(4),
+        votes=votes,
+        twin=np.array([False, False, True, True]),
+    )
+    found = accuracy.row(score(probabilities, split, EMOTIONS))
     assert (found["accuracy %"], found["without twins %"], found["twins %"]) == (75.0, 100.0, 50.0)
+    assert found["FER+ majority %"] == 66.67
+    bare = accuracy.row(score(probabilities, dataclasses.replace(split, votes=None), EMOTIONS))
+    assert bare["FER+ majority %"] is None
     assert accuracy.agreement(probabilities, probabilities[::-1]) == 0.0
     assert accuracy.agreement(probabilities, None) is None
 
