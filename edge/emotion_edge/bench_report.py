@@ -6,7 +6,6 @@ import argparse
 import csv
 import io
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,15 +18,8 @@ Row = Mapping[str, Any]
 
 def to_json(value: Any) -> str:
     """One line of JSON; what is no number, such as the mean of nothing, is null."""
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, Mapping):
-            return {key: plain(one) for key, one in item.items()}
-        if isinstance(item, list | tuple):
-            return [plain(one) for one in item]
-        return None if isinstance(item, float) and not math.isfinite(item) else item
-
-    return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    plain = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
