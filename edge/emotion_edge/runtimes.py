@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -57,7 +56,9 @@ def open_interpreter(
 
 
 def installed() -> dict[str, str]:
-    """The installed runtimes, by name, with their versions; nothing is imported."""
+    """The installed runtimes, by name, with their versions; none is imported."""
+    from importlib import metadata  # a tenth of this package's import, and few ask for versions
+
     versions = {}
     for name, (_, distribution) in RUNTIMES.items():
         for candidate in (distribution, f"{distribution}-cpu"):
