@@ -31,12 +31,12 @@ test-all: $(VENV)/$(ready) ## every test, the slow ones too
 	$(PYTEST)
 
 test-pi: wheel ## the wheel on emulated Raspberry Pi processors (Debian, root; see tests/pi)
-	$(as_root) $(VENV)/bin/python -B tests/pi/prove.py --wheel dist/emotion_edge-*.whl \
+	$(as_root) $(VENV)/bin/python -B -m tests.pi.prove --wheel dist/emotion_edge-*.whl \
 		$(if $(PARTS),--parts $(PARTS)) $(if $(SUITES),--suites $(SUITES)) \
 		$(if $(CPUS),--cpus $(CPUS))
 
 test-pi-machine: wheel ## a whole emulated machine: camera, service, watchdog (see tests/pi)
-	$(as_root) $(VENV)/bin/python -B tests/pi/machine.py --wheel dist/emotion_edge-*.whl \
+	$(as_root) $(VENV)/bin/python -B -m tests.pi.machine --wheel dist/emotion_edge-*.whl \
 		$(if $(CPU),--cpu $(CPU)) $(if $(STEPS),--steps $(STEPS)) $(if $(QUICK),--quick)
 
 lint: $(VENV)/$(ready) ## ruff: rules and format

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
-import ctypes
 import hashlib
 import json
 import lzma
@@ -33,26 +32,29 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import prove
-import roots
-from machine_inside import STEPS
+from tests.pi import prove, roots
+from tests.pi.machine_inside import STEPS
+from tests.pi.roots import check
+from train.files import table
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
-PHOTOS = REPOSITORY.parent / "shared" / "media"
 TRIXIE = prove.SUITES["trixie"]
 
 PACKAGES = (
     *("systemd-sysv", "udev", "kmod", "python3", "python3-venv", "mosquitto", "mosquitto-clients"),
     *("python3-libcamera", "libcamera-ipa", "python3-prctl"),
 )
-PICAMERA2 = ("picamera2==0.3.38", "simplejpeg", "videodev2", "piexif", "pillow")
+PICAMERA2 = (
+    *("picamera2==0.3.38", "simplejpeg==1.9.0", "videodev2==0.0.4"),
+    *("piexif==1.1.3", "pillow==13.0.0"),
+)
 PIDNG = "pidng==4.0.9"  # has no wheel; what Picamera2 imports of it is plain Python
 DISK_MB = 3500
+MEMORY_MB = 2048
 STEP_S = 1800
 """Longest time for a step; each has shorter limits of its own inside."""
 
@@ -65,7 +67,6 @@ ExecStart=/usr/bin/python3 -u /srv/cargo/machine_inside.py
 Environment=PYTHONDONTWRITEBYTECODE=1
 Restart=always
 """
-
 
 CAMERA = """\
 "Virtual0":
@@ -86,24 +87,14 @@ class MachineError(Exception):
     """What kept the machine from being made or from answering, in one line."""
 
 
-def debian(architecture: str) -> Path:
-    """The folder of Debian 13 with our packages."""
-    root = roots.build("trixie", architecture, PACKAGES)
-    # roots.py leaves the authorities' certificates out, and pip does not start without the file.
-    authorities = root / "etc/ssl/certs/ca-certificates.crt"
-    if not authorities.exists():
-        shutil.copy("/etc/ssl/certs/ca-certificates.crt", authorities)
-    return root
-
-
 def image() -> tuple[Path, Path, Path]:
     """The disk with Debian on it, its kernel and its initial RAM disk; from the cache if there.
 
     The kernel is not installed by apt inside the root but unpacked here, and the initial RAM disk
     made of what this machine needs: under emulation both take many minutes.
-    Raises RootError or MachineError.
+    Raises RootError.
     """
-    root = debian("arm64")
+    root = roots.build(TRIXIE.name, "arm64", PACKAGES)
     disk, kernel, initrd = (
         root.with_name(f"{root.name}.{kind}") for kind in ("ext4", "vmlinuz", "initrd")
     )
@@ -127,27 +118,10 @@ def image() -> tuple[Path, Path, Path]:
 
 def download(folder: Path) -> tuple[Path, Path]:
     """Debian 13's newest arm64 kernel and its busybox, as packages that apt has verified."""
-    for name in ("lists/partial", "cache/archives/partial"):
-        (folder / name).mkdir(parents=True)
-    (folder / "status").touch()
-    line = f"deb [signed-by={roots.KEYRING}] {roots.mirror()} trixie main\n"
-    (folder / "sources.list").write_text(line)
-    settings = {
-        "APT::Architecture": "arm64",
-        "APT::Architectures": "arm64",
-        "APT::Sandbox::User": "root",
-        "Dir::Etc::sourcelist": folder / "sources.list",
-        "Dir::Etc::sourceparts": "-",
-        "Dir::State": folder,
-        "Dir::State::lists": folder / "lists",
-        "Dir::State::status": folder / "status",
-        "Dir::Cache": folder / "cache",
-    }
-    options = [f"-o{name}={value}" for name, value in settings.items()]
-    check(["apt-get", "-qq", *options, "update"])
+    options = roots.apt(folder, TRIXIE.name, "arm64")
     known = check(["apt-cache", *options, "depends", "linux-image-arm64"])
     kernel = re.findall(r"Depends: (linux-image-\S+)", known)
-    check(["apt-get", "-qq", *options, "download", *kernel, "busybox-static"], cwd=folder)
+    check(["apt-get", *options, "download", *kernel, "busybox-static"], cwd=folder)
     (image,), (busybox,) = folder.glob("linux-image-*.deb"), folder.glob("busybox-*.deb")
     return image, busybox
 
@@ -192,24 +166,7 @@ exec /bin/busybox switch_root /new /sbin/init
 
 def make_disk(disk: Path, folder: Path, label: str, megabytes: int) -> None:
     """An ext4 file system that holds a folder."""
-    command = ["mke2fs", "-q", "-t", "ext4", "-L", label, "-d", str(folder), str(disk)]
-    check([*command, f"{megabytes}M"])
-
-
-def check(command: Sequence[str | Path], **options: Any) -> str:
-    """What a program prints. Raises MachineError with its last line when it fails."""
-    try:
-        done: subprocess.CompletedProcess[str] = subprocess.run(
-            [str(word) for word in command], capture_output=True, text=True, check=False, **options
-        )
-    except FileNotFoundError:
-        raise MachineError(
-            f"{command[0]} is missing: see the head of {Path(__file__).name}"
-        ) from None
-    if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise MachineError(f"{' '.join(str(word) for word in command[:4])}: {last}")
-    return done.stdout
+    check(["mke2fs", "-q", "-t", "ext4", "-L", label, "-d", folder, disk, f"{megabytes}M"])
 
 
 def picamera2_files(architecture: str) -> Path:
@@ -281,7 +238,10 @@ def film(folder: Path) -> list[dict[str, Any]]:
     from emotion_edge.cameras import open_camera
     from emotion_edge.cameras.capture import in_colours
 
-    pictures = {path.stem: emotion_edge.read_image(path) for path in sorted(PHOTOS.glob("*.jpg"))}
+    pictures = {
+        path.stem: emotion_edge.read_image(path)
+        for path in sorted(prove.SHARED.glob("media/*.jpg"))
+    }
     if not pictures:
         with open_camera("demo:faces=1", paced=False) as camera:
             frame = camera.read(10)
@@ -327,8 +287,8 @@ def pack_cargo(cargo: Path, wheel: Path, architecture: str) -> None:
     edge = cargo / "edge"
     edge.mkdir()
     for name in ("install-kiosk.sh", "kiosk.toml", TRIXIE.constraints.name):
-        shutil.copy(REPOSITORY / "edge" / name, edge)
-    shutil.copytree(REPOSITORY / "edge/systemd", edge / "systemd")
+        shutil.copy(prove.CHECKOUT / "edge" / name, edge)
+    shutil.copytree(prove.CHECKOUT / "edge/systemd", edge / "systemd")
     pack_picamera2(cargo / "apt", architecture)
     faces = film(cargo / "frames")
     (cargo / "expected.json").write_text(json.dumps(faces))
@@ -340,7 +300,7 @@ def quick(work: Path, wheel: Path) -> bool:
     """The loans alone, in a Debian of this machine's own architecture; whether they hold."""
     cargo = work / "cargo"
     pack_cargo(cargo, wheel, roots.HOST)
-    root = debian(roots.HOST)
+    root = roots.build(TRIXIE.name, roots.HOST, PACKAGES)
     script = f"""
         mount -t tmpfs tmpfs /dev/shm
         dpkg --install /srv/cargo/apt/*.deb
@@ -359,7 +319,7 @@ def quick(work: Path, wheel: Path) -> bool:
 class Machine:
     """QEMU, and the line to what runs inside; a context manager that leaves nothing behind."""
 
-    def __init__(self, work: Path, cargo: Path, cpu: str, memory_mb: int) -> None:
+    def __init__(self, work: Path, cargo: Path, cpu: str) -> None:
         disk, kernel, initrd = image()
         self.console = work / "console.log"
         self._address = str(work / "port")
@@ -372,7 +332,7 @@ class Machine:
             "systemd.mask=apt-daily-upgrade.timer systemd.hostname=machine"
         )
         self._command = ["qemu-system-aarch64", "-M", "virt", "-accel", "tcg,thread=multi"]
-        self._command += ["-cpu", cpu, "-smp", "2", "-m", str(memory_mb), "-nic", "none"]
+        self._command += ["-cpu", cpu, "-smp", "2", "-m", str(MEMORY_MB), "-nic", "none"]
         self._command += ["-display", "none", "-serial", f"file:{self.console}", "-monitor", "none"]
         self._command += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", line]
         drive = "if=virtio,format=raw,file="
@@ -392,7 +352,7 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=roots.die_with_parent,
             )
         except FileNotFoundError:
             raise MachineError(
@@ -464,18 +424,18 @@ class Machine:
         return (self._process.stderr.read().strip().splitlines() or ["without a word"])[-1]
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 def run(work: Path, options: argparse.Namespace) -> bool:
     """All steps; prints the table, and returns whether all went well."""
-    table: list[tuple[str, str, float, str]] = []
+    rows: list[list[str]] = []
     titles = {step.__name__: (step.__doc__ or "").strip() for step in STEPS}
+    chosen = {"boot", "install", *options.steps}
+    if "rebooted" in chosen:
+        chosen.add("reboot")
 
     def record(name: str, well: bool, begun: float, text: str) -> None:
-        table.append((name, "passed" if well else "FAILED", time.monotonic() - begun, text))
-        print(f"-- {name}: {table[-1][1]} in {table[-1][2]:.0f} s: {text}", flush=True)
+        row = [name, "passed" if well else "FAILED", f"{time.monotonic() - begun:.0f}", text]
+        rows.append(row)
+        print(f"-- {name}: {row[1]} in {row[2]} s: {text}", flush=True)
 
     started = begun = time.monotonic()
     print("== disk: Debian, wheels, photographs", flush=True)
@@ -483,12 +443,12 @@ def run(work: Path, options: argparse.Namespace) -> bool:
     size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
     cargo = work / "cargo.ext4"
     make_disk(cargo, work / "cargo", "cargo", size * 11 // 10 // 10**6 + 20)
-    machine = Machine(work, cargo, options.cpu, options.memory)
+    machine = Machine(work, cargo, options.cpu)
     record("disk", True, begun, "")
     try:
         with machine:
             for name in titles:
-                if options.steps and name not in options.steps:
+                if name not in chosen:
                     continue
                 begun = time.monotonic()
                 print(f"== {name}: {titles[name]}", flush=True)
@@ -501,35 +461,31 @@ def run(work: Path, options: argparse.Namespace) -> bool:
     except MachineError as error:
         record("machine", False, begun, str(error))
         print(machine.console.read_text(errors="replace")[-3000:], flush=True)
-    print(f"\n{options.cpu}, {'; '.join(row[3] for row in table if row[0] == 'boot')}\n")
-    print("| step | | s | what was found |\n|---|---|---|---|")
-    for name, result, seconds, text in table:
-        print(f"| {name} | {result} | {seconds:.0f} | {text} |")
-    well = all(row[1] == "passed" for row in table)
-    print(f"\n{time.monotonic() - started:.0f} s in all. {'Passed' if well else 'FAILED'}.")
+    print(f"\n{options.cpu}, {'; '.join(row[3] for row in rows if row[0] == 'boot')}\n")
+    print(table(["step", "", "s", "what was found"], rows))
+    well = all(row[1] == "passed" for row in rows)
+    print(f"{time.monotonic() - started:.0f} s in all. {'Passed' if well else 'FAILED'}.")
     return well
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--cpu", default="cortex-a76", help="cortex-a76 (Pi 5) or cortex-a72 (Pi 4)"
-    )
+    parser.add_argument("--cpu", choices=prove.CPUS, default=prove.CPUS[-1], help="%(default)s")
     parser.add_argument("--wheel", type=Path, required=True, help="dist/emotion_edge-*.whl")
     parser.add_argument("--quick", action="store_true", help="the loans alone, without emulation")
-    parser.add_argument("--memory", type=int, default=2048, help="megabytes of the machine")
+    names = [step.__name__ for step in STEPS]
     parser.add_argument(
         "--steps",
-        type=lambda text: ["boot", "install", *text.split(",")],
-        help=f"only these, after boot and install: {','.join(step.__name__ for step in STEPS)}",
+        type=prove.some_of(names),
+        default=names,
+        help=f"after boot and install only these: {','.join(names)}",
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        roots.CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="machine-", dir=roots.CACHE) as work:
-            well = quick(Path(work), options.wheel) if options.quick else run(Path(work), options)
+        with roots.scratch_folder() as work:
+            well = quick(work, options.wheel) if options.quick else run(work, options)
             return 0 if well else 1
     except (MachineError, roots.RootError, prove.ProofError) as error:
         print(f"machine: {error}", file=sys.stderr)

@@ -80,21 +80,44 @@ def send(message: dict[str, Any]) -> None:
     answers.flush()
 
 
-def run(*command: str, check: bool = True, seconds: float = 600, **options: Any) -> str:
+def run(*command: str, check: bool = True) -> str:
     """The command's output. Raises Failed with its last lines when it fails."""
-    done: subprocess.CompletedProcess[str] = subprocess.run(
+    done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=seconds,
+        timeout=600,
         check=False,
-        **options,
     )
     if check and done.returncode != 0:
         last = " | ".join(done.stdout.strip().splitlines()[-8:])
         raise Failed(f"{' '.join(command[:4])} ended with status {done.returncode}: {last}")
     return done.stdout
+
+
+def follow(*command: str | Path, env: dict[str, str], said: tuple[str, ...] = ("",)) -> str:
+    """Run a command and say, as they come, the lines that begin so; the last of all its lines.
+
+    env: beside this process's own. Raises Failed with its last lines when it fails.
+    """
+    lines = [""]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if line.startswith(said):
+                say(line.rstrip())
+    if process.returncode != 0:
+        last = " | ".join(lines[-8:])
+        raise Failed(f"{command[0]} ended with status {process.returncode}: {last}")
+    return lines[-1]
 
 
 def until(what: str, happened: Callable[[], Any], seconds: float) -> Any:
@@ -279,22 +302,11 @@ def install() -> str:
     drop_in.parent.mkdir(parents=True)
     drop_in.write_text(DROP_IN)
     wheel = next(CARGO.glob("emotion_edge-*.whl"))
-    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{CARGO}/wheels"}
-    with subprocess.Popen(
-        [CARGO / "edge/install-kiosk.sh", "--wheel", wheel],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            if line.startswith(("+", "install-kiosk:")):
-                say(line.rstrip())
-    if process.returncode != 0:
-        raise Failed(f"the installer ended with {process.returncode}: {' | '.join(lines[-8:])}")
+    follow(
+        *(CARGO / "edge/install-kiosk.sh", "--wheel", wheel),
+        env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{CARGO}/wheels"},
+        said=("+", "install-kiosk:"),
+    )
     versions = run(
         PYTHON,
         "-c",
@@ -455,22 +467,11 @@ def disk() -> str:
 def loans() -> str:
     """Frames lent as views of libcamera's buffers: machine_loans.py."""
     run("systemctl", "stop", UNIT)
-    environment = {**os.environ, "VIRTUAL_CAMERA_FPS": "0"}
     try:
-        with subprocess.Popen(
-            [PYTHON, CARGO / "machine_loans.py", CARGO / "frames"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            line = ""
-            for line in process.stdout:
-                say(line.rstrip())
-        if process.returncode != 0:
-            raise Failed(f"ended with {process.returncode}: {line.strip()}")
-        return line.strip()
+        return follow(
+            *(PYTHON, CARGO / "machine_loans.py", CARGO / "frames"),
+            env={"VIRTUAL_CAMERA_FPS": "0"},
+        )
     finally:
         FROZEN.unlink(missing_ok=True)
         run("systemctl", "start", UNIT)

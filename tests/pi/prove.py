@@ -5,8 +5,8 @@ For Debian bookworm (Python 3.11) and trixie (3.13), each with its own constrain
 root, the wheel and its published arm64 dependencies in it, and the same in an x86-64 root, which
 is what the answers are compared with. See README.md beside this file.
 
-    sudo .venv/bin/python tests/pi/prove.py --wheel dist/emotion_edge-0.1.0-py3-none-any.whl
-        [--parts tests,models,pipeline,doctor,installer] [--suites bookworm,trixie]
+    sudo .venv/bin/python -m tests.pi.prove --wheel dist/emotion_edge-0.1.0-py3-none-any.whl
+        [--parts models,pipeline,doctor,installer,tests] [--suites bookworm,trixie]
         [--cpus cortex-a72,cortex-a76]
 
 Ends with a table of every result, and with status 1 when one of them failed.
@@ -37,8 +37,6 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
-import roots
-from compare import Difference, compare_frames, compare_outputs
 from numpy.typing import NDArray
 
 from emotion_edge import Box, manifest, read_image
@@ -46,12 +44,16 @@ from emotion_edge.cameras.demo import PORTRAIT_FACE, DemoCamera
 from emotion_edge.detectors.haar import HaarDetector
 from emotion_edge.errors import EmotionEdgeError
 from emotion_edge.preprocessing import crop_face, fit
+from emotion_edge.shipped import shipped_models
 from emotion_edge.values import Image
+from tests.pi import roots
+from tests.pi.compare import Difference, compare_frames, compare_outputs
+from train.files import table
 
-HERE = Path(__file__).resolve().parent
-CHECKOUT = HERE.parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 SHARED = CHECKOUT.parent / "shared"
 LOGS = roots.CACHE / "logs"
+INSIDE = "/src/emotion-edge/tests/pi/inside.py"
 
 PARTS = ("models", "pipeline", "doctor", "installer", "tests")
 CPUS = ("cortex-a72", "cortex-a76")  # of the Pi 4 and the Pi 5
@@ -82,10 +84,10 @@ OLD_PYTHON = "3.11"  # it has no wheels for later ones
 
 EXTRAS = ("demo", "mqtt", "window")
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
-MODEL_HEADS = (
+MODEL_HEADS = [
     *("Debian", "processor", "runtime", "model", "inputs"),
     *("unequal bytes", "largest step", "labels that differ", "time"),
-)
+]
 
 
 class ProofError(Exception):
@@ -103,8 +105,8 @@ FAILURES = (
 class Report:
     """What was done, how long it took, what came of it."""
 
-    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
-    models: list[tuple[str, ...]] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    models: list[list[str]] = field(default_factory=list)
     failures: int = 0
 
     def step(self, suite: str, what: str, work: Callable[[], str]) -> bool:
@@ -118,7 +120,7 @@ class Report:
             self.failures += 1
         seconds = f"{time.monotonic() - start:.0f} s"
         print(f"-- {suite}: {what}: {result} ({seconds})", flush=True)
-        self.rows.append((suite, what, result, seconds))
+        self.rows.append([suite, what, result, seconds])
         return good
 
 
@@ -228,10 +230,7 @@ def fetch(suite: Suite, architecture: str, wheel: Path, *, old: bool = False) ->
         command += ["--quiet", "--dest", f"{work}/wheels", "--only-binary=:all:"]
         command += ["--python-version", suite.python, *platforms(architecture, suite.glibc)]
         command += ["--constraint", f"{work}/constraints.txt", *wanted]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            raise ProofError(f"pip download: {(errors or [done.stderr.strip()])[-1]}")
+        roots.check(command)
         for own in Path(work, "wheels").glob("emotion_edge-*"):
             own.unlink()  # it changes from run to run, and lies in dist
         shutil.copy(f"{work}/constraints.txt", f"{work}/wheels")
@@ -252,7 +251,7 @@ def wheel_needs(wheel: Path) -> list[str]:
 def install(place: Place, wheel: Path) -> str:
     """Environment /opt/edge in the root: the wheel, its extras, pytest. Kept between runs."""
     state = place.root / "opt" / "state"
-    wanted = f"{place.wheels.name}"
+    wanted = place.wheels.name
     sha = hashlib.sha256(wheel.read_bytes()).hexdigest()
     have = state.read_text().split() if state.exists() else []
     shutil.copy(wheel, place.work)
@@ -324,20 +323,10 @@ def emulator() -> str:
     """QEMU's version."""
     if roots.HOST == "arm64":
         return "not needed: this machine is arm64"
-    command = [str(roots.qemu()), "--version"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return said.splitlines()[0]
+    return roots.check([roots.qemu(), "--version"]).splitlines()[0]
 
 
 # --------------------------------------------------------------------------- what is put before it
-
-
-def shipped() -> dict[str, Path]:
-    """The models of the checkout, by name."""
-    found = sorted(CHECKOUT.glob("models/*/*int8.tflite"))
-    if not found:
-        raise ProofError("no models/*/*int8.tflite")
-    return {path.name.removesuffix("-int8.tflite"): path for path in found}
 
 
 def portrait() -> Path:
@@ -387,6 +376,7 @@ def photographed(rng: np.random.Generator, count: int) -> Iterable[Image]:
 
 def fer2013(count: int) -> list[Image]:
     """The first faces of FER2013 beside the checkout; none where it is not there."""
+    # Not by train.readers, which reads and checks all 35,887.
     path = SHARED / "data/fer2013/fer2013.csv.gz"
     faces: list[Image] = []
     if path.is_file():
@@ -402,7 +392,7 @@ def make_inputs(folder: Path) -> str:
     """``inputs.npz``: the fixed pictures, in the size and colours of every shipped model."""
     specs = {
         (spec.height, spec.width, spec.channels)
-        for spec in (manifest.load(path)[1].input for path in shipped().values())
+        for spec in (manifest.load(path)[1].input for path in shipped_models().values())
     }
     arrays: dict[str, NDArray[np.uint8]] = {}
     real = fer2013(REAL)
@@ -454,15 +444,15 @@ def make_scenes(folder: Path) -> str:
 
 def answers(place: Place, cpu: str, runtime: str, xnnpack: bool) -> dict[str, Any]:
     """The outputs of every model in a root; ProofError when another kernel ran than was asked."""
-    label = f"{place.architecture}-{cpu}-{runtime}{'-xnnpack' * xnnpack}"
+    label = f"{cpu}-{runtime}{'-xnnpack' * xnnpack}"
     environment = "old" if runtime == "tflite-runtime" else "edge"
-    command = [f"/opt/{environment}/bin/python", "/src/emotion-edge/tests/pi/inside.py", "models"]
+    command = [f"/opt/{environment}/bin/python", INSIDE, "models"]
     command += ["--inputs", "/proof/inputs.npz", "--runtime", runtime]
     command += ["--out", f"/proof/{label}.npz", *(["--no-xnnpack"] if not xnnpack else [])]
     place.run(command, cpu=cpu, log=label)
     with np.load(place.work / f"{label}.npz") as file:
         found = dict(file)
-    for model in shipped():
+    for model in shipped_models():
         if model not in found:
             raise ProofError(f"the wheel has no model {model}: make wheel")
         if bool(found[f"{model}/delegated"]) != xnnpack:
@@ -473,25 +463,16 @@ def answers(place: Place, cpu: str, runtime: str, xnnpack: bool) -> dict[str, An
 def prove_models(
     report: Report, place: Place, reference: dict[str, Any], cpu: str, runtime: str, xnnpack: bool
 ) -> str:
-    """Compare, fill the table, and say it in words."""
-    differences = measure(report, place, reference, cpu, runtime, xnnpack)
-    said = "; ".join(f"{model}: {said_of(it)}" for model, it in differences.items())
-    if not all(it.accepted if xnnpack else it.agrees for it in differences.values()):
-        raise ProofError(said)
-    return said
-
-
-def measure(
-    report: Report, place: Place, reference: dict[str, Any], cpu: str, runtime: str, xnnpack: bool
-) -> dict[str, Difference]:
-    """How far each model's outputs lie from the reference; a row of the table for each."""
+    """Compare each model's outputs with the reference's; a row of the table for each."""
     found = answers(place, cpu, runtime, xnnpack)
     version = json.loads(str(found["versions"])).get(runtime, "?")
-    differences = {}
-    for model in shipped():
-        difference = differences[model] = compare_outputs(reference[model], found[model])
+    said, good = [], True
+    for model in shipped_models():
+        difference = compare_outputs(reference[model], found[model])
+        good &= difference.accepted if xnnpack else difference.agrees
+        said.append(f"{model}: {said_of(difference)}")
         report.models.append(
-            (
+            [
                 place.suite.name,
                 cpu,
                 f"{runtime} {version}, {'XNNPACK' if xnnpack else 'built-in kernels'}",
@@ -501,9 +482,11 @@ def measure(
                 str(difference.largest),
                 str(difference.labels),
                 f"{float(found[f'{model}/seconds']):.0f} s",
-            )
+            ]
         )
-    return differences
+    if not good:
+        raise ProofError("; ".join(said))
+    return "; ".join(said)
 
 
 def said_of(difference: Difference) -> str:
@@ -517,14 +500,8 @@ def said_of(difference: Difference) -> str:
 
 def records(place: Place, cpu: str) -> dict[str, Any]:
     """What the whole pipeline says of the scenes in a root."""
-    label = f"{place.architecture}-{cpu}-pipeline"
-    command = [
-        "/opt/edge/bin/python",
-        "/src/emotion-edge/tests/pi/inside.py",
-        "pipeline",
-        "--scenes",
-        "/proof",
-    ]
+    label = f"{cpu}-pipeline"
+    command = ["/opt/edge/bin/python", INSIDE, "pipeline", "--scenes", "/proof"]
     place.run([*command, "--out", f"/proof/{label}.json"], cpu=cpu, log=label)
     found: dict[str, Any] = json.loads((place.work / f"{label}.json").read_text())
     return found
@@ -534,7 +511,7 @@ def prove_pipeline(place: Place, reference: dict[str, Any], cpu: str) -> str:
     """Compare boxes, labels and tracks, frame by frame."""
     found = records(place, cpu)
     differences, faces, frames = [], 0, 0
-    for model in shipped():
+    for model in shipped_models():
         for source, expected in reference[model].items():
             frames += len(expected)
             faces += sum(len(record["faces"]) for record in expected)
@@ -547,7 +524,7 @@ def prove_pipeline(place: Place, reference: dict[str, Any], cpu: str) -> str:
         raise ProofError(f"{len(differences)} of {frames} frames differ; {differences[0]}")
     if not faces:
         raise ProofError("no face was found on x86-64 either: this proves nothing")
-    return f"{faces} faces in {frames} frames of {len(shipped())} models: all equal"
+    return f"{faces} faces in {frames} frames of {len(shipped_models())} models: all equal"
 
 
 def prove_doctor(place: Place, cpu: str) -> str:
@@ -706,32 +683,37 @@ def prove(
     if "doctor" in parts:
         for cpu in cpus:
             report.step(suite.name, f"doctor, {cpu}", partial(prove_doctor, arm, cpu))
-    # Scripts and Python code: nothing in them depends on which of the processors it is.
-    last = cpus[-1]
     if "installer" in parts:
+        last = cpus[-1]  # nothing in a script depends on which of the processors it is
         report.step(suite.name, f"installer, {last}", partial(prove_installer, arm, last))
     if "tests" in parts:
-        report.step(suite.name, f"tests/edge, {last}", partial(prove_tests, arm, last))
+        for cpu in cpus:
+            report.step(suite.name, f"tests/edge, {cpu}", partial(prove_tests, arm, cpu))
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """A type for argparse: some of the known words, with commas between them."""
+
+    def words(text: str) -> list[str]:
+        found = text.split(",")
+        if unknown := [word for word in found if word not in known]:
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(unknown)!r}; expected some of {','.join(known)}"
+            )
+        return found
+
+    return words
 
 
 def main() -> int:
     """See this file's head."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--wheel", type=Path, required=True)
-    for flag, known in (("parts", PARTS), ("suites", tuple(SUITES)), ("cpus", CPUS)):
-        parser.add_argument(f"--{flag}", default=",".join(known), help="some of %(default)s")
+    for flag, known in (("--parts", PARTS), ("--suites", tuple(SUITES)), ("--cpus", CPUS)):
+        parser.add_argument(
+            flag, type=some_of(known), default=known, help=f"some of {','.join(known)}"
+        )
     options = parser.parse_args()
-    chosen = {}
-    for flag, known in (("parts", PARTS), ("suites", tuple(SUITES)), ("cpus", CPUS)):
-        chosen[flag] = [word for word in re.split("[ ,]+", getattr(options, flag)) if word]
-        if unknown := set(chosen[flag]) - set(known):
-            parser.error(f"--{flag}: {', '.join(unknown)}; expected some of {', '.join(known)}")
     if os.geteuid() != 0:
         print("prove: this mounts file systems: run it with sudo", file=sys.stderr)
         return 2
@@ -747,21 +729,15 @@ def main() -> int:
             report.step("both", "scenes", partial(make_scenes, work / "inputs")),
             report.step("both", "source", partial(make_source, work / "source")),
         ]
-        for suite in chosen["suites"] if all(made) else ():
-            prove(
-                report,
-                SUITES[suite],
-                options.wheel.resolve(),
-                chosen["parts"],
-                chosen["cpus"],
-                work,
-            )
+        wheel = Path(shutil.copy(options.wheel, work))  # the next make wheel takes dist away
+        for suite in options.suites if all(made) else ():
+            prove(report, SUITES[suite], wheel, options.parts, options.cpus, work)
     if report.models:
         print("\n" + table(MODEL_HEADS, report.models))
-    print("\n" + table(("Debian", "what", "result", "time"), report.rows))
+    print("\n" + table(["Debian", "what", "result", "time"], report.rows))
     minutes = (time.monotonic() - start) / 60
     verdict = f"{report.failures} FAILED" if report.failures else "all passed"
-    print(f"\n{verdict}, {minutes:.0f} minutes")
+    print(f"{verdict}, {minutes:.0f} minutes")
     return 1 if report.failures else 0
 
 

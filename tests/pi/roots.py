@@ -53,6 +53,21 @@ class RootError(Exception):
     """What kept a root from being built or entered, in one line."""
 
 
+def check(command: Sequence[str | Path], cwd: str | Path | None = None) -> str:
+    """What a program prints. Raises RootError with its last line when it fails or is missing."""
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise RootError(
+            f"{words[0]} is missing: see tests/pi/README.md for what to install"
+        ) from None
+    if done.returncode != 0:
+        said = done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}"
+        raise RootError(f"{' '.join(words[:4])}: {said.splitlines()[-1]}")
+    return done.stdout
+
+
 def mirror() -> str:
     """The Debian mirror of this machine's own apt sources."""
     query = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
@@ -71,29 +86,39 @@ def qemu() -> Path:
         if binary.exists():
             return binary
         with tempfile.TemporaryDirectory(dir=CACHE) as work:
-            for folder in ("lists/partial", "cache/archives/partial"):
-                Path(work, folder).mkdir(parents=True)
-            Path(work, "status").touch()
-            Path(work, "sources.list").write_text(
-                f"deb [arch={HOST} signed-by={KEYRING}] {mirror()} {_QEMU_SUITE} main\n"
-            )
-            options = [
-                "-qq",
-                *("-o", f"Dir::Etc::sourcelist={work}/sources.list"),
-                *("-o", "Dir::Etc::sourceparts=-"),
-                *("-o", f"Dir::State={work}"),
-                *("-o", f"Dir::State::lists={work}/lists"),
-                *("-o", f"Dir::State::status={work}/status"),
-                *("-o", f"Dir::Cache={work}/cache"),
-                *("-o", "APT::Sandbox::User=root"),
-            ]
-            _check(["apt-get", *options, "update"], cwd=work)
-            _check(["apt-get", *options, "download", "qemu-user"], cwd=work)
-            package = next(Path(work).glob("qemu-user_*.deb"))
-            _check(["dpkg-deb", "--extract", str(package), f"{work}/out"])
+            options = apt(Path(work), _QEMU_SUITE, HOST)
+            check(["apt-get", *options, "download", "qemu-user"], cwd=work)
+            (package,) = Path(work).glob("qemu-user_*.deb")
+            check(["dpkg-deb", "--extract", package, f"{work}/out"])
             binary.parent.mkdir(exist_ok=True)
             Path(work, "out/usr/bin/qemu-aarch64").replace(binary)
     return binary
+
+
+def apt(folder: Path, suite: str, architecture: str) -> list[str]:
+    """Options with which apt knows that Debian's packages, and nothing of this system.
+
+    folder: an empty one, for its lists. Raises RootError when they cannot be fetched.
+    """
+    for name in ("lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    (folder / "status").touch()
+    source = f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n"
+    (folder / "sources.list").write_text(source)
+    settings = {
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "APT::Sandbox::User": "root",
+        "Dir::Etc::sourcelist": folder / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State": folder,
+        "Dir::State::lists": folder / "lists",
+        "Dir::State::status": folder / "status",
+        "Dir::Cache": folder / "cache",
+    }
+    options = ["-qq", *(f"-o{name}={value}" for name, value in settings.items())]
+    check(["apt-get", *options, "update"])
+    return options
 
 
 def build(suite: str, architecture: str, packages: Sequence[str]) -> Path:
@@ -114,6 +139,8 @@ def build(suite: str, architecture: str, packages: Sequence[str]) -> Path:
         root.parent.mkdir(parents=True, exist_ok=True)
         half = root.with_name(f"{root.name}.half")
         shutil.rmtree(half, ignore_errors=True)
+        if not CERTIFICATES.exists():
+            raise RootError(f"{CERTIFICATES} is missing: sudo apt install ca-certificates")
         security = mirror().rstrip("/").removesuffix("/debian") + "/debian-security"
         sources = (
             f"deb {mirror()} {suite} main\n"
@@ -123,8 +150,8 @@ def build(suite: str, architecture: str, packages: Sequence[str]) -> Path:
         command = ["mmdebstrap", "--mode=root", "--variant=minbase", "--skip=check/qemu"]
         command += [f"--architectures={architecture}", f"--keyring={KEYRING}"]
         command += [f"--include={wanted}"] if wanted else []
-        # Hashing the authorities' certificates takes minutes under emulation; run() brings this
-        # machine's bundle, which Debian's pip wants to see even when it fetches nothing.
+        # Hashing the authorities' certificates takes minutes under emulation; this machine's
+        # bundle serves, which Debian's pip wants to see even when it fetches nothing.
         command += ["--dpkgopt=path-exclude=/usr/share/ca-certificates/*"]
         command += [
             "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -134,6 +161,9 @@ def build(suite: str, architecture: str, packages: Sequence[str]) -> Path:
         try:
             if run(None, command, stdin=sources.encode()) != 0:
                 raise RootError(f"mmdebstrap could not build {suite} for {architecture}: see above")
+            bundle = half / CERTIFICATES.relative_to("/")
+            bundle.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(CERTIFICATES, bundle)
             half.rename(root)
         finally:
             shutil.rmtree(half, ignore_errors=True)
@@ -177,7 +207,7 @@ def run(
             status = 125
             try:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                _die_with_parent()
+                die_with_parent()
                 if source is not None:
                     os.dup2(os.open(source, os.O_RDONLY), 0)
                 if output is not None:
@@ -186,7 +216,7 @@ def run(
                 _new_namespaces()
                 inside = os.fork()  # the first process of the new process namespace
                 if inside == 0:
-                    _die_with_parent()
+                    die_with_parent()
                     _set_up(root, scratch, emulator, binds, keep)
                     status = _supervise(command, _environment(env, cpu), cwd)
                 else:
@@ -285,9 +315,9 @@ def _set_up(
     _mount("/dev", top / "dev", flags=_MS_BIND | _MS_REC)
     for folder in ("tmp", "run"):
         _mount("tmpfs", top / folder, "tmpfs", options="mode=1777" if folder == "tmp" else "")
-    for file in (Path("/etc/resolv.conf"), CERTIFICATES):
-        if file.exists():
-            shutil.copyfile(file, top / str(file).lstrip("/"))
+    resolver = Path("/etc/resolv.conf")
+    if resolver.exists():
+        shutil.copyfile(resolver, top / resolver.relative_to("/"))
     for outside, guest, writable in binds:
         target = top / guest.lstrip("/")
         if outside.is_dir():
@@ -332,7 +362,8 @@ def _mount(
     _libc("mount", *arguments, ctypes.c_ulong(flags), options.encode(), what=str(target))
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends, however it ends."""
     _libc("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -346,13 +377,6 @@ def _libc(name: str, *arguments: object, what: str = "") -> None:
 def _status(waited: int) -> int:
     code = os.waitstatus_to_exitcode(waited)
     return code if code >= 0 else 128 - code
-
-
-def _check(command: Sequence[str], cwd: str | None = None) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise RootError(f"{' '.join(command[:1])}: {last}")
 
 
 @contextlib.contextmanager

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.pi import prove
 
 
-@pytest.fixture(scope="module")
-def prove() -> Iterator[Any]:
-    sys.path.insert(0, str(Path(__file__).parent))
-    try:
-        import prove
-
-        yield prove
-    finally:
-        sys.path.pop(0)
-
-
-def test_a_version_that_is_not_the_constraints_is_named(prove: Any) -> None:
+def test_a_version_that_is_not_the_constraints_is_named() -> None:
     pinned = "# a set\nnumpy==1.26.4\nopencv_python.headless==4.11.0.86\n"
     assert (
         prove.unpinned("numpy==1.26.4\nsix==1.0\nopencv-python-headless==4.11.0.86", pinned) == []
@@ -35,20 +21,20 @@ def test_a_version_that_is_not_the_constraints_is_named(prove: Any) -> None:
 
 
 @pytest.mark.parametrize("suite", ["bookworm", "trixie"])
-def test_the_set_under_test_is_the_suites_own(prove: Any, suite: str) -> None:
-    own = (ROOT / f"edge/constraints-{suite}.txt").read_text()
+def test_the_set_under_test_is_the_suites_own(suite: str) -> None:
+    own = (prove.CHECKOUT / f"edge/constraints-{suite}.txt").read_text()
     tools = prove.constraints(prove.SUITES[suite]).removeprefix(own).splitlines()
     assert sorted(prove.name(line) for line in tools) == sorted(prove.TOOLS)
 
 
-def test_wheels_for_a_newer_glibc_are_not_taken(prove: Any) -> None:
+def test_wheels_for_a_newer_glibc_are_not_taken() -> None:
     tags = prove.platforms("arm64", 36)
     assert "manylinux_2_36_aarch64" in tags and "manylinux2014_aarch64" in tags
     assert not any("_37_" in tag or "x86" in tag for tag in tags)
 
 
 def test_needs_of_extras_that_are_not_installed_do_not_renew_the_cache(
-    prove: Any, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / "it.whl"
     needs = ["numpy>=1.26", "paho-mqtt>=2.1; extra == 'mqtt'", "keras>=3; extra == 'train'"]
@@ -58,7 +44,7 @@ def test_needs_of_extras_that_are_not_installed_do_not_renew_the_cache(
     assert prove.wheel_needs(path) == [f"Requires-Dist: {need}" for need in needs[:2]]
 
 
-def test_failed_and_skipped_tests_are_counted(prove: Any, tmp_path: Path) -> None:
+def test_failed_and_skipped_tests_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "junit.xml"
     path.write_text(
         "<testsuites><testsuite><testcase/><testcase><failure/></testcase>"
@@ -70,7 +56,7 @@ def test_failed_and_skipped_tests_are_counted(prove: Any, tmp_path: Path) -> Non
         prove.tests_counted(tmp_path / "absent.xml")
 
 
-def test_a_failed_step_is_counted_and_said(prove: Any) -> None:
+def test_a_failed_step_is_counted_and_said() -> None:
     def fails() -> str:
         raise prove.ProofError("one output lies two steps away")
 
@@ -84,7 +70,7 @@ def test_a_failed_step_is_counted_and_said(prove: Any) -> None:
     ]
 
 
-def test_inputs_are_at_least_500_and_the_same_each_time(prove: Any, tmp_path: Path) -> None:
+def test_inputs_are_at_least_500_and_the_same_each_time(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib carries the portrait")
     drawn = []
     for name in ("one", "two"):
