@@ -80,10 +80,11 @@ def residual(
 ) -> Tensor:
     """Our network: dense 3x3 convolutions, residual pairs, a stride-2 stem.
 
-    ``stem`` is (channels, kernel); each stage (channels, stride, pairs) opens with one
-    convolution, which may stride, and adds residual pairs (He et al. 2016, arXiv:1512.03385;
-    the lone convolution between stages as in Page's ResNet-9). Dense convolutions with wide
-    channels reach more of a CPU's int8 peak than separable ones, and so earn their MACs.
+    ``stem`` is (channels, kernel), one convolution that strides, named for :func:`finish`; each
+    stage (channels, stride, pairs) opens with one convolution, which may stride, and adds
+    residual pairs (He et al. 2016, arXiv:1512.03385; the lone convolution between stages as in
+    Page's ResNet-9). Dense convolutions with wide channels reach more of a CPU's int8 peak than
+    separable ones, and so earn their MACs.
     """
     x = _conv(x, stem[0], kernel=stem[1], stride=2, name="stem")
     for channels, stride, pairs in stages:
@@ -225,6 +226,12 @@ def cost(model: keras.Model) -> dict[str, int]:
     return {"parameters": int(model.count_params()), "macs": int(macs)}
 
 
+BLOCK = 8
+"""Columns that are channels of the deployed stem: as many bytes as int8 kernels take at once."""
+PLACES = BLOCK // 2
+"""Positions of a stem of stride 2 in one block."""
+
+
 def finish(
     model: keras.Model,
     classes: int,
@@ -232,89 +239,81 @@ def finish(
     mix: float = 0.0,
     temperature: float = 1.0,
 ) -> keras.Model:
-    """The model that ships: float32, plain layers, one head, softmax.
+    """The model that ships: float32, plain layers, one head, softmax, a stem in blocks.
 
     Two heads become one: both are linear in the same features, so (1-mix) times the first plus
     mix times the second is again one layer. The temperature divides its weights. Neither costs
     anything on the device.
+
+    A convolution of one channel hands an int8 kernel one byte where it takes eight, so a plain
+    3x3 stem of stride 2 is deployed in another layout: eight neighbouring columns become the
+    channels (a reshape, which moves nothing), and one convolution over two such blocks computes
+    what the stem did at all four positions of a block. Same function; structural
+    re-parameterisation, as of Ding et al. 2021 (arXiv:2101.03697), for a layout.
     """
-    config = model.get_config()
-    for layer in config["layers"]:
-        layer["config"]["dtype"] = "float32"
-        if layer["class_name"].endswith("FusedBatchNormalization"):
-            layer |= {"class_name": "BatchNormalization", "module": "keras.layers"}
-            layer["registered_name"] = None
-        if layer["config"]["name"] == "logits":
-            layer["config"]["units" if "units" in layer["config"] else "filters"] = classes
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
+    kernel, bias = weights["logits"]
+    shares = [1.0] if len(bias) == classes else [1 - mix, mix]
+
+    def fold(value: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts = np.split(value, len(shares), axis=-1)
+        joined = sum(share * part for share, part in zip(shares, parts, strict=True))
+        return np.asarray(joined / temperature)
+
+    weights["logits"] = [fold(kernel), fold(bias)]
+    blocked = _has_plain_stem(model)
+    if blocked:
+        weights["stem"] = [_in_blocks(*weights["stem"])]
+        weights["stem_norm"] = [np.tile(value, PLACES) for value in weights["stem_norm"]]
+
+    def plain(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config() | {"dtype": "float32"}
+        if layer.name == "logits":
+            config["units" if "units" in config else "filters"] = classes
+        if blocked and layer.name == "stem":
+            wide = PLACES * config["filters"]
+            config |= {"filters": wide, "kernel_size": (3, 2), "strides": (2, 1)}
+        fused = isinstance(layer, FusedBatchNormalization)
+        return (layers.BatchNormalization if fused else type(layer)).from_config(config)
+
+    def call(layer: keras.Layer, x: Tensor, **options: Tensor) -> Tensor:
+        if blocked and layer.name == "stem":
+            _, height, width, _ = x.shape
+            x = layers.Reshape((height, width // BLOCK, BLOCK), name="blocks")(x)
+        x = layer(x, **options)
+        if blocked and layer.name == "stem_relu":
+            _, height, width, channels = x.shape
+            x = layers.Reshape((height, width * PLACES, channels // PLACES), name="positions")(x)
+        return x
+
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        plain = keras.Model.from_config(config)
+        logits = keras.models.clone_model(model, clone_function=plain, call_function=call)
         for layer in model.layers:
-            if layer.name != "logits":
-                plain.get_layer(layer.name).set_weights(layer.get_weights())
-        kernel, bias = model.get_layer("logits").get_weights()
-        shares = [1.0] if len(bias) == classes else [1 - mix, mix]
-
-        def fold(value: NDArray[np.float32]) -> NDArray[np.float32]:
-            parts = np.split(value, len(shares), axis=-1)
-            joined = sum(s * p for s, p in zip(shares, parts, strict=True))
-            return np.asarray(joined / temperature)
-
-        plain.get_layer("logits").set_weights([fold(kernel), fold(bias)])
-        probabilities = layers.Softmax(name="probabilities")(plain.output)
-        return block_stem(keras.Model(plain.input, probabilities, name=model.name))
+            logits.get_layer(layer.name).set_weights(weights[layer.name])
+        probabilities = layers.Softmax(name="probabilities")(logits.output)
+        return keras.Model(logits.input, probabilities, name=model.name)
     finally:
         keras.config.set_dtype_policy(policy)
 
 
-BLOCK = 8
-"""Columns that are channels of the deployed stem: as many bytes as int8 kernels take at once."""
+def _has_plain_stem(model: keras.Model) -> bool:
+    """Whether a network opens by a 3x3 convolution of stride 2 over whole blocks of one channel."""
+    stem = next((layer for layer in model.layers if layer.name == "stem"), None)
+    if stem is None:
+        return False
+    _, _, width, channels = stem.input.shape
+    shape = (*stem.kernel_size, *stem.strides, channels)
+    return shape == (3, 3, 2, 2, 1) and width % BLOCK == 0
 
 
-def block_stem(model: keras.Model) -> keras.Model:
-    """The same function with a stem that int8 kernels like.
+def _in_blocks(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The kernel (3, 3, 1, C) of a stem, once for each position of a block and zero elsewhere.
 
-    A convolution of one channel hands an int8 kernel one byte where it takes eight, and costs as
-    much time as thirty times its multiplications elsewhere. So a network trains with a plain 3x3
-    stem of stride 2 and is deployed with another: eight neighbouring columns become the channels
-    (a reshape, which moves nothing), and one convolution over two such blocks computes what the
-    stem did at all four positions of a block, its kernel repeated at each and zero elsewhere.
-    Structural re-parameterisation, as of Ding et al. 2021 (arXiv:2101.03697), for a layout.
-
-    Returns the model itself where it has no such stem.
+    (3, 2, BLOCK, PLACES * C): two blocks, since the last position looks into the next.
     """
-    names = {layer.name for layer in model.layers}
-    if not {"stem", "stem_norm", "stem_relu"} <= names:
-        return model
-    stem, norm = model.get_layer("stem"), model.get_layer("stem_norm")
-    _, height, width, channels = stem.input.shape
-    if (*stem.kernel_size, *stem.strides, channels) != (3, 3, 2, 2, 1) or width % BLOCK:
-        return model
-    each, places = stem.filters, BLOCK // 2
-    blocks = layers.Reshape((height, width // BLOCK, BLOCK), name="blocks")
-    wide = layers.Conv2D(each * places, (3, 2), (2, 1), "same", use_bias=False, name="stem")
-    wide_norm = layers.BatchNormalization(
-        momentum=norm.momentum, epsilon=norm.epsilon, name="stem_norm"
-    )
-    positions = layers.Reshape((height // 2, width // 2, each), name="positions")
-
-    def call(layer: keras.Layer, *inputs: Tensor, **options: Tensor) -> Tensor:
-        if layer.name == "stem":
-            return wide(blocks(*inputs))
-        if layer.name == "stem_norm":
-            return wide_norm(*inputs)
-        answer = layer(*inputs, **options)
-        return positions(answer) if layer.name == "stem_relu" else answer
-
-    blocked = keras.models.clone_model(model, call_function=call)
-    for layer in model.layers:
-        if layer.name not in ("stem", "stem_norm"):
-            blocked.get_layer(layer.name).set_weights(layer.get_weights())
-    (kernel,) = stem.get_weights()  # (3, 3, 1, each)
-    spread = np.zeros((3, 2 * BLOCK, places, each), np.float32)
-    for place in range(places):
+    spread = np.zeros((3, 2 * BLOCK, PLACES, kernel.shape[-1]), np.float32)
+    for place in range(PLACES):
         spread[:, 2 * place : 2 * place + 3, place] = kernel[:, :, 0]
-    wide.set_weights([spread.reshape(3, 2, BLOCK, places * each)])
-    wide_norm.set_weights([np.tile(value, places) for value in norm.get_weights()])
-    return blocked
+    return spread.reshape(3, 2, BLOCK, -1)
