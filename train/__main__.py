@@ -13,33 +13,31 @@ import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from emotion_edge.errors import EmotionEdgeError, MissingExtra, UsageError
+from emotion_edge.cli import carry_out
+from emotion_edge.errors import MissingExtra, UsageError
 
-FAST_RUN: dict[str, dict[str, object]] = {"fit": {"epochs": 4}}
-"""What ``--fast-run`` puts in place of a configuration's values; ``--set`` wins over it."""
+FAST_EPOCHS = 4
+"""Epochs of ``--fast-run``; ``--set`` wins over it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     options = _parser().parse_args(arguments)
+    return carry_out("train", lambda: _run(options), debug=options.debug)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
-        command: Callable[[argparse.Namespace], None] = options.command
-        command(options)
-        return 0
-    except EmotionEdgeError as error:
-        if options.debug:
-            raise
-        print(f"train: {error}", file=sys.stderr)
-        return error.exit_code
+        options.command(options)
     except ModuleNotFoundError as error:
-        if options.debug or error.name is None or error.name.startswith(("train", "emotion_edge")):
+        if error.name is None or error.name.startswith(("train", "emotion_edge")):
             raise
-        missing = MissingExtra(f"train {options.name}", "train", error.name)
-        print(f"train: {missing}", file=sys.stderr)
-        return missing.exit_code
+        raise MissingExtra(f"train {options.name}", "train", error.name) from error
     except KeyboardInterrupt:
-        print("\ntrain: interrupted; the last epoch's checkpoint is kept", file=sys.stderr)
-        return 130
+        if options.name == "fit":
+            print("\ntrain: interrupted; the last epoch's checkpoint is kept", file=sys.stderr)
+        raise
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--fast-run",
         action="store_true",
-        help=f"{FAST_RUN['fit']['epochs']} epochs: a sketch in minutes, to see every step work",
+        help=f"{FAST_EPOCHS} epochs: a sketch in minutes, to see every step work",
     )
     fit.add_argument(
         "--from", dest="start", type=Path, metavar="RUN", help="begin with the weights of a run"
@@ -171,7 +169,7 @@ def _fit(options: argparse.Namespace) -> None:
 
     overrides = _overrides(options.set)
     if options.fast_run:
-        overrides["fit"] = FAST_RUN["fit"] | overrides.get("fit", {})
+        overrides["fit"] = {"epochs": FAST_EPOCHS} | overrides.get("fit", {})
     config = load_config(options.config, overrides=overrides)
     data = _load(options, clean=not options.keep_leaks)
     _quiet()
