@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 
-from emotion_edge.cli import carry_out
+from emotion_edge.cli import add_commands, carry_out
 
 COMMANDS = (
     "latency",
@@ -38,17 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    commands = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
-    named = next((word for word in words if not word.startswith("-")), None)
-    for name in COMMANDS:
-        # Only the one that runs is imported: `latency` must not need the others' plots and data.
-        if named in COMMANDS and name != named:
-            continue
-        command = importlib.import_module(f"benchmarks.{name}")
-        sub = commands.add_parser(name, help=command.HELP, description=command.HELP)
-        sub.add_argument("--debug", action="store_true", help="show tracebacks")
-        command.add_arguments(sub)
-        sub.set_defaults(run=command.run)
+    add_commands(parser, "benchmarks", COMMANDS, words)
     return parser
 
 

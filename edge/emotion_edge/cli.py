@@ -75,15 +75,22 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         prog="emotion-edge", description="Facial expression recognition for small devices."
     )
     parser.add_argument("--version", action="version", version=f"emotion-edge {__version__}")
+    add_commands(parser, "emotion_edge.commands", COMMANDS, words)
+    return parser
+
+
+def add_commands(
+    parser: argparse.ArgumentParser, package: str, names: Sequence[str], words: Sequence[str]
+) -> None:
+    """Give a program its commands: modules with ``HELP``, ``add_arguments`` and ``run``.
+
+    Only the one among the words is imported, where one is: it must not pay for the others.
+    """
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     named = next((word for word in words if not word.startswith("-")), None)
-    for name in COMMANDS:
-        # Only the command that runs is imported: `image` must not pay for the web page's modules.
-        if named in COMMANDS and name != named:
-            continue
-        command = importlib.import_module(f"emotion_edge.commands.{name}")
+    for name in [name for name in names if name == named] or names:
+        command = importlib.import_module(f"{package}.{name}")
         sub = commands.add_parser(name, help=command.HELP, description=command.HELP)
         sub.add_argument("--debug", action="store_true", help="show tracebacks")
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
-    return parser
