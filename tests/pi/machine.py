@@ -171,15 +171,17 @@ def make_disk(disk: Path, folder: Path, label: str, megabytes: int) -> None:
 
 def picamera2_files(architecture: str) -> Path:
     """A folder with Picamera2 and what it imports that Debian is not asked for, as pip has them."""
-    folder = roots.CACHE / "wheels" / f"{PICAMERA2[0].replace('==', '-')}-{architecture}"
+    key = hashlib.sha256(" ".join([*PICAMERA2, PIDNG]).encode()).hexdigest()[:8]
+    folder = roots.CACHE / "wheels" / f"picamera2-{architecture}-{key}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as half:
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", half]
+        with tempfile.TemporaryDirectory(dir=roots.CACHE) as work:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            pip += ["--dest", f"{work}/half"]
             kinds = ["--only-binary=:all:", "--python-version", TRIXIE.python]
             check([*pip, *kinds, *prove.platforms(architecture, TRIXIE.glibc), *PICAMERA2])
             check([*pip, "--no-build-isolation", "--no-binary=:all:", PIDNG])
-            shutil.copytree(half, folder)
+            Path(work, "half").rename(folder)
     return folder
 
 
