@@ -34,7 +34,7 @@ from numpy.typing import ArrayLike
 
 from emotion_edge import manifest as manifests
 from emotion_edge.board import Condition, read_board, read_condition
-from emotion_edge.errors import ManifestError, ModelError, UsageError
+from emotion_edge.errors import ModelError, UsageError
 from emotion_edge.manifest import Manifest
 from emotion_edge.runtimes import RUNTIMES, installed
 from emotion_edge.worker import Process
@@ -76,15 +76,8 @@ class Model:
     @classmethod
     def of(cls, data: bytes, path: Path) -> Model:
         """A model from its bytes; path: what to call it. Raises as ``read``."""
-        flatbuffer, text = manifests.split(data, str(path))
-        manifest = None if text is None else Manifest.from_json(text)
-        sha256 = hashlib.sha256(flatbuffer).hexdigest()
-        if manifest is not None and manifest.model_sha256 != sha256:
-            raise ManifestError(
-                f"{path}: SHA-256 {sha256[:12]}… differs from the manifest's "
-                f"{manifest.model_sha256[:12]}…: the file was changed or damaged; copy it again"
-            )
-        return cls(path, flatbuffer, manifest, sha256, len(data))
+        flatbuffer, manifest = manifests.read(data, str(path))
+        return cls(path, flatbuffer, manifest, hashlib.sha256(flatbuffer).hexdigest(), len(data))
 
     @property
     def name(self) -> str:

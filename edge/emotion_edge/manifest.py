@@ -158,6 +158,25 @@ def split(data: bytes, name: str = "the model") -> tuple[bytes, bytes | None]:
         return data, None
 
 
+def read(data: bytes, name: str) -> tuple[bytes, Manifest | None]:
+    """The FlatBuffer and the manifest that matches it (None where there is none).
+
+    Raises ModelError when the bytes are no TFLite model, ManifestError when the manifest is
+    unknown or names another hash.
+    """
+    model, text = split(data, name)
+    if text is None:
+        return model, None
+    manifest = Manifest.from_json(text)
+    actual = hashlib.sha256(model).hexdigest()
+    if actual != manifest.model_sha256:
+        raise ManifestError(
+            f"{name}: SHA-256 {actual[:12]}… differs from the manifest's "
+            f"{manifest.model_sha256[:12]}…: the file was changed or damaged; copy it again"
+        )
+    return model, manifest
+
+
 def load(path: str | Path) -> tuple[bytes, Manifest]:
     """Read a model file and check it against its manifest.
 
@@ -169,17 +188,10 @@ def load(path: str | Path) -> tuple[bytes, Manifest]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
-    model, text = split(data, str(path))
-    if text is None:
+    model, manifest = read(data, str(path))
+    if manifest is None:
         raise ManifestError(
             f"{path} carries no manifest (or was cut off): "
             "add one with python -m convert attach FILE.tflite --manifest M.json"
-        )
-    manifest = Manifest.from_json(text)
-    actual = hashlib.sha256(model).hexdigest()
-    if actual != manifest.model_sha256:
-        raise ManifestError(
-            f"{path}: SHA-256 {actual[:12]}… differs from the manifest's "
-            f"{manifest.model_sha256[:12]}…: the file was changed or damaged; copy it again"
         )
     return model, manifest
