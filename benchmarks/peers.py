@@ -134,8 +134,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{missing[0]} is not made yet: add --install (8 GB on the disk, minutes to fetch)"
         )
-    names = ["fer", "fer-keras", "haar", *(["yunet"] if weights_path().is_file() else [])]
-    places = {name: folders["fer" if name.startswith("fer") else "ours"] for name in names}
+    names = [*PEERS, "haar", *(["yunet"] if weights_path().is_file() else [])]
+    places = {name: folders["fer" if name in PEERS else "ours"] for name in names}
     path = model_path(options.model).resolve()
     systems = [System(name, str(places[name] / "bin" / "python"), path) for name in names]
     settings = {k: getattr(options, k) for k in ("model", "frames", "faces", "split", "seed")}
@@ -202,11 +202,9 @@ def compare(
                 answer = system.ask(do="label", frame=str(frame))
                 one.frame_ns.append(answer["ns"])
                 found, false = match([Box(*box) for box in answer["boxes"]], boxes)
-                one.found, one.true, one.false = (
-                    one.found + found,
-                    one.true + len(boxes),
-                    one.false + false,
-                )
+                one.found += found
+                one.true += len(boxes)
+                one.false += false
                 stage = system.ask(do="emotion", frame=str(frame), box=_list(boxes[0]))
                 one.emotion_ns.append(stage["ns"])
         for system in systems:
@@ -254,10 +252,9 @@ def row(
 def ratios(rows: Sequence[Mapping[str, Any]], seen: Mapping[str, Seen]) -> list[dict[str, Any]]:
     """Every peer over every one of our systems."""
     by_name = {one["system"]: one for one in rows}
-    peers = [name for name in by_name if name.startswith("fer")]
     records = []
-    for peer in peers:
-        for ours in by_name.keys() - peers:
+    for peer in PEERS:
+        for ours in by_name.keys() - PEERS.keys():
             for what in ("frame ms", "emotion ms", "first label s", "peak MB", "installed MB"):
                 low, high = None, None
                 if what in ("frame ms", "emotion ms"):
@@ -308,11 +305,12 @@ def judge(
     by_name = {one["system"]: one for one in rows}
     bars = []
     for record in records:
-        title, limit = BARS.get((record["ours"], record["what"]), ("", 0.0))
-        if title:
+        key = record["ours"], record["what"]
+        if key in BARS:
+            title, limit = BARS[key]
             bars.append(bar(f"{title}: {PEERS[record['peer']]}", record["ratio"], ">=", limit))
     for name, one in by_name.items():
-        if not name.startswith("fer"):
+        if name not in PEERS:
             peer_row = by_name["fer"]
             bars.append(bar(f"{name}: faces found, %", one["found %"], ">=", peer_row["found %"]))
             bars.append(bar(f"{name}: false faces", one["false"], "<=", peer_row["false"]))

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -177,24 +178,16 @@ def _latency(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         }
 
 
-def _rows(key: str, *columns: str) -> Any:
-    def rows(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-        for row in document[key]:
-            yield {name: row[name] for name in (columns or row)}
-
-    return rows
-
-
 _TABLES = (
     ("Latency of one inference, ms", "latency", _latency),
-    ("Camera to label", "pipeline", _rows("rows")),
-    ("Accuracy beside latency", "accuracy", _rows("rows")),
-    ("Share of the machine's roof", "roofline", _rows("shares")),
-    ("Peers, same frames, one run", "peers", _rows("rows")),
+    ("Camera to label", "pipeline", itemgetter("rows")),
+    ("Accuracy beside latency", "accuracy", itemgetter("rows")),
+    ("Share of the machine's roof", "roofline", itemgetter("shares")),
+    ("Peers, same frames, one run", "peers", itemgetter("rows")),
     (
         "Ratios to the peers, 95% interval",
         "peers",
         lambda document: side_by_side(document["ratios"]),
     ),
-    ("Soak", "soak", _rows("rows")),
+    ("Soak", "soak", itemgetter("rows")),
 )
