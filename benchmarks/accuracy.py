@@ -27,6 +27,7 @@ from emotion_edge.shipped import shipped_models
 from train.data import load_fer2013
 from train.evaluate import Classifier, of_device, score
 
+_AREA = 0.4  # of a mark, in square points, for each kB of the file
 HELP = "accuracy of every shipped model and variant beside latency, size and MACs; Pareto plot"
 
 
@@ -169,7 +170,7 @@ def plot(rows: Sequence[Mapping[str, Any]], split: str, stem: Path) -> None:
             axes.scatter(
                 [p[0] for p, _ in chosen],
                 [p[1] for p, _ in chosen],
-                s=[0.4 * row["kB"] for _, row in chosen],
+                s=[_AREA * row["kB"] for _, row in chosen],
                 color=look["color"],
                 marker=look["marker"],
                 edgecolor="white",
@@ -202,29 +203,30 @@ def _name(
     from matplotlib.transforms import Bbox
 
     inch = axes.figure.dpi / 72  # pixels of a point
-    together: dict[str, list[int]] = {}
+    radii = [math.sqrt(_AREA * row["kB"]) / 2 for row in rows]
+    groups: list[list[int]] = []
     for index, (latency, accuracy) in enumerate(points):
-        for members in together.values():
-            x, y = points[members[0]]
+        for group in groups:
+            x, y = points[group[0]]
             if abs(latency / x - 1) < 0.1 and abs(accuracy - y) < 0.3:
-                members.append(index)
+                group.append(index)
                 break
         else:
-            together[str(index)] = [index]
+            groups.append([index])
     taken = []
-    for (latency, accuracy), row in zip(points, rows, strict=True):
-        x, y = axes.transData.transform((latency, accuracy))
-        reach = inch * math.sqrt(0.4 * row["kB"]) / 2
+    for point, radius in zip(points, radii, strict=True):
+        x, y = axes.transData.transform(point)
+        reach = inch * radius
         taken.append(Bbox([(x - reach, y - reach), (x + reach, y + reach)]))
-    for members in together.values():
+    for group in groups:
         text = "\n".join(
-            f"{rows[i]['model']} {rows[i]['variant']}, {rows[i]['kB']:,} kB" for i in members
+            f"{rows[i]['model']} {rows[i]['variant']}, {rows[i]['kB']:,} kB" for i in group
         )
-        reach = max(math.sqrt(0.4 * rows[i]["kB"]) / 2 for i in members) + 4
+        reach = max(radii[i] for i in group) + 4
         for side, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
             name = axes.annotate(
                 text,
-                points[members[0]],
+                points[group[0]],
                 xytext=(side * reach, up * reach),
                 textcoords="offset points",
                 ha=("center", "left", "right")[side],
