@@ -66,12 +66,14 @@ def emit(
 
 
 def table(rows: Sequence[Row], *, markdown: bool = False) -> str:
-    """Rows as aligned columns; numbers to the right. None is shown as ``-``."""
+    """Rows as aligned columns; numbers to the right. What is None or absent is shown as ``-``."""
     if not rows:
         return "(nothing)"
-    heads = list(rows[0])
-    cells = [["-" if row[head] is None else str(row[head]) for head in heads] for row in rows]
-    right = [all(isinstance(row[head], int | float | None) for row in rows) for head in heads]
+    heads = list(dict.fromkeys(head for row in rows for head in row))
+    cells = [
+        ["-" if (one := row.get(head)) is None else str(one) for head in heads] for row in rows
+    ]
+    right = [all(isinstance(row.get(head), int | float | None) for row in rows) for head in heads]
     widths = [max(len(head), *(len(line[n]) for line in cells)) for n, head in enumerate(heads)]
 
     def show(line: Sequence[str]) -> str:

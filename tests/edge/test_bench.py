@@ -229,6 +229,11 @@ def test_table_aligns_and_markdown_is_a_table():
     assert all(line.count("|") == 3 for line in marked)
 
 
+def test_a_column_that_older_rows_lack_is_shown():
+    plain = bench_report.table([{"a": 1}, {"a": 2, "b": "new"}]).splitlines()
+    assert plain == ["a  b", "1  -", "2  new"]
+
+
 def options(**words):
     known = {"csv": None, "output": None, "overwrite": False, "json": False, "quiet": True}
     return SimpleNamespace(**(known | words))
