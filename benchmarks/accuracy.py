@@ -22,7 +22,7 @@ from emotion_edge import bench, operators
 from emotion_edge.bench import Case, Model, Plan, Worker
 from emotion_edge.bench_report import add_output_arguments, check_outputs, emit, progress_of
 from emotion_edge.classifier import TFLiteClassifier
-from emotion_edge.errors import OutputExists, UsageError
+from emotion_edge.errors import UsageError
 from emotion_edge.shipped import shipped_models
 from train.data import load_fer2013
 from train.evaluate import Classifier, of_device, score
@@ -47,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score, time, report, draw."""
-    check_outputs(options)
-    if options.plot and options.plot.with_suffix(".png").exists() and not options.overwrite:
-        raise OutputExists(options.plot.with_suffix(".png"))
+    check_outputs(options, options.plot)
     progress = progress_of(options)
     data = load_fer2013(options.data)
     split = data.split(options.split)

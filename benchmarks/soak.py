@@ -36,7 +36,7 @@ from emotion_edge.bench_report import (
 from emotion_edge.cameras import open_camera
 from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.detectors import open_detector
-from emotion_edge.errors import OutputExists, UsageError
+from emotion_edge.errors import UsageError
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.shipped import DEFAULT, model_path
 from emotion_edge.tracker import FaceTracker
@@ -87,9 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run, report, judge."""
-    check_outputs(options)
-    if options.plot and options.plot.with_suffix(".png").exists() and not options.overwrite:
-        raise OutputExists(options.plot.with_suffix(".png"))
+    check_outputs(options, options.plot)
     if options.frames < 2 * options.settle:
         raise UsageError(
             f"{options.frames} frames; expected at least twice --settle ({options.settle})"

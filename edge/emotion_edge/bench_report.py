@@ -32,9 +32,13 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
-def check_outputs(options: argparse.Namespace) -> None:
-    """Refuse at the start what could not be written at the end. Raises OutputExists."""
-    for path in (options.csv, options.output):
+def check_outputs(options: argparse.Namespace, plot: Path | None = None) -> None:
+    """Refuse at the start what could not be written at the end. Raises OutputExists.
+
+    plot: what STEM.png and STEM.svg begin with.
+    """
+    plots = [plot.with_name(f"{plot.name}.{kind}") for kind in ("png", "svg")] if plot else []
+    for path in (options.csv, options.output, *plots):
         if path is not None and path.exists() and not options.overwrite:
             raise OutputExists(path)
 

@@ -257,6 +257,9 @@ def test_existing_output_is_refused_before_measuring(tmp_path):
     with pytest.raises(OutputExists):
         bench_report.check_outputs(options(output=there))
     bench_report.check_outputs(options(output=there, overwrite=True))
+    (tmp_path / "plot-1.5.svg").touch()
+    with pytest.raises(OutputExists):
+        bench_report.check_outputs(options(), tmp_path / "plot-1.5")
 
 
 def test_random_inputs_fill_the_type():
