@@ -289,7 +289,9 @@ def finish(
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        logits = keras.models.clone_model(model, clone_function=plain, call_function=call)
+        # A view without the compiled loss, which Keras would clone too and cannot.
+        bare = keras.Model(model.input, model.output)
+        logits = keras.models.clone_model(bare, clone_function=plain, call_function=call)
         for layer in model.layers:
             logits.get_layer(layer.name).set_weights(weights[layer.name])
         probabilities = layers.Softmax(name="probabilities")(logits.output)
