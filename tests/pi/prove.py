@@ -571,12 +571,14 @@ def prove_tests(place: Place, cpu: str) -> str:
     command += ["-o", "pythonpath=", "-o", "timeout=3000", "-p", "no:cacheprovider"]
     command += [f"--junitxml=/proof/tests-{cpu}.xml", "--durations=15"]
     env = {"PYTHONDONTWRITEBYTECODE": "1"}
+    counts = place.work / f"tests-{cpu}.xml"
     try:
         place.run(command, cpu=cpu, log=f"tests-{cpu}", env=env, cwd="/src/emotion-edge")
-    finally:
-        counted = tests_counted(place.work / f"tests-{cpu}.xml")
-        print(counted)
-    return counted
+    except ProofError as error:
+        if counts.exists():
+            raise ProofError(f"{tests_counted(counts)}; {error}") from error
+        raise
+    return tests_counted(counts)
 
 
 def tests_counted(path: Path) -> str:
