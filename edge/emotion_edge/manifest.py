@@ -95,6 +95,9 @@ class Manifest:
             raise ManifestError(
                 f"manifest: output {self.output!r}; expected 'probabilities' or 'logits'"
             )
+        for name in ("accuracy", "calibration", "training", "versions", "gate"):
+            if not isinstance(facts := getattr(self, name), Mapping):
+                raise ManifestError(f"manifest: {name} is {facts!r}; expected an object of facts")
 
     def to_json(self) -> str:
         """The manifest as JSON, keys sorted: the same manifest gives the same text."""

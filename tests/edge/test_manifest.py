@@ -78,6 +78,7 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
         ({"input": {"height": 48, "width": 48, "channels": 3, "colour": "gray"}}, "3 channels"),
         ({"input": {"height": 0, "width": 48, "channels": 1, "colour": "gray"}}, "0x48"),
         ({"input": {"height": 48}}, "missing"),
+        ({"accuracy": 67.8}, "accuracy is 67.8"),
     ],
 )
 def test_odd_manifests_are_refused(change: dict[str, object], message: str) -> None:
