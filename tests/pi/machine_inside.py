@@ -56,8 +56,8 @@ host = "127.0.0.1"
 topic = "machine"
 interval_s = 1
 """
-# Emulation is tens of times slower than a board: starting and stopping get more time. The watchdog
-# and everything else stay as they ship.
+# Emulation is slow: starting and stopping get more time. The watchdog and everything else stay as
+# they ship.
 DROP_IN = """\
 [Service]
 TimeoutStartSec=900

@@ -56,6 +56,35 @@ def test_failed_and_skipped_tests_are_counted(tmp_path: Path) -> None:
         prove.tests_counted(tmp_path / "absent.xml")
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> prove.Place:
+    return prove.Place(prove.SUITES["trixie"], "arm64", tmp_path, tmp_path)
+
+
+def test_a_failure_of_the_edge_tests_says_how_many(
+    place: prove.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object, **__: object) -> str:
+        counts = "<testsuite><testcase><failure/></testcase></testsuite>"
+        (place.work / "tests-cortex-a72.xml").write_text(counts)
+        raise prove.ProofError("status 1 of pytest")
+
+    monkeypatch.setattr(prove.Place, "run", run)
+    with pytest.raises(prove.ProofError, match=r"0 passed, 0 skipped, 1 failed; status 1"):
+        prove.prove_tests(place, "cortex-a72")
+
+
+def test_an_interruption_of_the_edge_tests_ends_the_command(
+    place: prove.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object, **__: object) -> str:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(prove.Place, "run", run)
+    with pytest.raises(SystemExit):
+        prove.Report().step("trixie", "tests/edge", lambda: prove.prove_tests(place, "cortex-a72"))
+
+
 def test_a_failed_step_is_counted_and_said() -> None:
     def fails() -> str:
         raise prove.ProofError("one output lies two steps away")
