@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from convert import gate, images, inspection, quantize
-from convert.errors import ConversionError
 from convert.float_model import FloatModel
 from convert.gate import Bar, Comparison, Probabilities
 from convert.images import Images
 from convert.quantize import Calibrated, Calibrator
 from emotion_edge import manifest as manifests
-from emotion_edge.errors import OutputExists, UsageError
+from emotion_edge.errors import UsageError
 from emotion_edge.manifest import InputSpec, Manifest
 from emotion_edge.values import Image
+from train.files import refuse_existing, replacing
 
 KERAS_CHECKED = 64
 """Images on which the float32 ``.tflite`` is compared with Keras itself."""
@@ -300,24 +299,14 @@ def require_name(path: Path, variant: str) -> None:
 def require_absent(path: Path, variant: str) -> None:
     """Refuse before the work what could not be written after it."""
     require_name(path, variant)
-    if path.exists():
-        raise OutputExists(path)
+    refuse_existing(path, overwrite=False)
 
 
 def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:
-    """Write beside, then rename. Raises OutputExists, or ConversionError when it cannot be."""
-    if path.exists() and not overwrite:
-        raise OutputExists(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Write beside, then rename. Raises OutputExists, or DataError when it cannot be."""
+    refuse_existing(path, overwrite)
+    with replacing(path) as beside:
         beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise ConversionError(
-            f"cannot write {path}: {error.strerror or error}; nothing was left behind"
-        ) from error
 
 
 _TRAINING = (

@@ -120,8 +120,7 @@ def check_against_keras(
     for at, x in enumerate(inputs(images.faces[:count], spec.scale, spec.offset)):
         row = np.asarray(model.network(x, training=False))[0]
         if model.output == "logits":
-            row = np.exp(row - row.max())
-            row /= row.sum()
+            row = metrics.softmax(row)
         worst = max(worst, float(np.abs(row - probabilities[at]).max()))
     if not worst <= KERAS_TOLERANCE:
         raise ConversionError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.errors import DataError
+from train.files import replacing
 from train.readers import SPLITS, Table, read
 from train.twins import Pairs, find_pairs, in_other
 
@@ -174,11 +174,9 @@ def read_cached(path: Path, cache: Path) -> tuple[Table, Pairs, str]:
     sha = hashlib.sha256(table.images.tobytes())
     sha.update(table.labels.tobytes())
     sha.update(table.usage.tobytes())
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    beside = kept.with_suffix(f".{os.getpid()}.tmp")
-    with beside.open("wb") as file:
+    with replacing(kept) as beside:
         np.savez(
-            file,
+            beside,
             images=table.images,
             labels=table.labels,
             usage=table.usage,
@@ -192,7 +190,6 @@ def read_cached(path: Path, cache: Path) -> tuple[Table, Pairs, str]:
             same=pairs.identical,
             sha256=np.array(sha.hexdigest()),
         )
-    beside.replace(kept)
     return table, pairs, sha.hexdigest()
 
 

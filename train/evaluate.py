@@ -25,7 +25,6 @@ from emotion_edge.preprocessing import fit
 from train import metrics, plots, targets
 from train.augment import affine, warp
 from train.data import VOTES, Dataset, Split
-from train.errors import DataError
 from train.files import refuse_existing, table, write_json, write_text
 
 if TYPE_CHECKING:
@@ -90,8 +89,7 @@ def load_classifier(
         ]
         answer = np.concatenate(parts).astype(np.float32)
         if answer.min() < 0 or abs(float(answer[0].sum()) - 1) > 1e-2:  # logits
-            answer = np.exp(answer - answer.max(axis=1, keepdims=True))
-            answer /= answer.sum(axis=1, keepdims=True)
+            answer = metrics.softmax(answer)
         return answer
 
     return Classifier(path, labels, predict_keras)
@@ -444,10 +442,3 @@ def markdown(figures: dict[str, Any]) -> str:
             )
         )
     return "\n".join(text)
-
-
-def check_split(name: str) -> str:
-    """``name`` if it is a split of FER2013 that can be scored."""
-    if name not in ("PublicTest", "PrivateTest", "Training"):
-        raise DataError(f"no split {name!r}: PublicTest, PrivateTest or Training")
-    return name

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +15,43 @@ from emotion_edge.errors import OutputExists
 from train.errors import DataError
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write ``text`` to a temporary name beside ``path`` and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; it takes the place of ``path`` when all went well.
+
+    Raises DataError when it cannot be written; then nothing is left behind.
+    """
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        beside.write_text(text)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write ``text``, beside and renamed."""
+    with replacing(path) as beside:
+        beside.write_text(text)
     return path
 
 
 def write_json(path: Path, value: Any) -> Path:
     """Write ``value`` as indented JSON, beside and renamed."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_history(folder: Path, rows: list[dict[str, float]]) -> None:
+    """The epochs of a run as its ``history.csv``."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "history.csv", text.getvalue())
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:

@@ -24,16 +24,10 @@ from train.config import Config, Fit, Targets
 from train.data import Dataset, Split
 from train.errors import DataError, TrainingError
 from train.evaluate import mistakes, percent, score
-from train.files import read_history, table, write_json, write_text
+from train.files import read_history, replacing, table, write_json, write_text
 from train.fit import make_model, predict_logits, training_rows
 
 Floats = NDArray[np.float32]
-
-
-def softmax(logits: Floats) -> Floats:
-    """float32 (N, classes)."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
 
 
 def mix_heads(logits: Floats, classes: int, mix: float) -> Floats:
@@ -123,7 +117,7 @@ def finish(
             record["mix_curve"] = curve
         mixed = mix_heads(logits, classes, mix)
         temperature = metrics.fit_temperature(mixed, public.labels)
-        probabilities = softmax(mixed / np.float32(temperature))
+        probabilities = metrics.softmax(mixed / np.float32(temperature))
         record["mix"], record["temperature"] = mix, temperature
         record["PublicTest"] = score(probabilities, public, data.labels)
         title = f"{config.name}, PublicTest"
@@ -151,9 +145,8 @@ def finish(
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Save beside and rename; the extension decides the format."""
-    beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    model.save(beside)
-    beside.replace(path)
+    with replacing(path) as beside:
+        model.save(beside)
 
 
 def markdown(record: dict[str, Any]) -> str:
@@ -229,16 +222,10 @@ def soften(folders: list[Path], data: Dataset, out: Path, *, views: int = 8, see
             rng = np.random.default_rng((seed, view))
             faces, _ = augment(train.images, np.zeros((len(train), 1), np.float32), mild, rng)
             logits = predict_logits(model, faces[..., 0])
-            probabilities = softmax(logits.reshape(len(train), -1, classes))
+            probabilities = metrics.softmax(logits.reshape(len(train), -1, classes))
             total = probabilities if total is None else total + probabilities
     if total is None:
         raise DataError("soften needs at least one run")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.tmp")
-    with beside.open("wb") as file:
-        np.savez_compressed(
-            file,
-            rows=train.rows,
-            probabilities=(total / (views * len(folders))).astype(np.float16),
-        )
-    beside.replace(out)
+    mean = (total / (views * len(folders))).astype(np.float16)
+    with replacing(out) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, rows=train.rows, probabilities=mean)

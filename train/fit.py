@@ -7,7 +7,6 @@ and sees the very batches it would have seen.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -30,7 +29,7 @@ from train.augment import augment
 from train.config import Config
 from train.data import Dataset, Split
 from train.errors import ConfigError, TrainingError
-from train.files import write_json
+from train.files import replacing, write_history, write_json
 
 Floats = NDArray[np.float32]
 
@@ -203,10 +202,8 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
 
     def save(self) -> None:
         """Write the checkpoint beside the old one and rename it."""
-        beside = self.folder / "checkpoint.tmp"
-        with beside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **self.state())
-        beside.replace(self.folder / "checkpoint.npz")
+        with replacing(self.folder / "checkpoint.npz") as beside:
+            np.savez(beside, allow_pickle=False, **self.state())
 
     def restore(self, model: keras.Model) -> int:
         """Load the last checkpoint, if there is one, and return the epoch to go on with."""
@@ -313,7 +310,7 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         row["seconds"] = self._seconds()
         self.history.append(row)
         self.save()
-        write_history(self.folder / "history.csv", self.history)
+        write_history(self.folder, self.history)
         self._report(row)
         self._stop_early()
 
@@ -366,16 +363,6 @@ def predict_logits(model: keras.Model, images: NDArray[Any], batch: int = 512) -
         for at in range(0, len(images), 8192)
     ]
     return np.concatenate(parts).astype(np.float32)
-
-
-def write_history(path: Path, history: list[dict[str, float]]) -> None:
-    """All epochs as CSV, written beside and renamed."""
-    beside = path.with_suffix(".tmp")
-    with beside.open("w", newline="") as text:
-        writer = csv.DictWriter(text, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
-    beside.replace(path)
 
 
 def training_rows(data: Dataset) -> Split:

@@ -16,6 +16,12 @@ Integers = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
 
 
+def softmax(logits: Floats) -> NDArray[np.float32]:
+    """Probabilities of logits over the last axis, float32 of the same shape."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
+
+
 def confusion_matrix(truth: Integers, predicted: Integers, classes: int) -> Counts:
     """How often each class (rows) was called each class (columns), ``(classes, classes)``."""
     return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)

@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from train.files import replacing
+
 COLOURS = ("#0b3c5d", "#d1495b", "#3a8f6b", "#e0a030", "#6c5b9e", "#777777")
 """From dark to light, so that they differ in gray too."""
 MARKERS = ("o", "s", "^", "D", "v", "X")
@@ -70,16 +72,13 @@ def series(index: int, *, markers: bool = True) -> dict[str, Any]:
 def save(page: Figure, stem: str | Path) -> list[Path]:
     """Write ``stem``.png and ``stem``.svg and return their paths."""
     stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for kind in ("png", "svg"):
         path = stem.with_name(f"{stem.name}.{kind}")
-        beside = path.with_name(f".{path.name}.tmp")
         # A date in the file would make equal pictures differ.
         metadata = {"Date": None} if kind == "svg" else None
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(STYLE), replacing(path) as beside:
             page.savefig(beside, format=kind, metadata=metadata)
-        beside.replace(path)
         paths.append(path)
     return paths
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from train import metrics
 from train.augment import Augmentation
 from train.config import Config, Fit, Targets, load_config
 from train.data import Dataset, load_fer2013
 from train.errors import ConfigError, TrainingError
 from train.evaluate import load_classifier
-from train.finish import finish, load_run, mix_heads, soften, softmax
+from train.finish import finish, load_run, mix_heads, soften
 from train.fit import Run, fit, predict_logits
 
 TINY = Config(
@@ -79,7 +80,7 @@ def test_the_saved_model_is_the_run_with_mix_and_temperature(trained: Path, data
     config, model = load_run(trained, data)
     logits = mix_heads(predict_logits(model, faces), 7, config.targets.mix)
     saved = load_classifier(trained / "model.keras").predict(faces)
-    np.testing.assert_allclose(saved, softmax(logits / record["temperature"]), atol=1e-4)
+    np.testing.assert_allclose(saved, metrics.softmax(logits / record["temperature"]), atol=1e-4)
     legacy = load_classifier(trained / "model.h5").predict(faces)
     np.testing.assert_allclose(legacy, saved, atol=1e-6)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from emotion_edge.labels import EMOTIONS
 from train.data import Dataset, load_fer2013
 from train.errors import DataError
+from train.files import replacing, write_text
 from train.readers import class_order
 
 
@@ -161,3 +163,16 @@ def test_bad_sources_say_what_is_wrong(kind: str, words: str, small: Path, tmp_p
     with pytest.raises(DataError, match=words) as caught:
         load_fer2013(source, cache=tmp_path / "cache")
     assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.txt"
+    kept.write_text("before")
+    full = pytest.raises(DataError, match=r"cannot write .*kept\.txt: No space left")
+    with full, replacing(kept) as beside:
+        beside.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+    assert kept.read_text() == "before"
+    with pytest.raises(DataError, match="cannot write"):
+        write_text(kept / "below.txt", "a file is no folder")
