@@ -102,10 +102,11 @@ def write(folder: Path) -> list[Path]:
         written.append(write_text(model_folder / "README.md", card(path, files[path], files)))
     written.append(write_text(folder / "README.md", overview(found)))
     page = folder.parent / "README.md"
-    if page.is_file() and all(mark in (text := page.read_text()) for mark in FRONT):
-        before, after = text.split(FRONT[0])[0], text.split(FRONT[1])[1]
-        inside = f"{FRONT[0]}\n\n{front(found)}\n{FRONT[1]}"
-        written.append(write_text(page, before + inside + after))
+    text = page.read_text() if page.is_file() else ""
+    if all(mark in text for mark in FRONT):
+        before, _, rest = text.partition(FRONT[0])
+        _, _, after = rest.partition(FRONT[1])
+        written.append(write_text(page, f"{before}{FRONT[0]}\n\n{front(found)}\n{FRONT[1]}{after}"))
     return written
 
 
@@ -306,11 +307,19 @@ def _training(training: Mapping[str, Any]) -> list[str]:
     if not {"epochs", "training_rows", "data", "dropped", "name"} <= set(training):
         return [f"Float source: SHA-256 `{training.get('keras_sha256') or 'unknown'}`.\n"]
     dropped = "; ".join(f"{count} {reason}" for reason, count in training["dropped"].items())
+    stages = training.get("stages") or [training]
+    epochs, hours = (sum(stage[key] for stage in stages) for key in ("epochs", "hours"))
+    each = "; ".join(
+        f"`{stage['name']}` {stage['epochs']} epochs in {stage['hours']:.2f} hours"
+        for stage in stages
+    )
     return [
-        f"{training['epochs']} epochs over {training['training_rows']:,} images of "
-        f"{training['data']}, {training['hours']:g} hours on {training['hardware']}, finished "
-        f"{training['finished']}. Left out by the clean protocol: {dropped or 'nothing'}.\n",
-        f"Recipe: `train/configs/{training['name']}.toml`. Float source: SHA-256 "
+        f"{epochs} epochs over {training['training_rows']:,} images of {training['data']}, "
+        f"{hours:.2f} hours on {training['hardware']}, finished {training['finished']}"
+        f"{f' ({each})' if len(stages) > 1 else ''}. Left out by the clean protocol: "
+        f"{dropped or 'nothing'}.\n",
+        "`python -m train fit --config train/configs/"
+        f"{training['name']}.toml --data PATH` trains it. Float source: SHA-256 "
         f"`{training['keras_sha256']}`.\n",
     ]
 

@@ -321,6 +321,7 @@ _TRAINING = (
     "hours",
     "hardware",
     "finished",
+    "stages",
     "mix",
     "temperature",
 )

@@ -81,15 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="change a value of the configuration, e.g. fit.epochs=3",
+        help="change a value of the configuration (and of those before it), e.g. fit.epochs=3",
     )
     fit.add_argument(
         "--fast-run",
         action="store_true",
         help=f"{FAST_EPOCHS} epochs: a sketch in minutes, to see every step work",
-    )
-    fit.add_argument(
-        "--from", dest="start", type=Path, metavar="RUN", help="begin with the weights of a run"
     )
     fit.add_argument("--keep-leaks", action="store_true", help="do not drop the leaking rows")
     fit.add_argument("--deterministic", action="store_true", help="bit-equal on equal machines")
@@ -173,22 +170,20 @@ def _fit(options: argparse.Namespace) -> None:
     config = load_config(options.config, overrides=overrides)
     data = _load(options, clean=not options.keep_leaks)
     _quiet()
-    from train.finish import finish, load_run
-    from train.fit import fit
+    from train.finish import train
 
-    weights = load_run(options.start, data)[1].get_weights() if options.start else None
     folder = options.out or Path("runs") / config.name
-    model = fit(
+    train(
         config,
         data,
         folder,
+        overrides=overrides,
+        overwrite=options.overwrite,
+        save_h5=options.save_h5,
         deterministic=options.deterministic,
         device_count=options.devices,
         tensorboard=not options.no_tensorboard,
-        overwrite=options.overwrite,
-        weights=weights,
     )
-    finish(model, config, data, folder, save_h5=options.save_h5)
     print(f"{folder / 'model.keras'}\n{folder / 'report.md'}")
 
 

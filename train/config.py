@@ -16,6 +16,9 @@ from typing import Any
 from train.augment import Augmentation
 from train.errors import ConfigError
 
+Overrides = Mapping[str, Mapping[str, object]]
+"""Values in place of a configuration's, by section and key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -71,6 +74,8 @@ class Config:
 
     name: str
     about: str = ""
+    after: str = ""
+    """The configuration whose run this one goes on from, a file beside it; empty for none."""
     network: str = "three_block"
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network."""
@@ -106,13 +111,8 @@ def _section(kind: type[Any], values: object, where: str) -> Any:
     return kind(**ready)
 
 
-def load_config(
-    path: str | Path, *, overrides: Mapping[str, Mapping[str, object]] | None = None
-) -> Config:
-    """Read and check a configuration; raises ``ConfigError`` naming the key.
-
-    ``overrides`` change values by section and key before the check.
-    """
+def load_config(path: str | Path, *, overrides: Overrides | None = None) -> Config:
+    """Read and check a configuration, overrides included; raises ``ConfigError`` naming the key."""
     path = Path(path)
     try:
         raw = tomllib.loads(path.read_text())
@@ -125,11 +125,11 @@ def load_config(
         raise ConfigError(f"{path} is not TOML: {error}") from error
     for section, values in (overrides or {}).items():
         raw.setdefault(section, {}).update(values)
-    unknown = set(raw) - {"about", "network", "targets", "augment", "fit"}
+    unknown = set(raw) - {"about", "after", "network", "targets", "augment", "fit"}
     if unknown:
         raise ConfigError(
             f"unknown key {', '.join(sorted(unknown))} in {path.name}: "
-            "known are about, [network], [targets], [augment], [fit]"
+            "known are about, after, [network], [targets], [augment], [fit]"
         )
     network = dict(raw.get("network", {}))
     if "name" not in network:
@@ -137,6 +137,7 @@ def load_config(
     return Config(
         name=path.stem,
         about=str(raw.get("about", "")),
+        after=str(raw.get("after", "")),
         network=str(network.pop("name")),
         options=network,
         targets=_section(Targets, raw.get("targets", {}), "targets"),

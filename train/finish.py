@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from train import metrics, networks, plots, targets
 from train.augment import Augmentation, augment
-from train.config import Config, Fit, Targets
+from train.config import Config, Fit, Overrides, Targets, load_config
 from train.data import Dataset, Split
 from train.errors import DataError, TrainingError
 from train.evaluate import mistakes, percent, score
 from train.files import read_history, replacing, table, write_json, write_text
-from train.fit import make_model, predict_logits, training_rows
+from train.fit import fit, is_finished, make_model, predict_logits, training_rows
 
 Floats = NDArray[np.float32]
 
@@ -88,6 +88,33 @@ def hardware() -> str:
     return f"{name}, {os.cpu_count()} cores, Keras {keras.__version__} on {keras.backend.backend()}"
 
 
+def train(
+    config: Config,
+    data: Dataset,
+    folder: Path,
+    *,
+    overrides: Overrides | None = None,
+    overwrite: bool = False,
+    save_h5: bool = False,
+    **how: Any,
+) -> dict[str, Any]:
+    """Train a configuration and finish it, the ones it comes after first; returns its record.
+
+    Each has its folder beside ``folder``, under its own name, and is left as it is where it was
+    trained before. ``overrides`` are those of ``load_config``, for all of them; ``how`` goes to
+    ``fit``.
+    """
+    weights = None
+    if config.after:
+        first = load_config(config.path.parent / config.after, overrides=overrides)
+        before = folder.parent / first.name
+        if not is_finished(before, first):
+            train(first, data, before, overrides=overrides, overwrite=overwrite, **how)
+        weights = load_run(before, data)[1].get_weights()
+    model = fit(config, data, folder, overwrite=overwrite, weights=weights, **how)
+    return finish(model, config, data, folder, save_h5=save_h5)
+
+
 def finish(
     model: keras.Model, config: Config, data: Dataset, folder: Path, *, save_h5: bool = False
 ) -> dict[str, Any]:
@@ -126,12 +153,14 @@ def finish(
         )
         mistakes(probabilities, public, data.labels, folder / "mistakes", title)
     history = read_history(folder)
-    record |= {
+    cost = {
         "epochs": len(history),
         "hours": round(history[-1]["seconds"] / 3600, 3) if history else 0.0,
         "hardware": hardware(),
         "finished": time.strftime("%Y-%m-%d"),
     }
+    stages = [*_stages_before(config, folder), {"name": config.name, **cost}]
+    record |= {**cost, "stages": stages}
     if history:
         plots.curves(history, folder / "curves", f"Loss: {config.name}")
     done = networks.finish(model, classes, mix=mix, temperature=temperature)
@@ -141,6 +170,15 @@ def finish(
     write_json(folder / "training.json", record)
     write_text(folder / "report.md", markdown(record))
     return record
+
+
+def _stages_before(config: Config, folder: Path) -> list[dict[str, Any]]:
+    """What the runs cost that this one goes on from, first to last."""
+    path = folder.parent / Path(config.after).stem / "training.json"
+    if not config.after or not path.is_file():
+        return []
+    stages: list[dict[str, Any]] = json.loads(path.read_text()).get("stages", [])
+    return stages
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -159,6 +197,10 @@ def markdown(record: dict[str, Any]) -> str:
         *[[f"dropped: {why}", str(count)] for why, count in record["dropped"].items()],
         ["epochs", str(record["epochs"])],
         ["hours", f"{record['hours']:.2f} on {record['hardware']}"],
+        *[
+            [f"before: {stage['name']}", f"{stage['epochs']} epochs, {stage['hours']:.2f} hours"]
+            for stage in record["stages"][:-1]
+        ],
         ["seed", str(record["config"]["fit"]["seed"])],
     ]
     public = record.get("PublicTest")

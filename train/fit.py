@@ -413,13 +413,23 @@ def prepare_folder(folder: Path, config: Config, *, overwrite: bool) -> None:
             (folder / name).unlink(missing_ok=True)
     if (folder / "model.keras").exists():
         raise OutputExists(folder / "model.keras")
-    wanted = json.loads(json.dumps(config.as_dict()))
-    if kept.exists() and json.loads(kept.read_text()) != wanted:
+    if kept.exists() and not _is_of(folder, config):
         raise TrainingError(
             f"{folder} holds an unfinished run of another configuration: give another --out, or "
             "--overwrite to begin anew"
         )
-    write_json(kept, wanted)
+    write_json(kept, config.as_dict())
+
+
+def is_finished(folder: Path, config: Config) -> bool:
+    """Whether a folder holds the finished run of this very configuration."""
+    return (folder / "model.keras").is_file() and _is_of(folder, config)
+
+
+def _is_of(folder: Path, config: Config) -> bool:
+    kept = folder / "config.json"
+    wanted = json.loads(json.dumps(config.as_dict()))  # tuples are lists in the file
+    return kept.is_file() and bool(json.loads(kept.read_text()) == wanted)
 
 
 def fit(

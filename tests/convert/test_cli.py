@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from convert import inspection
+from convert import cards, inspection
 from convert.__main__ import main
 from convert.conversion import Converted
 from emotion_edge import manifest as manifests
@@ -221,6 +222,22 @@ def test_cards_are_written_from_the_manifests(shipped: Path) -> None:
     empty = models / "empty"
     empty.mkdir()
     assert main(["cards", str(empty)]) == 2
+
+
+def test_a_card_counts_what_every_stage_of_the_training_cost(shipped: Path) -> None:
+    seen = inspection.inspect(shipped)
+    assert seen.manifest is not None
+    stages = [{"name": f"stage-{i}", "epochs": 10, "hours": 0.25} for i in range(3)]
+    training = {
+        **{"name": "stage-2", "epochs": 10, "hours": 0.25, "stages": stages, "dropped": {}},
+        **{"training_rows": 1000, "data": "x.csv", "hardware": "a computer"},
+        **{"finished": "2026-11-21", "keras_sha256": "0"},
+    }
+    manifest = replace(seen.manifest, training=training)
+    card = cards.card(shipped, replace(seen, manifest=manifest), {shipped: seen})
+    assert "30 epochs over 1,000 images of x.csv, 0.75 hours on a computer" in card
+    assert "`stage-0` 10 epochs in 0.25 hours; `stage-1`" in card
+    assert "python -m train fit --config train/configs/stage-2.toml" in card
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/*.tflite")), ids=lambda p: p.name)

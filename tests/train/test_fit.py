@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,36 @@ def test_a_teacher_teaches(trained: Path, data: Dataset, tmp_path: Path) -> None
     lost = dataclasses.replace(student, path=tmp_path / "elsewhere" / "student.toml")
     with pytest.raises(ConfigError, match="no soft labels"):
         fit(lost, data, tmp_path / "lost", tensorboard=False)
+
+
+def test_a_configuration_goes_on_from_the_one_it_comes_after(
+    small: Path, cache: Path, tmp_path: Path, run_train: Callable[..., tuple[int, str, str]]
+) -> None:
+    text = tiny_toml(tmp_path).read_text()
+    still = text.replace("3e-3", "0.0").replace("epochs = 2", "epochs = 1").replace("ema = 0.8", "")
+    (tmp_path / "more.toml").write_text(f'after = "tiny.toml"\n{still}')
+    words = ["fit", "--config", tmp_path / "more.toml", "--data", small, "--cache", cache]
+    words += ["--out", tmp_path / "runs" / "mine", "--no-tensorboard"]
+    status, _, err = run_train(*words)
+    assert status == 0, err
+    record = json.loads((tmp_path / "runs" / "mine" / "training.json").read_text())
+    assert [(stage["name"], stage["epochs"]) for stage in record["stages"]] == [
+        ("tiny", 2),
+        ("more", 1),
+    ]
+    data = load_fer2013(small / "fer2013.csv", cache=cache)
+    first, second = (load_run(tmp_path / "runs" / name, data)[1] for name in ("tiny", "mine"))
+    for one, two in zip(first.trainable_weights, second.trainable_weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())  # nothing is learnt at rate 0
+
+    before = (tmp_path / "runs" / "tiny" / "model.keras").stat().st_mtime_ns
+    assert run_train(*words, "--overwrite")[0] == 0
+    assert (tmp_path / "runs" / "tiny" / "model.keras").stat().st_mtime_ns == before
+    tiny_toml(tmp_path, precision="mixed_bfloat16")  # no longer what runs/tiny was trained by
+    words[words.index("--out") + 1] = tmp_path / "runs" / "other"
+    status, _, err = run_train(*words)
+    assert status == 2
+    assert "tiny/model.keras exists already" in err
 
 
 def test_a_killed_run_resumes_to_equal_weights(data: Dataset, tmp_path: Path) -> None:
