@@ -16,7 +16,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from convert.flatbuffer import WEIGHTED, Graph
+from convert.flatbuffer import WEIGHTED, Graph, Operator
 
 SAMPLED = 512
 """Values of one activation kept from each image, for the methods that look at how they lie."""
@@ -65,18 +65,15 @@ def lift_rescaling(model: bytes) -> tuple[bytes, float, float]:
         passed.append(step)
         at = step.outputs[0]
     snapped = round(offset / scale) * scale if scale else 0.0
-    first = _weighted(graph, at)
     shift = offset - snapped
-    movable = first is not None and _bias(graph, first) is not None
-    if not passed or offset == 0 or scale <= 0 or (abs(shift) > 1e-6 * scale and not movable):
+    first = _biased(graph, at)
+    if not passed or offset == 0 or scale <= 0 or (abs(shift) > 1e-6 * scale and first is None):
         return model, 1.0, 0.0
-    if movable and first is not None:
-        weights = graph.values(first.inputs[1])
+    if first is not None:
+        weights, bias = (graph.values(i) for i in first.inputs[1:3])
         axes = (0, 1, 2) if first.name == "DEPTHWISE_CONV_2D" else tuple(range(1, weights.ndim))
-        bias = _bias(graph, first)
-        if bias is not None:
-            moved = graph.values(bias) + np.float32(shift) * weights.sum(axis=axes)
-            graph.set_values(graph.own(first, 2), moved)
+        moved = bias + np.float32(shift) * weights.sum(axis=axes)
+        graph.set_values(graph.own(first, 2), moved)
     graph.start_at(at, passed)
     return graph.to_bytes(), scale, snapped
 
@@ -198,13 +195,14 @@ METHODS: Mapping[str, Callable[[Activation], tuple[float, float]]] = MappingProx
 """Ways to choose the range of an activation, by name."""
 
 
-def _weighted(graph: Graph, at: int) -> Any | None:
-    """The operator whose weights meet a tensor first; a reshape on the way moves nothing."""
+def _biased(graph: Graph, at: int) -> Operator | None:
+    """The operator whose weights a tensor meets first, if it has a bias too.
+
+    A reshape on the way moves nothing.
+    """
     while len(readers := graph.readers(at)) == 1 and readers[0].name == "RESHAPE":
         at = readers[0].outputs[0]
-    return readers[0] if len(readers) == 1 and readers[0].name in WEIGHTED else None
-
-
-def _bias(graph: Graph, operator: Any) -> int | None:
-    inputs = operator.inputs
-    return inputs[2] if len(inputs) > 2 and inputs[2] >= 0 else None
+    if len(readers) != 1 or readers[0].name not in WEIGHTED:
+        return None
+    has_bias = len(readers[0].inputs) > 2 and readers[0].inputs[2] >= 0
+    return readers[0] if has_bias else None
