@@ -259,6 +259,15 @@ def _split(split: str, result: Mapping[str, Any], variant: str) -> list[str]:
             str(result["n"]),
         ]
     )
+    if "calibration_noise" in second:
+        rows.append(
+            [
+                "of that, what chance alone gives",
+                _share(first["calibration_noise"]),
+                _share(second["calibration_noise"]),
+                str(result["n"]),
+            ]
+        )
     lines = [
         f"**{split}** ({result['protocol']}):\n",
         table(["", "float", variant, "images"], rows),

@@ -359,6 +359,7 @@ _KEPT = (
     "macro_f1",
     "recall",
     "calibration_error",
+    "calibration_noise",
     "confusion",
 )
 """Of ``train.evaluate.score``, what the manifest carries for the cards."""
