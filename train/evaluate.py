@@ -26,6 +26,7 @@ from train import metrics, plots, targets
 from train.augment import affine, warp
 from train.data import VOTES, Dataset, Split
 from train.files import refuse_existing, table, write_json, write_text
+from train.readers import WITH_CONTEMPT
 
 if TYPE_CHECKING:
     from emotion_edge.classifier import TFLiteClassifier
@@ -52,8 +53,9 @@ def load_classifier(
 ) -> Classifier:
     """Open a ``.keras``, ``.h5``, ``.hdf5`` or ``.tflite``.
 
-    What a ``.tflite`` says of itself, a Keras file is told: ``labels`` name its outputs; its input
-    is pixel * ``scale`` + ``offset``.
+    What a ``.tflite`` says of itself, a Keras file is told: ``labels`` name its outputs, with
+    contempt behind the seven emotions where it has one output more; its input is
+    pixel * ``scale`` + ``offset``.
     """
     path = Path(path)
     if not path.is_file():
@@ -73,6 +75,8 @@ def load_classifier(
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"Keras {keras.__version__} cannot read {path}: {reason}") from error
     _, height, width, channels = model.input_shape
+    if labels == EMOTIONS and model.output_shape[-1] == len(WITH_CONTEMPT):
+        labels = WITH_CONTEMPT
     if model.output_shape[-1] != len(labels):
         raise ModelError(
             f"{path} has {model.output_shape[-1]} outputs and the data {len(labels)} labels "
@@ -303,10 +307,10 @@ def evaluate(
     refuse_existing(out / "evaluation.json", overwrite)
     split = data.split(split_name)
     classifier = load_classifier(model, data.labels, scale=scale, offset=offset)
-    if classifier.labels != data.labels:
+    labels = classifier.labels
+    if labels != data.labels and (labels, data.labels) != (WITH_CONTEMPT, EMOTIONS):
         raise UsageError(
-            f"{model} answers {', '.join(classifier.labels)}; the data is labelled "
-            f"{', '.join(data.labels)}"
+            f"{model} answers {', '.join(labels)}; the data is labelled {', '.join(data.labels)}"
         )
     probabilities = classifier.predict(split.images)
     flipped = classifier.predict(np.ascontiguousarray(split.images[:, :, ::-1]))
@@ -315,7 +319,7 @@ def evaluate(
         "data": data.source,
         "data_sha256": data.sha256,
         "dropped": dict(data.dropped),
-        **score(probabilities, split, data.labels, flipped=flipped),
+        **score(probabilities, split, labels, flipped=flipped),
     }
     if with_robustness and "PublicTest" in data.splits:
         figures["robustness"] = robustness(classifier, data.split("PublicTest"))
@@ -323,7 +327,7 @@ def evaluate(
     write_json(out / "evaluation.json", figures)
     write_text(out / "evaluation.md", markdown(figures))
     title = f"{model.name}, {split_name}"
-    plots.confusion(np.array(figures["confusion"]), data.labels, out / "confusion", title)
+    plots.confusion(np.array(figures["confusion"]), labels, out / "confusion", title)
     confidence, accuracy, _ = metrics.equal_mass_bins(probabilities, split.labels)
     plots.reliability(
         confidence,
@@ -333,7 +337,7 @@ def evaluate(
         out / "reliability",
         title,
     )
-    mistakes(probabilities, split, data.labels, out / "mistakes", title)
+    mistakes(probabilities, split, labels, out / "mistakes", title)
     return figures
 
 

@@ -38,9 +38,9 @@ def precision(confusion: Counts) -> NDArray[np.float64]:
 
 
 def macro_f1(confusion: Counts) -> float:
-    """Mean over the classes of the harmonic mean of precision and recall."""
+    """Mean of the harmonic means of precision and recall, over the classes that occur."""
     both = confusion.sum(axis=1) + confusion.sum(axis=0)
-    return float((2 * np.diag(confusion) / np.maximum(both, 1)).mean())
+    return float((2 * np.diag(confusion)[both > 0] / both[both > 0]).mean())
 
 
 def wilson_interval(right: int, n: int, z: float = 1.959963985) -> tuple[float, float]:

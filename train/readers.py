@@ -25,6 +25,8 @@ from emotion_edge.labels import EMOTIONS
 from train.errors import DataError
 
 SPLITS = ("Training", "PublicTest", "PrivateTest")
+WITH_CONTEMPT = (*EMOTIONS, "contempt")
+"""FER+'s eight classes in our order; FER2013 itself has no contempt."""
 SIDE = 48
 """Every face becomes SIDE x SIDE pixels."""
 
@@ -195,9 +197,8 @@ def class_order(names: set[str]) -> dict[str, tuple[int, str]]:
     other set of classes is sorted.
     """
     plain = {name: _SYNONYMS.get(name.lower(), name.lower()) for name in names}
-    known = (*EMOTIONS, "contempt")
-    if set(plain.values()) <= set(known):
-        order = [label for label in known if label in plain.values()]
+    if set(plain.values()) <= set(WITH_CONTEMPT):
+        order = [label for label in WITH_CONTEMPT if label in plain.values()]
         return {name: (order.index(label), label) for name, label in plain.items()}
     return {name: (i, name) for i, name in enumerate(sorted(names))}
 

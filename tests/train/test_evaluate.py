@@ -189,6 +189,25 @@ def test_evaluate_writes_everything(
     assert run_train(*words, "--overwrite")[0] == 0
 
 
+def test_a_model_that_knows_contempt_is_scored_over_eight_classes_too(
+    model: Path, small: Path, cache: Path, tmp_path: Path, run_train: Train
+) -> None:
+    network = keras.models.load_model(model)
+    kernel, bias = network.layers[-1].get_weights()
+    eight = keras.layers.Dense(8, activation="softmax")
+    wider = keras.Model(network.input, eight(network.layers[-2].output))
+    eight.set_weights([np.pad(kernel, ((0, 0), (0, 1))), np.append(bias, -9).astype(np.float32)])
+    wider.save(tmp_path / "eight.keras")
+    words = ["evaluate", tmp_path / "eight.keras", "--data", small / "fer2013.csv"]
+    words += ["--cache", cache, "--no-robustness", "--out", tmp_path / "out"]
+    status, out, err = run_train(*words)
+    assert status == 0, err
+    assert "| FER+, eight classes |" in out and "| contempt | 0 |" in out
+    figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert figures["macro_f1"] > 0.95  # contempt, which never occurs, does not lower it
+    assert figures["balanced_accuracy"] > 0.95
+
+
 def test_a_tflite_runs_through_the_devices_own_classifier(public: Split) -> None:
     tiny = Path(__file__).parents[1] / "edge" / "tiny.tflite"
     if not tiny.is_file():
