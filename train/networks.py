@@ -98,7 +98,10 @@ def residual(
 
 
 def simple(x: Tensor, units: int, *, channels: Sequence[int] = (32, 64, 128)) -> Tensor:
-    """Convolution, ReLU and pooling, then a dense layer: the tutorials' first network."""
+    """Convolution, ReLU and pooling, then a dense layer: the tutorials' first network.
+
+    LeNet's order (LeCun et al. 1998, Proc. IEEE 86) with ReLU and max pooling.
+    """
     for width in channels:
         x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D()(x)
@@ -107,7 +110,11 @@ def simple(x: Tensor, units: int, *, channels: Sequence[int] = (32, 64, 128)) ->
 
 
 def conv_pool_bn(x: Tensor, units: int, *, channels: Sequence[int] = (32, 64, 128, 256)) -> Tensor:
-    """Convolution, pooling, batch normalisation and dropout, in that order."""
+    """Convolution, pooling, batch normalisation and dropout, in that order.
+
+    Ioffe and Szegedy 2015 (arXiv:1502.03167), who normalise before the activation; Srivastava et
+    al. 2014 (JMLR 15).
+    """
     for width in channels:
         x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D()(x)
@@ -135,7 +142,10 @@ def three_block(x: Tensor, units: int) -> Tensor:
 
 
 def varying_filters(x: Tensor, units: int) -> Tensor:
-    """Convolutions of several kernel sizes with several dropout rates."""
+    """Convolutions of several kernel sizes with several dropout rates.
+
+    Wide kernels first, as in AlexNet (Krizhevsky et al. 2012).
+    """
     for width, kernel, rate in ((32, 7, 0.1), (64, 5, 0.2), (128, 3, 0.3), (128, 3, 0.4)):
         x = _conv(x, width, kernel=kernel)
         x = layers.MaxPooling2D()(x)
