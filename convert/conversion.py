@@ -393,9 +393,9 @@ def _accuracy(result: Comparison) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Four figures after the point: more would be noise, and this is read by people."""
+    """Six figures after the point: read by people, and still rounded rightly to any fewer."""
     if isinstance(value, float):
-        return round(value, 4)
+        return round(value, 6)
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
