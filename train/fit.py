@@ -43,15 +43,23 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         self.epoch = 0
         self.draw: NDArray[np.float64] | None = None
         """Probability of each row when balancing by oversampling."""
+        self._order: tuple[int, NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return max(1, len(self.images) // self.config.fit.batch)
 
     def _rows(self) -> NDArray[np.int64]:
-        rng = np.random.default_rng((self.config.fit.seed, self.epoch))
-        if self.draw is not None:
-            return rng.choice(len(self.images), len(self.images), p=self.draw)
-        return rng.permutation(len(self.images))
+        """The rows of this epoch in their order, int64 (N,); drawn once, not for every batch."""
+        if self._order is None or self._order[0] != self.epoch:
+            rng = np.random.default_rng((self.config.fit.seed, self.epoch))
+            count = len(self.images)
+            drawn = (
+                rng.permutation(count)
+                if self.draw is None
+                else rng.choice(count, count, p=self.draw)
+            )
+            self._order = self.epoch, drawn
+        return self._order[1]
 
     def __getitem__(self, index: int) -> tuple[Floats, Floats]:
         size = self.config.fit.batch

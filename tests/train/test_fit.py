@@ -20,7 +20,7 @@ from train.data import Dataset, load_fer2013
 from train.errors import ConfigError, TrainingError
 from train.evaluate import load_classifier
 from train.finish import finish, load_run, mix_heads, soften
-from train.fit import Run, fit, predict_logits
+from train.fit import Batches, Run, fit, predict_logits
 
 TINY = Config(
     name="tiny",
@@ -181,8 +181,17 @@ def test_balancing_lifts_the_rare_class(
     rare = (train.labels != 1) | (np.arange(len(train)) < 60)
     data = dataclasses.replace(data, splits={**data.splits, "Training": train.select(rare)})
     config = dataclasses.replace(with_fit(epochs=2), targets=Targets(balance=balance))
-    model = fit(config, data, tmp_path / "run", tensorboard=False)
+    seen: list[Batches] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "on_train_begin", lambda self, logs=None: seen.append(self.batches))
+        model = fit(config, data, tmp_path / "run", tensorboard=False)
     assert np.isfinite(predict_logits(model, train.images[:4])).all()
+    batches = seen[0]
+    share = np.zeros(7)
+    for epoch in range(20):
+        batches.epoch = epoch
+        share += sum(batches[at][1].sum(axis=0) for at in range(len(batches)))
+    assert share.max() < 1.25 * share.min()  # of rows the rare class has a quarter
     with pytest.raises(ConfigError, match="balance must be"):
         odd = dataclasses.replace(config, targets=Targets(balance="both"))
         fit(odd, data, tmp_path / "odd", tensorboard=False)
