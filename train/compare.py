@@ -36,7 +36,8 @@ def compare(folders: list[Path], out: Path, *, against: str = "", overwrite: boo
     records = [read_record(folder) for folder in folders]
     names = [folder.name for folder in folders]
     scores = [record.get("PublicTest", record) for record in records]
-    swept = [_value(record, against, name) for record, name in zip(records, names, strict=True)]
+    # Before anything is written: the key may be wrong.
+    swept = [_value(r, against, name) for r, name in zip(records, names, strict=True) if against]
     privates = [_private(folder) for folder in folders]
     head = ["run", "parameters", "MMAC", "epochs", "minutes", "split"]
     head += ["original", "without twins", "FER+", "macro-F1", "ECE"]
@@ -63,7 +64,7 @@ def compare(folders: list[Path], out: Path, *, against: str = "", overwrite: boo
         rows.append(row)
     text = table(head, rows)
     _draw(folders, names, scores, out)
-    if against:
+    if swept:
         _sweep(swept, scores, out / "sweep", against)
     write_text(out / "compare.md", "# Runs compared\n\n" + text)
     return text
@@ -80,9 +81,7 @@ def _private(folder: Path) -> dict[str, Any]:
 
 
 def _value(record: dict[str, Any], key: str, name: str) -> float:
-    """A number of a run's configuration; 0 where none is asked for."""
-    if not key:
-        return 0.0
+    """A number of a run's configuration."""
     section, _, item = key.partition(".")
     value = record.get("config", {}).get(section, {})
     value = value.get(item) if isinstance(value, dict) else None
