@@ -168,9 +168,13 @@ def default_labels(outputs: int, path: str | Path | None, split: str) -> tuple[s
 
     Raises UsageError when neither has as many as the model has outputs.
     """
-    folder = Path(path) / split if path is not None else None
-    if folder is not None and folder.is_dir():
-        names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    if path is not None and Path(path).is_dir():
+        folder = Path(path) / split
+        names = (
+            tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+            if folder.is_dir()
+            else load_fer2013(path).labels  # class folders without splits
+        )
         if len(names) == outputs and set(names) != set(EMOTIONS):
             return names
     if outputs == len(EMOTIONS):

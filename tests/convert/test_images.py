@@ -86,3 +86,19 @@ def test_folders_and_labels_have_to_match(tmp_path: Path, data: Path) -> None:
         images.read(data, "PublicTest", GRAY, ("a", "b"))
     with pytest.raises(UsageError, match="--labels"):
         images.default_labels(5, data, "PublicTest")
+
+
+def test_class_folders_without_splits_name_the_labels_and_hold_out_a_tenth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # the cache of decoded data
+    random = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        for number in range(20):
+            picture = random.integers(0, 256, (48, 48), np.uint8)
+            cv2.imwrite(str(tmp_path / "pets" / label / f"{number}.png"), picture)
+    labels = images.default_labels(2, tmp_path / "pets", "PublicTest")
+    assert labels == ("cat", "dog")
+    assert len(images.read(tmp_path / "pets", "PublicTest", GRAY, labels)) == 4
+    assert len(images.read(tmp_path / "pets", "Training", GRAY, labels)) == 36
