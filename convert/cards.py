@@ -262,7 +262,7 @@ def _split(split: str, result: Mapping[str, Any], variant: str) -> list[str]:
     if "calibration_noise" in second:
         rows.append(
             [
-                "of that, what chance alone gives",
+                "calibration error by chance alone (noise floor)",
                 _share(first["calibration_noise"]),
                 _share(second["calibration_noise"]),
                 str(result["n"]),
