@@ -76,7 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=1_000_000)
     parser.add_argument("--hours", type=float, help="stop after that long, whatever the frames")
     parser.add_argument("--detector", default="stub", help="stub, haar or yunet")
-    parser.add_argument("--source", default="pattern", help="as emotion-edge run takes it")
+    parser.add_argument(
+        "--source",
+        help="as emotion-edge run takes it; default: pattern, with a real detector demo",
+    )
     parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--settle", type=int, default=10_000, help="frames that are start-up")
     parser.add_argument("--max-growth", type=float, default=2.0, metavar="MB")
@@ -92,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{options.frames} frames; expected at least twice --settle ({options.settle})"
         )
+    options.source = options.source or ("pattern" if options.detector == "stub" else "demo")
     detector = (
         MovingBox()
         if options.detector == "stub"
