@@ -250,7 +250,7 @@ def film(folder: Path) -> list[dict[str, Any]]:
             assert frame is not None
             pictures["demo"] = in_colours(frame.image, True)
     folder.mkdir()
-    pipeline = emotion_edge.load()
+    pipeline = emotion_edge.load(detector="haar")  # the machine has no weights of YuNet's
     faces: list[dict[str, Any]] = []
     number = 0
     for name, picture in pictures.items():
