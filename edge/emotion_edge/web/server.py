@@ -107,6 +107,7 @@ def serve(models: Models, settings: Settings) -> None:
         # uvicorn shuts down in order and then raises the signal again: by default the process
         # would die of it before the cache is deleted.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        listening.listen()  # uvicorn's comes later: whoever reads the address may come at once
         print(f"open {kind}://{host}:{port}  (Ctrl+C ends)", flush=True)
         server.run(sockets=[listening])
 

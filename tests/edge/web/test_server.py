@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the [web] extra is not installed")
 
+import uvicorn
 from starlette.testclient import TestClient
 
 from emotion_edge.errors import UsageError
@@ -206,3 +208,18 @@ def test_a_certificate_that_is_none_is_one_line(models: Models, tmp_path: Path) 
     pem.write_text("no certificate")
     with pytest.raises(UsageError, match="--certificate, --key"):
         serve(models, Settings(port=0, certificate=pem, key=pem))
+
+
+def test_who_reads_the_address_can_come_at_once(
+    models: Models, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        port = int(capsys.readouterr().out.split()[1].rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        serve(models, Settings(port=0))
+    finally:
+        signal.signal(signal.SIGTERM, before)
