@@ -22,7 +22,7 @@ from train import metrics, networks, plots, targets
 from train.augment import Augmentation, augment
 from train.config import Config, Fit, Overrides, Targets, load_config
 from train.data import Dataset, Split
-from train.errors import DataError, TrainingError
+from train.errors import ConfigError, DataError, TrainingError
 from train.evaluate import mistakes, percent, score
 from train.files import read_history, replacing, table, write_json, write_text
 from train.fit import fit, is_finished, make_model, predict_logits, training_rows
@@ -96,20 +96,28 @@ def train(
     overrides: Overrides | None = None,
     overwrite: bool = False,
     save_h5: bool = False,
+    later: frozenset[Path] = frozenset(),
     **how: Any,
 ) -> dict[str, Any]:
     """Train a configuration and finish it, the ones it comes after first; returns its record.
 
     Each has its folder beside ``folder``, under its own name, and is left as it is where it was
-    trained before. ``overrides`` are those of ``load_config``, for all of them; ``how`` goes to
-    ``fit``.
+    trained before. ``overrides`` are those of ``load_config``, for all of them; ``later`` are the
+    folders of those that wait for this one; ``how`` goes to ``fit``. Raises ConfigError before
+    any training when two would share a folder: a circle of ``after``, or an ``--out`` of that name.
     """
     weights = None
+    later |= {folder}
     if config.after:
         first = load_config(config.path.parent / config.after, overrides=overrides)
         before = folder.parent / first.name
+        if before in later:
+            raise ConfigError(
+                f"{config.name} comes after {first.name}, whose run is to be in {before} as well "
+                "as a later one's: give another --out, or mend `after`"
+            )
         if not is_finished(before, first):
-            train(first, data, before, overrides=overrides, overwrite=overwrite, **how)
+            train(first, data, before, overrides=overrides, overwrite=overwrite, later=later, **how)
         weights = load_run(before, data)[1].get_weights()
     model = fit(config, data, folder, overwrite=overwrite, weights=weights, **how)
     return finish(model, config, data, folder, save_h5=save_h5)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,6 +131,21 @@ def test_a_configuration_goes_on_from_the_one_it_comes_after(
     status, _, err = run_train(*words)
     assert status == 2
     assert "tiny/model.keras exists already" in err
+
+
+@pytest.mark.parametrize(("first", "out"), [("tiny", "more"), ("more", "tiny")])
+def test_two_stages_in_one_folder_are_refused_before_any_is_trained(
+    first: str, out: str, small: Path, cache: Path, tmp_path: Path, run_train: Callable[..., Any]
+) -> None:
+    text = tiny_toml(tmp_path).read_text()
+    (tmp_path / "more.toml").write_text(f'after = "tiny.toml"\n{text}')
+    if first == "tiny":  # a circle
+        (tmp_path / "tiny.toml").write_text(f'after = "more.toml"\n{text}')
+    words = ["fit", "--config", tmp_path / "more.toml", "--data", small, "--cache", cache]
+    status, _, err = run_train(*words, "--out", tmp_path / "runs" / out, "--no-tensorboard")
+    assert status == 2
+    assert f"runs/{out} as well as a later one's" in err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_killed_run_resumes_to_equal_weights(data: Dataset, tmp_path: Path) -> None:
