@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -129,6 +130,17 @@ def test_a_time_limit_ends_it_and_an_empty_source_is_refused():
         soak.soak(lambda: None, 100, 10)
     with pytest.raises(UsageError, match="twice"):
         main(["soak", "--frames", "100", "--debug"])
+
+
+@needs_litert
+def test_a_real_detector_is_given_faces(tmp_path):
+    out = tmp_path / "soak.json"
+    words = ["soak", "--frames", "40", "--settle", "20", "--max-drift", "1000", "--quiet"]
+    main([*words, "--max-growth", "1000", "--detector", "haar", "--output", str(out)])
+    document = json.loads(out.read_text())
+    assert document["settings"]["source"] == "demo"
+    main([*words, "--max-growth", "1000", "--output", str(out), "--overwrite"])
+    assert json.loads(out.read_text())["settings"]["source"] == "pattern"
 
 
 def test_this_process_has_memory_threads_and_descriptors():
