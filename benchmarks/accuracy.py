@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.variants import find_variants
-from emotion_edge import bench, operators
-from emotion_edge.bench import Case, Model, Plan, Worker
-from emotion_edge.bench_report import add_output_arguments, check_outputs, emit, progress_of
-from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.bench import measure as bench
+from emotion_edge.bench import operators
+from emotion_edge.bench.measure import Case, Model, Plan, Worker
+from emotion_edge.bench.report import add_output_arguments, check_outputs, emit, progress_of
 from emotion_edge.errors import UsageError
-from emotion_edge.shipped import shipped_models
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.shipped import shipped_models
 from train.data import load_fer2013
 from train.evaluate import Classifier, of_device, score
 

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import record
-from emotion_edge.board import read_board
-from emotion_edge.shipped import shipped_models
+from emotion_edge.kiosk.board import read_board
+from emotion_edge.model.shipped import shipped_models
 
 HELP = "the standard set on this board, recorded under results/; about ten minutes"
 

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_edge import bench
-from emotion_edge.bench import Case, Plan, Worker
-from emotion_edge.bench_report import add_output_arguments, check_outputs, emit, progress_of
+from emotion_edge.bench import measure as bench
+from emotion_edge.bench.measure import Case, Plan, Worker
+from emotion_edge.bench.report import add_output_arguments, check_outputs, emit, progress_of
 from emotion_edge.commands.bench import models
 from emotion_edge.errors import UsageError
-from emotion_edge.shipped import DEFAULT
+from emotion_edge.model.shipped import DEFAULT
 
 HELP = "say what changed between two runs, beyond the noise; exit 1 when something got slower"
 LEAST = 0.03

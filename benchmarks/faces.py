@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.scenes import HEIGHT, WIDTH, background, paste, scenes, shoot
-from emotion_edge.bench_report import to_json
-from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.bench.report import to_json
 from emotion_edge.detectors import DETECTORS, FaceDetector, open_detector
 from emotion_edge.errors import DetectorError, UsageError
-from emotion_edge.preprocessing import crop_face, fit
-from emotion_edge.shipped import model_path
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.preprocessing import crop_face, fit
+from emotion_edge.model.shipped import model_path
 from emotion_edge.values import Box, Image
 from train.data import Split, load_fer2013
 

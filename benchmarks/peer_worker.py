@@ -1,6 +1,6 @@
 """One system of the comparison in its own process and environment: the far end of ``peers``.
 
-Requests (see ``emotion_edge.worker``); a frame travels as the path of an ``.npy``, uint8 BGR::
+Requests (``emotion_edge.bench.process``); a frame travels as the path of an ``.npy``, uint8 BGR::
 
     {"do": "open", "system": "fer" | "fer-keras" | "haar" | "yunet", "model": "fast"}
     {"do": "label", "frame": PATH}             camera to label: nanoseconds and boxes

@@ -30,9 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.roofline import bar
-from emotion_edge import bench
-from emotion_edge.bench import Environment
-from emotion_edge.bench_report import (
+from emotion_edge.bench import measure as bench
+from emotion_edge.bench.measure import Environment
+from emotion_edge.bench.process import Process
+from emotion_edge.bench.report import (
     add_output_arguments,
     check_outputs,
     emit,
@@ -42,9 +43,8 @@ from emotion_edge.bench_report import (
 from emotion_edge.cameras.demo import DemoCamera
 from emotion_edge.detectors.yunet import weights_path
 from emotion_edge.errors import EmotionEdgeError, UsageError
-from emotion_edge.shipped import DEFAULT, model_path
+from emotion_edge.model.shipped import DEFAULT, model_path
 from emotion_edge.values import Box
-from emotion_edge.worker import Process
 
 HELP = "the pip package fer and mini-XCEPTION beside us; needs --install once (8 GB)"
 PEER = Environment(

@@ -22,23 +22,23 @@ from typing import Any
 import numpy as np
 
 from benchmarks.roofline import bar
-from emotion_edge import bench
-from emotion_edge.bench import Model
-from emotion_edge.bench_report import (
+from emotion_edge.bench import measure as bench
+from emotion_edge.bench.measure import Model
+from emotion_edge.bench.report import (
     add_output_arguments,
     check_outputs,
     emit,
     progress_of,
     table,
 )
-from emotion_edge.bench_worker import time_runs
+from emotion_edge.bench.worker import time_runs
 from emotion_edge.cameras import Camera, open_camera
-from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.detectors import DETECTORS, open_detector
 from emotion_edge.detectors.yunet import weights_path
 from emotion_edge.errors import UsageError
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.shipped import DEFAULT, model_path
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.shipped import DEFAULT, model_path
 from emotion_edge.tracker import FaceTracker
 from emotion_edge.values import Box, Frame
 

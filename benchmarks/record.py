@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import side_by_side
-from emotion_edge.bench import SCHEMA
-from emotion_edge.bench_report import table, write_beside
+from emotion_edge.bench.measure import SCHEMA
+from emotion_edge.bench.report import table, write_beside
 from emotion_edge.errors import UsageError
 
 HELP = "keep documents under results/, one file per board and date, and renew the table"

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.variants import find_variants
-from emotion_edge import bench, operators
-from emotion_edge.bench import Case, Model, Plan, Worker
-from emotion_edge.bench_report import (
+from emotion_edge.bench import measure as bench
+from emotion_edge.bench import operators
+from emotion_edge.bench.measure import Case, Model, Plan, Worker
+from emotion_edge.bench.report import (
     add_output_arguments,
     check_outputs,
     emit,
@@ -26,7 +27,7 @@ from emotion_edge.bench_report import (
     table,
 )
 from emotion_edge.commands.bench import operator_profile, operator_table
-from emotion_edge.shipped import shipped_models
+from emotion_edge.model.shipped import shipped_models
 
 HELP = "the machine's attainable int8 and float rate, each model's share, and where time goes"
 SHARES = {"fast": 0.35, "accurate": 0.50}

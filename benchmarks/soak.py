@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.roofline import bar
-from emotion_edge import bench
-from emotion_edge.bench import Model
-from emotion_edge.bench_report import (
+from emotion_edge.bench import measure as bench
+from emotion_edge.bench.measure import Model
+from emotion_edge.bench.report import (
     add_output_arguments,
     check_outputs,
     emit,
@@ -34,11 +34,11 @@ from emotion_edge.bench_report import (
     table,
 )
 from emotion_edge.cameras import open_camera
-from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.detectors import open_detector
 from emotion_edge.errors import UsageError
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.shipped import DEFAULT, model_path
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.shipped import DEFAULT, model_path
 from emotion_edge.tracker import FaceTracker
 from emotion_edge.values import Box, Image
 

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.faces import add_data_arguments, load_faces
-from emotion_edge.bench_report import to_json
-from emotion_edge.classifier import TFLiteClassifier
-from emotion_edge.shipped import model_path
+from emotion_edge.bench.report import to_json
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.shipped import model_path
 from emotion_edge.tracker import FaceTracker, TrackerSettings
 from emotion_edge.values import Box, Emotion, Image
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from emotion_edge.bench import Model
+from emotion_edge.bench.measure import Model
 from emotion_edge.errors import UsageError
-from emotion_edge.shipped import model_path
+from emotion_edge.model.shipped import model_path
 
 CACHE = Path("~/.cache/emotion-edge/variants")
 

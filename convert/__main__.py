@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emotion_edge import manifest as manifests
-from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.cli import carry_out
 from emotion_edge.errors import ManifestError, UsageError
-from emotion_edge.manifest import Manifest
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.manifest import Manifest
 from train.__main__ import number
 
 COMMANDS = ("run", "explain", "inspect", "attach", "cards")

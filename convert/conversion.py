@@ -14,9 +14,9 @@ from convert.float_model import FloatModel
 from convert.gate import Bar, Comparison, Probabilities
 from convert.images import Images
 from convert.quantize import Calibrated, Calibrator
-from emotion_edge import manifest as manifests
 from emotion_edge.errors import UsageError
-from emotion_edge.manifest import InputSpec, Manifest
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.manifest import InputSpec, Manifest
 from emotion_edge.values import Image
 from train.files import refuse_existing, replacing
 

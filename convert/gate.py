@@ -18,9 +18,9 @@ from convert.errors import ConversionError
 from convert.float_model import FloatModel
 from convert.images import Images
 from convert.quantize import inputs
-from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.errors import UsageError
-from emotion_edge.manifest import Manifest
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.manifest import Manifest
 from train import evaluate, metrics
 
 Probabilities = NDArray[np.float32]

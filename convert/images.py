@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_edge.errors import UsageError
-from emotion_edge.labels import EMOTIONS
-from emotion_edge.manifest import InputSpec
-from emotion_edge.preprocessing import fit, read_image
+from emotion_edge.model.labels import EMOTIONS
+from emotion_edge.model.manifest import InputSpec
+from emotion_edge.model.preprocessing import fit, read_image
 from emotion_edge.values import Image
 from train.data import Split, load_fer2013
 from train.errors import DataError

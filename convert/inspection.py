@@ -9,10 +9,10 @@ from typing import Any
 
 from convert.errors import ConversionError
 from convert.flatbuffer import WEIGHTED, Graph, Operator, Tensor
-from emotion_edge import manifest as manifests
 from emotion_edge.errors import ModelError
-from emotion_edge.manifest import Manifest
-from emotion_edge.runtimes import open_interpreter
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.backend import open_interpreter
+from emotion_edge.model.manifest import Manifest
 
 INTEGERS = ("INT8", "INT32")
 """All that a file named int8 may hold: int8 values, int32 biases and shapes."""

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from convert import quantize, ranges
 from convert.conversion import Job
 from convert.flatbuffer import Graph
-from emotion_edge.classifier import TFLiteClassifier
-from emotion_edge.manifest import Manifest
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.manifest import Manifest
 from emotion_edge.values import Image
 from train import plots
 from train.files import refuse_existing, write_json, write_text

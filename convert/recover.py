@@ -25,8 +25,8 @@ from convert.conversion import Converted, Job
 from convert.flatbuffer import WEIGHTED, Graph, Operator
 from convert.quantize import Calibrated, Calibrator
 from convert.ranges import Observations
-from emotion_edge.classifier import TFLiteClassifier
-from emotion_edge.manifest import InputSpec
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.manifest import InputSpec
 from emotion_edge.values import Image
 from train import metrics
 

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 import emotion_edge
-from emotion_edge import manifest as manifests
 from emotion_edge.cameras import open_camera
-from emotion_edge.shipped import model_path
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.shipped import model_path
 from tests import documentation
 from tests.documentation import PAGES, ROOT, SLOW, Block, Place, blocks
 from tests.faces import write_subset

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_edge.errors import ModelError, UsageError
-from emotion_edge.labels import EMOTIONS
-from emotion_edge.preprocessing import fit
+from emotion_edge.model.labels import EMOTIONS
+from emotion_edge.model.preprocessing import fit
 from train import metrics, plots, targets
 from train.augment import affine, warp
 from train.data import VOTES, Dataset, Split
@@ -29,7 +29,7 @@ from train.files import refuse_existing, table, write_json, write_text
 from train.readers import WITH_CONTEMPT
 
 if TYPE_CHECKING:
-    from emotion_edge.classifier import TFLiteClassifier
+    from emotion_edge.model.classifier import TFLiteClassifier
 
 Faces = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -61,7 +61,7 @@ def load_classifier(
     if not path.is_file():
         raise ModelError(f"no model at {path}: give a .keras or .tflite file")
     if path.suffix == ".tflite":
-        from emotion_edge.classifier import TFLiteClassifier
+        from emotion_edge.model.classifier import TFLiteClassifier
 
         return of_device(TFLiteClassifier.load(path), path)
     if path.suffix not in (".keras", ".h5", ".hdf5"):

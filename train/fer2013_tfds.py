@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from emotion_edge.errors import MissingExtra
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.model.labels import EMOTIONS
 from train.data import load_fer2013
 
 try:

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.model.labels import EMOTIONS
 from train.errors import DataError
 
 SPLITS = ("Training", "PublicTest", "PrivateTest")

@@ -19,14 +19,14 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 from emotion_edge.cameras import Camera, open_camera
-from emotion_edge.classifier import EmotionClassifier, TFLiteClassifier
 from emotion_edge.detectors import FaceDetector
 from emotion_edge.errors import EmotionEdgeError
 from emotion_edge.factory import load
-from emotion_edge.labels import EMOTIONS
-from emotion_edge.manifest import InputSpec, Manifest
+from emotion_edge.model.classifier import EmotionClassifier, TFLiteClassifier
+from emotion_edge.model.labels import EMOTIONS
+from emotion_edge.model.manifest import InputSpec, Manifest
+from emotion_edge.model.preprocessing import crop_face, read_image
 from emotion_edge.pipeline import Pipeline, Tracker
-from emotion_edge.preprocessing import crop_face, read_image
 from emotion_edge.sinks import Sink
 from emotion_edge.values import Box, Emotion, Event, Face, Frame, Observation
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.detectors import open_detector
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.shipped import DEFAULT, model_path
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.shipped import DEFAULT, model_path
 from emotion_edge.tracker import FaceTracker
 
 

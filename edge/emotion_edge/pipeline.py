@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from emotion_edge.cameras import Camera
-from emotion_edge.classifier import EmotionClassifier
 from emotion_edge.detectors import FaceDetector
+from emotion_edge.model.classifier import EmotionClassifier
 from emotion_edge.values import Box, Emotion, Face, Frame, Image, Observation
 
 

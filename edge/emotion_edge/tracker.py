@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emotion_edge.errors import UsageError
-from emotion_edge.labels import UNSURE
+from emotion_edge.model.labels import UNSURE
 from emotion_edge.values import Box, Emotion, Face
 
 _FOLLOW = 0.5  # box sides: a face that moved this far is followed at once, not smoothed

@@ -11,7 +11,7 @@ from benchmarks import __main__ as benchmarks
 from benchmarks.faces import Found, Watch, film, match, wilson
 from benchmarks.scenes import HEIGHT, WIDTH, scenes
 from benchmarks.steady import changes, lasting, shake, shown_labels, steadiness
-from emotion_edge.preprocessing import crop_face, fit
+from emotion_edge.model.preprocessing import crop_face, fit
 from emotion_edge.tracker import TrackerSettings
 from emotion_edge.values import Box, Image
 

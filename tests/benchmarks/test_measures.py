@@ -11,11 +11,11 @@ import pytest
 
 from benchmarks import accuracy, pipeline, roofline, soak, variants
 from benchmarks.__main__ import COMMANDS, _parser, main
-from emotion_edge import operators
-from emotion_edge.bench import Model
+from emotion_edge.bench import operators
+from emotion_edge.bench.measure import Model
 from emotion_edge.errors import UsageError
-from emotion_edge.labels import EMOTIONS
-from emotion_edge.runtimes import installed, open_interpreter
+from emotion_edge.model.backend import installed, open_interpreter
+from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.values import Frame
 from train.data import Split
 from train.evaluate import score

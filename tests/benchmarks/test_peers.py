@@ -11,7 +11,7 @@ import pytest
 from benchmarks import peers
 from benchmarks.__main__ import main
 from benchmarks.peers import PeerFailed, Seen, System
-from emotion_edge.runtimes import installed
+from emotion_edge.model.backend import installed
 from emotion_edge.values import Box
 
 TINY = Path(__file__).parents[1] / "edge" / "tiny.tflite"

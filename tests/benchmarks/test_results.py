@@ -11,7 +11,7 @@ from benchmarks import record
 from benchmarks.__main__ import main
 from emotion_edge.cli import main as edge
 from emotion_edge.errors import UsageError
-from emotion_edge.runtimes import installed
+from emotion_edge.model.backend import installed
 
 SCHEMA = json.loads((Path(record.__file__).parent / "schema.json").read_text(encoding="utf-8"))
 TINY = Path(__file__).parents[1] / "edge" / "tiny.tflite"

@@ -12,7 +12,7 @@ import pytest
 
 from convert import conversion, float_model
 from convert.conversion import Converted, Job
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.model.labels import EMOTIONS
 from tests.convert import tiny
 
 COUNTS = {"Training": 12, "PublicTest": 10, "PrivateTest": 4}

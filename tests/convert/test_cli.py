@@ -10,8 +10,8 @@ import pytest
 from convert import cards, inspection
 from convert.__main__ import main
 from convert.conversion import Converted
-from emotion_edge import manifest as manifests
-from emotion_edge.classifier import TFLiteClassifier
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.classifier import TFLiteClassifier
 from tests.convert.conftest import convolutional
 from train.data import VOTES
 

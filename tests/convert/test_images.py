@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from convert import images
 from emotion_edge.errors import UsageError
-from emotion_edge.labels import EMOTIONS
-from emotion_edge.manifest import InputSpec
+from emotion_edge.model.labels import EMOTIONS
+from emotion_edge.model.manifest import InputSpec
 from tests.convert.conftest import COUNTS
 from train.errors import DataError
 

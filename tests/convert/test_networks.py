@@ -13,9 +13,9 @@ from convert import conversion, float_model, images, inspection, quantize, recov
 from convert.__main__ import main
 from convert.flatbuffer import Graph
 from convert.quantize import Calibrator
-from emotion_edge import manifest as manifests
-from emotion_edge.labels import EMOTIONS
-from emotion_edge.manifest import InputSpec
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.labels import EMOTIONS
+from emotion_edge.model.manifest import InputSpec
 from train import networks
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ from convert.conversion import Converted, Job
 from convert.errors import ConversionError
 from convert.flatbuffer import WEIGHTED, Graph
 from convert.quantize import Calibrator
-from emotion_edge.classifier import TFLiteClassifier
-from emotion_edge.labels import EMOTIONS
-from emotion_edge.manifest import InputSpec, Manifest
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.labels import EMOTIONS
+from emotion_edge.model.manifest import InputSpec, Manifest
 from tests.convert.conftest import convolutional
 
 FACES = np.random.default_rng(1).integers(0, 256, (24, 24, 24), np.uint8)

@@ -17,9 +17,9 @@ import keras
 import numpy as np
 
 from convert import float_model, quantize
-from emotion_edge import manifest as manifests
-from emotion_edge.labels import EMOTIONS
-from emotion_edge.manifest import InputSpec, Manifest
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.labels import EMOTIONS
+from emotion_edge.model.manifest import InputSpec, Manifest
 
 PATH = Path(__file__).parents[1] / "edge" / "tiny.tflite"
 SHARPNESS = 300.0

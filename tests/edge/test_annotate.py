@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emotion_edge.annotate import annotate, colour_of
-from emotion_edge.labels import EMOTIONS, UNSURE
+from emotion_edge.model.labels import EMOTIONS, UNSURE
 from emotion_edge.values import Box, Emotion, Face
 
 

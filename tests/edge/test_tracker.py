@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emotion_edge.errors import UsageError
-from emotion_edge.labels import UNSURE
+from emotion_edge.model.labels import UNSURE
 from emotion_edge.tracker import FaceTracker, TrackerSettings
 from emotion_edge.values import Box, Emotion, Face
 

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 import emotion_edge
-from emotion_edge import manifest, runtimes
 from emotion_edge.cameras.photos import Photos
+from emotion_edge.model import backend as runtimes
+from emotion_edge.model import manifest
+from emotion_edge.model.shipped import shipped_models
 from emotion_edge.records import observation_record
-from emotion_edge.shipped import shipped_models
 
 
 def models(inputs: Path, out: Path, *, runtime: str, xnnpack: bool) -> None:

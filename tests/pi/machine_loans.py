@@ -30,7 +30,7 @@ from emotion_edge.cameras.capture import in_colours
 from emotion_edge.cameras.picamera import BUFFERS, LENT, Picamera
 from emotion_edge.cameras.supervised import SupervisedCamera
 from emotion_edge.errors import FrameTimeout
-from emotion_edge.preprocessing import read_image
+from emotion_edge.model.preprocessing import read_image
 from emotion_edge.values import Event, Frame, Image
 
 FRAMES = 3000

@@ -39,12 +39,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_edge import Box, manifest, read_image
+from emotion_edge import Box, read_image
 from emotion_edge.cameras.demo import PORTRAIT_FACE, DemoCamera
 from emotion_edge.detectors.haar import HaarDetector
 from emotion_edge.errors import EmotionEdgeError
-from emotion_edge.preprocessing import crop_face, fit
-from emotion_edge.shipped import shipped_models
+from emotion_edge.model import manifest
+from emotion_edge.model.preprocessing import crop_face, fit
+from emotion_edge.model.shipped import shipped_models
 from emotion_edge.values import Image
 from tests.pi import roots
 from tests.pi.compare import Difference, compare_frames, compare_outputs
@@ -270,8 +271,9 @@ def install(place: Place, wheel: Path) -> str:
         return "as installed by the last run"
     # What every later process imports is compiled once, and kept.
     warm = (
-        "import emotion_edge.cli, emotion_edge.commands.run, emotion_edge.bench, cv2, pytest, "
-        "_pytest.assertion.rewrite, hypothesis, matplotlib.cbook, paho.mqtt.client, PIL.Image"
+        "import emotion_edge.cli, emotion_edge.commands.run, emotion_edge.bench.measure, cv2, "
+        "pytest, _pytest.assertion.rewrite, hypothesis, matplotlib.cbook, PIL.Image, "
+        "paho.mqtt.client"
     )
     place.run(
         ["sh", "-ec", f"{script} && /opt/edge/bin/python -c '{warm}'"], keep=True, log="install"

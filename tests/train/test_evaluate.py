@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from emotion_edge.errors import ModelError
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.model.labels import EMOTIONS
 from train.data import Split, load_fer2013
 from train.evaluate import (
     Classifier,
@@ -212,7 +212,7 @@ def test_a_tflite_runs_through_the_devices_own_classifier(public: Split) -> None
     tiny = Path(__file__).parents[1] / "edge" / "tiny.tflite"
     if not tiny.is_file():
         pytest.skip("tests/edge/tiny.tflite is not there")
-    from emotion_edge.classifier import TFLiteClassifier
+    from emotion_edge.model.classifier import TFLiteClassifier
 
     ours = load_classifier(tiny).predict(public.images[:5])
     device = TFLiteClassifier.load(tiny)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.model.labels import EMOTIONS
 from train.data import Dataset, load_fer2013
 from train.errors import DataError
 from train.files import replacing, write_text

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from emotion_edge.cameras.newest import Grab
+from emotion_edge.cameras.live import Grab
 from emotion_edge.values import Image
 
 _environment = threading.Lock()

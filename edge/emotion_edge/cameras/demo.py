@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from emotion_edge.cameras.capture import in_colours
 from emotion_edge.cameras.virtual import VirtualCamera
 from emotion_edge.errors import MissingExtra, UsageError
-from emotion_edge.preprocessing import read_image
+from emotion_edge.model.preprocessing import read_image
 from emotion_edge.values import Box, Image
 
 PORTRAIT_FACE = Box(168, 113, 196, 216)

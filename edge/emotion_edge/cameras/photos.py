@@ -11,9 +11,9 @@ from typing import Self
 import cv2
 
 from emotion_edge.cameras.capture import in_colours
-from emotion_edge.cameras.report import Listener, report
+from emotion_edge.cameras.events import Listener, report
 from emotion_edge.errors import CameraError, CameraNotFound, ImageError
-from emotion_edge.preprocessing import read_image
+from emotion_edge.model.preprocessing import read_image
 from emotion_edge.values import Frame
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from emotion_edge.cameras.newest import Device, Grab, LiveCamera
-from emotion_edge.cameras.report import Listener, report
+from emotion_edge.cameras.events import Listener, report
+from emotion_edge.cameras.live import Device, Grab, LiveCamera
 from emotion_edge.errors import CameraBusy, CameraError, CameraLost, CameraNotFound
 from emotion_edge.values import Image
 

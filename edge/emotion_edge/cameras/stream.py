@@ -8,8 +8,8 @@ import threading
 import cv2
 
 from emotion_edge.cameras.capture import CaptureDevice, OpenCapture, ffmpeg_options, open_capture
-from emotion_edge.cameras.newest import Device, LiveCamera
-from emotion_edge.cameras.report import Listener, report
+from emotion_edge.cameras.events import Listener, report
+from emotion_edge.cameras.live import Device, LiveCamera
 from emotion_edge.errors import CameraNotFound
 
 LOW_DELAY = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"

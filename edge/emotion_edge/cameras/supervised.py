@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from emotion_edge.cameras.capture import usable
-from emotion_edge.cameras.report import Listener, report
+from emotion_edge.cameras.events import Listener, report
 from emotion_edge.errors import CameraBusy, CameraError, CameraLost, CameraNotFound, FrameTimeout
 from emotion_edge.values import Frame, Image
 

@@ -10,7 +10,7 @@ from typing import Self
 import cv2
 
 from emotion_edge.cameras.capture import Capture, OpenCapture, in_colours, open_capture, usable
-from emotion_edge.cameras.report import Listener, report
+from emotion_edge.cameras.events import Listener, report
 from emotion_edge.errors import CameraError, CameraNotFound
 from emotion_edge.values import Frame
 

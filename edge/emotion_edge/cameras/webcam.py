@@ -9,8 +9,8 @@ import cv2
 
 from emotion_edge.cameras import v4l2
 from emotion_edge.cameras.capture import Capture, CaptureDevice, OpenCapture, open_capture
-from emotion_edge.cameras.newest import Device, LiveCamera
-from emotion_edge.cameras.report import Listener, report
+from emotion_edge.cameras.events import Listener, report
+from emotion_edge.cameras.live import Device, LiveCamera
 from emotion_edge.errors import CameraBusy, CameraError, CameraNotFound
 
 OLDEST_STAMP_NS = 2_000_000_000

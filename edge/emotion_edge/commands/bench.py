@@ -11,21 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from emotion_edge import bench, operators
-from emotion_edge.bench import Case, Model, Plan, Worker
-from emotion_edge.bench_report import (
+from emotion_edge.bench import measure as bench
+from emotion_edge.bench import operators
+from emotion_edge.bench.measure import Case, Model, Plan, Worker
+from emotion_edge.bench.report import (
     add_output_arguments,
     check_outputs,
     emit,
     progress_of,
     table,
 )
-from emotion_edge.board import read_board
-from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.errors import ImageError, UsageError
-from emotion_edge.preprocessing import fit, read_image
-from emotion_edge.runtimes import RUNTIMES
-from emotion_edge.shipped import DEFAULT, model_path
+from emotion_edge.kiosk.board import read_board
+from emotion_edge.model.backend import RUNTIMES
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.preprocessing import fit, read_image
+from emotion_edge.model.shipped import DEFAULT, model_path
 
 HELP = "measure a model's latency and memory on this machine"
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

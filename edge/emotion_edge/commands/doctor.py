@@ -17,14 +17,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emotion_edge import __version__, runtimes, shipped
-from emotion_edge.board import Board, read_board, read_condition
+from emotion_edge import __version__
 from emotion_edge.cameras.auto import list_cameras
-from emotion_edge.classifier import TFLiteClassifier
-from emotion_edge.config import load_config
 from emotion_edge.detectors import yunet
 from emotion_edge.detectors.haar import HaarDetector
 from emotion_edge.errors import EmotionEdgeError
+from emotion_edge.kiosk.board import Board, read_board, read_condition
+from emotion_edge.kiosk.configuration import load_config
+from emotion_edge.model import backend as runtimes
+from emotion_edge.model import shipped
+from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.values import Image
 
 HELP = "check what is installed and name the command for what is missing"

@@ -12,10 +12,10 @@ import cv2
 from emotion_edge.annotate import annotate
 from emotion_edge.errors import EmotionEdgeError, OutputExists, SinkError, UsageError
 from emotion_edge.factory import load
-from emotion_edge.labels import EMOJI
-from emotion_edge.preprocessing import read_image
+from emotion_edge.model.labels import EMOJI
+from emotion_edge.model.preprocessing import read_image
+from emotion_edge.model.shipped import DEFAULT
 from emotion_edge.records import SCHEMA, face_record
-from emotion_edge.shipped import DEFAULT
 from emotion_edge.values import Image
 
 HELP = "name the emotions in photographs"

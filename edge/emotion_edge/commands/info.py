@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from emotion_edge import manifest as manifests
-from emotion_edge.classifier import TFLiteClassifier
-from emotion_edge.shipped import DEFAULT, model_path, shipped_models
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.shipped import DEFAULT, model_path, shipped_models
 
 HELP = "show what a model is: labels, input, accuracy, training"
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from emotion_edge import config as configuration
 from emotion_edge.cameras import SPECS
 from emotion_edge.errors import SinkError, UsageError
+from emotion_edge.kiosk import configuration
 
 HELP = "watch a camera, a video or a folder of photos"
 
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     """
     config = read(options)
     # Imported late, so that a wrong flag is answered at once.
-    from emotion_edge.service import Service
+    from emotion_edge.kiosk.service import Service
 
     stop = threading.Event()
     with _signals(stop) as received:

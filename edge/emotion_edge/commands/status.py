@@ -10,8 +10,8 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from emotion_edge.config import load_config
 from emotion_edge.errors import EmotionEdgeError, UsageError
+from emotion_edge.kiosk.configuration import load_config
 from emotion_edge.sinks.settings import MetricsSettings
 
 HELP = "how a running emotion-edge fares (it needs the metrics output)"

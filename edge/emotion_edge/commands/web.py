@@ -73,8 +73,8 @@ def run(options: argparse.Namespace) -> int:
     from emotion_edge.web.environment import private_cache
 
     with private_cache():
+        from emotion_edge.web.images import Limits
         from emotion_edge.web.models import Models
-        from emotion_edge.web.pictures import Limits
         from emotion_edge.web.server import Settings, serve
 
         settings = Settings(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from emotion_edge.errors import UsageError
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.sinks import settings as s
 from emotion_edge.values import Event, Observation
 

@@ -8,7 +8,7 @@ import sys
 from typing import Self, TextIO
 
 from emotion_edge.errors import SinkError
-from emotion_edge.labels import EMOJI
+from emotion_edge.model.labels import EMOJI
 from emotion_edge.records import wall_clock
 from emotion_edge.sinks import Sink
 from emotion_edge.sinks.camera_state import camera_state

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from emotion_edge.labels import UNSURE
+from emotion_edge.model.labels import UNSURE
 from emotion_edge.records import observation_record, wall_clock
 from emotion_edge.sinks.aggregate import AGGREGATE
 from emotion_edge.sinks.record_file import RecordFile, RecordSink

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from emotion_edge import __version__
-from emotion_edge.labels import UNSURE
+from emotion_edge.model.labels import UNSURE
 from emotion_edge.records import to_json
 from emotion_edge.sinks import Sink
 from emotion_edge.sinks.camera_state import camera_state

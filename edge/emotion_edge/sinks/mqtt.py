@@ -27,7 +27,7 @@ from typing import Any, Self
 
 from emotion_edge import __version__
 from emotion_edge.errors import MissingExtra, SinkError
-from emotion_edge.labels import UNSURE
+from emotion_edge.model.labels import UNSURE
 from emotion_edge.records import event_record, observation_record, to_json
 from emotion_edge.sinks import Sink
 from emotion_edge.sinks.aggregate import AGGREGATE

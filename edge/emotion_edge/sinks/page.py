@@ -17,7 +17,7 @@ from typing import Any, Self
 import cv2
 
 from emotion_edge.annotate import annotate, colour_of
-from emotion_edge.labels import EMOJI
+from emotion_edge.model.labels import EMOJI
 from emotion_edge.records import observation_record, to_json
 from emotion_edge.sinks import Sink
 from emotion_edge.sinks.camera_state import camera_state

@@ -6,8 +6,8 @@ from typing import Any
 
 from emotion_edge.records import SCHEMA, face_record
 from emotion_edge.values import Face, Observation
+from emotion_edge.web.images import Limits, Picture, read_picture
 from emotion_edge.web.models import Installed, Models
-from emotion_edge.web.pictures import Limits, Picture, read_picture
 
 
 def image_record(

@@ -20,8 +20,8 @@ from emotion_edge.errors import EmotionEdgeError
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.records import observation_record
 from emotion_edge.values import Frame, Observation
+from emotion_edge.web.images import Limits, read_picture
 from emotion_edge.web.models import Models
-from emotion_edge.web.pictures import Limits, read_picture
 
 FRAME_LIMITS = Limits(megabytes=1, megapixels=2.1)
 """Of one frame: Full HD. The page itself sends 640 pixels across."""

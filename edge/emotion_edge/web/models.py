@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from emotion_edge import manifest as manifests
-from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.detectors import FaceDetector, open_detector
 from emotion_edge.errors import ModelError, UsageError
-from emotion_edge.manifest import Manifest
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.manifest import Manifest
+from emotion_edge.model.shipped import model_path, shipped_models
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.shipped import model_path, shipped_models
 from emotion_edge.tracker import FaceTracker
 from emotion_edge.values import Box, Emotion, Image, Observation
 

@@ -16,10 +16,10 @@ from typing import Any
 import gradio as gr
 
 from emotion_edge.errors import EmotionEdgeError, ImageError
-from emotion_edge.labels import EMOJI
+from emotion_edge.model.labels import EMOJI
 from emotion_edge.web import render
+from emotion_edge.web.images import Limits, Picture, read_picture
 from emotion_edge.web.models import Models
-from emotion_edge.web.pictures import Limits, Picture, read_picture
 
 _ASSETS = Path(__file__).parent / "assets"
 _SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Ubuntu", "sans-serif")

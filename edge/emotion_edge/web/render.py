@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 
 from emotion_edge.annotate import annotate, colour_of
-from emotion_edge.labels import EMOJI
+from emotion_edge.model.labels import EMOJI
 from emotion_edge.values import Box, Emotion, Image, Observation
 from emotion_edge.web.answers import picture_record
+from emotion_edge.web.images import Picture
 from emotion_edge.web.models import Installed, Opinion
-from emotion_edge.web.pictures import Picture
 
 _SHOWN_SIDE = 1200  # pixels of the longer side of the picture in the page
 

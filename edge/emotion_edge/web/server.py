@@ -17,8 +17,8 @@ import anyio.to_thread
 
 from emotion_edge.errors import EmotionEdgeError, ImageError, MissingExtra, UsageError
 from emotion_edge.web import environment  # noqa: F401  before Gradio
+from emotion_edge.web.images import Limits
 from emotion_edge.web.models import Models
-from emotion_edge.web.pictures import Limits
 
 try:
     import gradio
@@ -30,7 +30,7 @@ except ImportError as error:
     raise MissingExtra("the web page", "web", error.name or "gradio") from error
 
 from emotion_edge.web import answers, page
-from emotion_edge.web.door import App, Door
+from emotion_edge.web.access_control import App, Door
 from emotion_edge.web.live import FRAME_LIMITS, Live
 
 _STATUS: dict[type[EmotionEdgeError], int] = {ImageError: 422, UsageError: 404}

@@ -10,7 +10,7 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-from emotion_edge.cameras.newest import Device, Grab, LiveCamera
+from emotion_edge.cameras.live import Device, Grab, LiveCamera
 from emotion_edge.errors import CameraError, FrameTimeout
 from emotion_edge.values import Event, Frame, Image
 

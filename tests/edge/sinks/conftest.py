@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import pytest
 
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.sinks import Sink
 from emotion_edge.values import Box, Emotion, Event, Face, Frame, Observation
 

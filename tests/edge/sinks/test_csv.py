@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.sinks.csv import AggregateCsvSink, CsvSink
 from emotion_edge.sinks.settings import CsvSettings
 from emotion_edge.values import Event

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.sinks.fanout import SinkState
 from emotion_edge.sinks.metrics import MetricsSink
 from emotion_edge.sinks.settings import MetricsSettings

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from emotion_edge.errors import SinkError
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.sinks import mqtt, open_sinks
 from emotion_edge.sinks.mqtt import MqttSink
 from emotion_edge.sinks.settings import AggregateSettings, MqttSettings

@@ -13,7 +13,7 @@ from typing import ClassVar
 import cv2
 import pytest
 
-from emotion_edge import manifest as manifests
+from emotion_edge.model import manifest as manifests
 
 TINY = Path(__file__).parents[1] / "tiny.tflite"
 

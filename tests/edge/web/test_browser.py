@@ -30,10 +30,10 @@ pytest.importorskip(
 from playwright.sync_api import sync_playwright
 
 from emotion_edge.cameras import open_camera
-from emotion_edge.shipped import shipped_models
+from emotion_edge.model.shipped import shipped_models
 from emotion_edge.web.environment import private_cache
+from emotion_edge.web.images import Limits
 from emotion_edge.web.models import Models
-from emotion_edge.web.pictures import Limits
 from emotion_edge.web.server import Settings, create_server
 
 from .conftest import nothing_written, photograph

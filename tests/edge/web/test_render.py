@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("PIL", reason="the [web] extra is not installed")
 
-from emotion_edge import manifest as manifests
+from emotion_edge.model import manifest as manifests
 from emotion_edge.values import Box, Emotion, Face, Frame, Observation
 from emotion_edge.web import render
+from emotion_edge.web.images import Picture
 from emotion_edge.web.models import Installed, Opinion
-from emotion_edge.web.pictures import Picture
 
 from .conftest import TINY
 

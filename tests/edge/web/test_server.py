@@ -20,10 +20,10 @@ from starlette.testclient import TestClient
 
 from emotion_edge.errors import UsageError
 from emotion_edge.factory import load
-from emotion_edge.preprocessing import read_image
+from emotion_edge.model.preprocessing import read_image
 from emotion_edge.web.environment import private_cache
+from emotion_edge.web.images import WORKING_SIDE, Limits
 from emotion_edge.web.models import Models
-from emotion_edge.web.pictures import WORKING_SIDE, Limits
 from emotion_edge.web.server import Settings, create_app, serve
 
 from .conftest import TINY, nothing_written

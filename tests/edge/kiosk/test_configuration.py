@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotion_edge import config as c
-from emotion_edge.config import Config, build, keys, load_config, merge, parse_value, read_toml
 from emotion_edge.errors import UsageError
+from emotion_edge.kiosk import configuration as c
+from emotion_edge.kiosk.configuration import (
+    Config,
+    build,
+    keys,
+    load_config,
+    merge,
+    parse_value,
+    read_toml,
+)
 from emotion_edge.sinks.settings import (
     AggregateSettings,
     ConsoleSettings,

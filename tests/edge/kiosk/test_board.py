@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion_edge.board import (
+from emotion_edge.kiosk.board import (
     Throttling,
     read_board,
     read_condition,

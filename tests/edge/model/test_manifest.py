@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from emotion_edge.errors import ManifestError, ModelError
-from emotion_edge.labels import EMOTIONS
-from emotion_edge.manifest import ENTRY, InputSpec, Manifest, attach, load, split
+from emotion_edge.model.labels import EMOTIONS
+from emotion_edge.model.manifest import ENTRY, InputSpec, Manifest, attach, load, split
 
 MODEL = b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 8
 MANIFEST = Manifest(

@@ -15,7 +15,7 @@ PIL_Image = pytest.importorskip("PIL.Image", reason="the [web] extra is not inst
 
 from emotion_edge.errors import ImageError  # noqa: E402
 from emotion_edge.values import Box  # noqa: E402
-from emotion_edge.web.pictures import WORKING_SIDE, Limits, read_picture  # noqa: E402
+from emotion_edge.web.images import WORKING_SIDE, Limits, read_picture  # noqa: E402
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 

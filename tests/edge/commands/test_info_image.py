@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion_edge import manifest as manifests
 from emotion_edge.cli import main
-from emotion_edge.shipped import shipped_models
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.shipped import shipped_models
 
-TINY = str(Path(__file__).parent / "tiny.tflite")
+TINY = str(Path(__file__).parents[1] / "tiny.tflite")
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import pytest
 
 from emotion_edge import cli
 from emotion_edge.commands import run
-from emotion_edge.config import Config, keys
 from emotion_edge.errors import UsageError
+from emotion_edge.kiosk.configuration import Config, keys
 from emotion_edge.sinks.settings import (
     AggregateSettings,
     ConsoleSettings,
@@ -29,7 +29,7 @@ from emotion_edge.sinks.settings import (
     WindowSettings,
 )
 
-TINY = str(Path(__file__).with_name("tiny.tflite"))
+TINY = str(Path(__file__).parents[1] / "tiny.tflite")
 
 
 def configured(*words: str) -> Config:

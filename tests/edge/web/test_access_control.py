@@ -14,7 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from emotion_edge.web.door import HEADERS, Door
+from emotion_edge.web.access_control import HEADERS, Door
 
 LIMIT = 1000
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from emotion_edge.cameras.report import Listener, report
+from emotion_edge.cameras.events import Listener, report
 from emotion_edge.errors import CameraError, CameraLost, FrameTimeout
 from emotion_edge.values import Frame, Image
 

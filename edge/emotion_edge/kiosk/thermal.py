@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emotion_edge.board import Condition, read_condition
 from emotion_edge.errors import UsageError
+from emotion_edge.kiosk.board import Condition, read_condition
 from emotion_edge.values import Event
 
 _HEAT = {"throttled", "soft temperature limit"}  # throttle bits that heat sets

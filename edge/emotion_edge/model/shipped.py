@@ -7,7 +7,7 @@ from pathlib import Path
 from emotion_edge.errors import ModelError
 
 DEFAULT = "fast"
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _WHEEL = _PACKAGE / "shipped"
 _CHECKOUT = _PACKAGE.parents[1] / "models"
 

@@ -21,7 +21,7 @@ from emotion_edge.detectors.yunet import YuNetDetector
 from emotion_edge.errors import DetectorError, OutputExists, UsageError
 from emotion_edge.values import Box, Image
 
-WEIGHTS = Path(__file__).parents[3] / "shared/models" / yunet.FILE
+WEIGHTS = Path(__file__).parents[4] / "shared/models" / yunet.FILE
 FACE = Box(245, 95, 160, 160)  # of the portrait below, by eye
 
 needs_weights = pytest.mark.skipif(

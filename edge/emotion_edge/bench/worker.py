@@ -131,11 +131,11 @@ def random_inputs(tensor: dict[str, Any], seed: int, count: int = 16) -> list[ND
 
 
 def _runtimes() -> Any:
-    """``emotion_edge.runtimes`` without the package's own imports, which need OpenCV."""
+    """``emotion_edge.model.backend`` without the package's own imports, which need OpenCV."""
     if "emotion_edge" not in sys.modules:
         package = types.ModuleType("emotion_edge")
-        package.__path__ = [str(Path(__file__).parent)]
+        package.__path__ = [str(Path(__file__).parents[1])]
         sys.modules["emotion_edge"] = package
-    from emotion_edge import runtimes
+    from emotion_edge.model import backend as runtimes
 
     return runtimes

@@ -19,18 +19,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from emotion_edge.board import Condition, read_condition
 from emotion_edge.cameras import Camera, open_camera
 from emotion_edge.cameras.photos import is_photo
 from emotion_edge.cameras.supervised import SupervisedCamera
-from emotion_edge.classifier import TFLiteClassifier
-from emotion_edge.config import Config
 from emotion_edge.detectors import open_detector
 from emotion_edge.errors import FrameTimeout
-from emotion_edge.heat import BoardWatch, HeatGovernor
-from emotion_edge.labels import EMOTIONS
+from emotion_edge.kiosk.board import Condition, read_condition
+from emotion_edge.kiosk.configuration import Config
+from emotion_edge.kiosk.thermal import BoardWatch, HeatGovernor
+from emotion_edge.kiosk.watchdog import Watchdog
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.labels import EMOTIONS
+from emotion_edge.model.shipped import model_path
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.shipped import model_path
 from emotion_edge.sinks import Sink, open_sinks
 from emotion_edge.sinks.settings import (
     ConsoleSettings,
@@ -40,7 +41,6 @@ from emotion_edge.sinks.settings import (
 )
 from emotion_edge.tracker import FaceTracker
 from emotion_edge.values import Event
-from emotion_edge.watchdog import Watchdog
 
 READ_S = 1.0
 """Longest wait for a frame before the loop looks round: events, watchdog, time limit."""

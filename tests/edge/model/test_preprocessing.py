@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emotion_edge.errors import ImageError
-from emotion_edge.preprocessing import crop_face, fit, read_image
+from emotion_edge.model.preprocessing import crop_face, fit, read_image
 from emotion_edge.values import Box
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from emotion_edge.bench_worker import random_inputs, time_runs
+from emotion_edge.bench.worker import random_inputs, time_runs
 from emotion_edge.errors import MissingExtra, ModelError
-from emotion_edge.runtimes import open_interpreter
+from emotion_edge.model.backend import open_interpreter
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _INTEGER_TYPES = (3, 9)  # UINT8 and INT8 of the TFLite schema's TensorType

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emotion_edge import watchdog
-from emotion_edge.watchdog import Watchdog
+from emotion_edge.kiosk import watchdog
+from emotion_edge.kiosk.watchdog import Watchdog
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 
 from emotion_edge import sinks
-from emotion_edge.board import Condition
-from emotion_edge.config import Config, build
 from emotion_edge.errors import (
     CameraBusy,
     CameraLost,
@@ -23,11 +21,13 @@ from emotion_edge.errors import (
     OutputExists,
     SinkError,
 )
+from emotion_edge.kiosk.board import Condition
+from emotion_edge.kiosk.configuration import Config, build
+from emotion_edge.kiosk.service import Service
+from emotion_edge.kiosk.watchdog import Watchdog
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.service import Service
 from emotion_edge.sinks import Sink
 from emotion_edge.values import Box, Emotion, Event, Frame, Image, Observation
-from emotion_edge.watchdog import Watchdog
 
 COOL = Condition(None, None, 40.0, None)
 _noise = np.random.default_rng(0)

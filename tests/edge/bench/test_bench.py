@@ -8,15 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from emotion_edge import bench, bench_report, operators
-from emotion_edge.bench import Case, Environment, Model, Plan, Worker
-from emotion_edge.bench_worker import random_inputs, time_runs
-from emotion_edge.board import Condition, Throttling
+from emotion_edge.bench import measure as bench
+from emotion_edge.bench import operators
+from emotion_edge.bench import report as bench_report
+from emotion_edge.bench.measure import Case, Environment, Model, Plan, Worker
+from emotion_edge.bench.worker import random_inputs, time_runs
 from emotion_edge.cli import main
 from emotion_edge.errors import ModelError, OutputExists, UsageError
-from emotion_edge.runtimes import installed
+from emotion_edge.kiosk.board import Condition, Throttling
+from emotion_edge.model.backend import installed
 
-TINY = Path(__file__).with_name("tiny.tflite")
+TINY = Path(__file__).parents[1] / "tiny.tflite"
 STILL = Condition("performance", 1500.0, 50.0, Throttling(0))
 
 needs_tiny = pytest.mark.skipif(not TINY.exists(), reason="tests/edge/tiny.tflite is not there")
@@ -314,8 +316,8 @@ def test_a_runtime_that_is_not_installed_here_runs_in_its_environment(tmp_path, 
 def test_pictures_are_fed_as_the_classifier_feeds_them(tmp_path):
     import cv2
 
-    from emotion_edge.classifier import TFLiteClassifier
     from emotion_edge.commands.bench import input_tensors
+    from emotion_edge.model.classifier import TFLiteClassifier
 
     model = Model.read(TINY)
     face = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
@@ -334,7 +336,7 @@ def test_a_model_the_runtime_refuses_is_one_line():
 @needs_litert
 @needs_tiny
 def test_a_cut_after_the_last_operator_is_the_whole_model():
-    from emotion_edge.runtimes import open_interpreter
+    from emotion_edge.model.backend import open_interpreter
 
     flatbuffer = Model.read(TINY).flatbuffer
     parts = operators.operators(flatbuffer)

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion_edge import manifest as manifests
-from emotion_edge.classifier import TFLiteClassifier
 from emotion_edge.errors import ImageError, ManifestError, ModelError, UsageError
-from emotion_edge.labels import EMOTIONS
-from emotion_edge.runtimes import open_interpreter
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.backend import open_interpreter
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.values import Box
 
-TINY = Path(__file__).parent / "tiny.tflite"
+TINY = Path(__file__).parents[1] / "tiny.tflite"
 
 
 @pytest.fixture(scope="module")

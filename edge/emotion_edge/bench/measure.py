@@ -32,18 +32,18 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from emotion_edge import manifest as manifests
-from emotion_edge.board import Condition, read_board, read_condition
+from emotion_edge.bench.process import Process
 from emotion_edge.errors import ModelError, UsageError
-from emotion_edge.manifest import Manifest
-from emotion_edge.runtimes import RUNTIMES, installed
-from emotion_edge.worker import Process
+from emotion_edge.kiosk.board import Condition, read_board, read_condition
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.backend import RUNTIMES, installed
+from emotion_edge.model.manifest import Manifest
 
 SCHEMA = 1
 PERCENTILES = (50, 90, 95, 99)
 HOT_C = 80.0  # Arm cores of a Raspberry Pi slow down from 80 °C
 BUSY = 0.05  # share of the processors' time that others may take before a run is doubtful
-_WORKER = Path(__file__).with_name("bench_worker.py")
+_WORKER = Path(__file__).with_name("worker.py")
 _DISCARD = 5  # inferences at the head of a round that warm the caches again
 _ENVIRONMENTS = Path("~/.cache/emotion-edge/environments")
 
@@ -158,7 +158,7 @@ class Target(Protocol):
 
 
 class Worker:
-    """A case in a process of its own (``bench_worker``), as a context manager.
+    """A case in a process of its own (``worker``), as a context manager.
 
     opened: its answer to ``open``: times of import, load and first inference, versions.
     """

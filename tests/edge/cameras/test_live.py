@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from emotion_edge.cameras.newest import FAILED_READS, Grab
+from emotion_edge.cameras.live import FAILED_READS, Grab
 from emotion_edge.errors import (
     CameraBusy,
     CameraError,

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotion_edge.board import Condition, Throttling
 from emotion_edge.errors import UsageError
-from emotion_edge.heat import BoardWatch, HeatGovernor, HeatSettings
+from emotion_edge.kiosk.board import Condition, Throttling
+from emotion_edge.kiosk.thermal import BoardWatch, HeatGovernor, HeatSettings
 
 SETTINGS = HeatSettings(hot_c=78, cool_c=70, steps_fps=(10, 5, 2), settle_s=30)
 

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from emotion_edge.errors import UsageError
-from emotion_edge.heat import HeatSettings
-from emotion_edge.shipped import DEFAULT
+from emotion_edge.kiosk.thermal import HeatSettings
+from emotion_edge.model.shipped import DEFAULT
 from emotion_edge.sinks.settings import (
     SETTINGS,
     AggregateSettings,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from emotion_edge.config import build, load_config, read_toml, reference
+from emotion_edge.kiosk.configuration import build, load_config, read_toml, reference
 from emotion_edge.sinks.settings import JsonlSettings, MetricsSettings
 
-EDGE = Path(__file__).parents[2] / "edge"  # the package itself may be an installed wheel's
+EDGE = Path(__file__).parents[3] / "edge"  # the package itself may be an installed wheel's
 UNIT = EDGE / "systemd" / "emotion-edge.service"
 INSTALLER = EDGE / "install-kiosk.sh"
 
@@ -189,4 +189,4 @@ def test_the_guide_has_every_key() -> None:
     guide = (EDGE / "README.md").read_text()
     for key, default, meaning in reference():
         row = f"| `{key}` | `{default}` | {meaning.replace('``', '`')} |"
-        assert row in guide, "renew the table: cd edge && python -m emotion_edge.config"
+        assert row in guide, "renew it: cd edge && python -m emotion_edge.kiosk.configuration"

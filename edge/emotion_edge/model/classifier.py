@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_edge import manifest as manifests
 from emotion_edge.errors import ImageError, ManifestError
-from emotion_edge.manifest import Manifest
-from emotion_edge.preprocessing import crop_face, fit
-from emotion_edge.runtimes import open_interpreter
+from emotion_edge.model import manifest as manifests
+from emotion_edge.model.backend import open_interpreter
+from emotion_edge.model.manifest import Manifest
+from emotion_edge.model.preprocessing import crop_face, fit
 from emotion_edge.values import Box, Emotion, Image
 
 

@@ -5,11 +5,14 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion_edge import board, cli, runtimes, shipped
-from emotion_edge.board import Condition, Throttling
+from emotion_edge import cli
 from emotion_edge.cameras.auto import CameraInfo
 from emotion_edge.commands import doctor
 from emotion_edge.commands.doctor import Finding
+from emotion_edge.kiosk import board
+from emotion_edge.kiosk.board import Condition, Throttling
+from emotion_edge.model import backend as runtimes
+from emotion_edge.model import shipped
 
 PI = dataclasses.replace(
     board.read_board(),
@@ -36,7 +39,7 @@ def test_a_finding_names_its_remedy_below() -> None:
 def test_status_zero_only_when_nothing_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    tiny = Path(__file__).with_name("tiny.tflite")
+    tiny = Path(__file__).parents[1] / "tiny.tflite"
     monkeypatch.setattr(shipped, "shipped_models", lambda: {"fast": tiny})
     monkeypatch.setattr(doctor, "list_cameras", lambda: [])
     assert cli.main(["doctor"]) == 0
@@ -133,7 +136,7 @@ def test_weak_power_and_heat(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_service_that_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = tmp_path / "kiosk.toml"
-    config.write_text(f"model = '{Path(__file__).with_name('tiny.tflite')}'")
+    config.write_text(f"model = '{Path(__file__).parents[1] / 'tiny.tflite'}'")
     monkeypatch.setattr(doctor.Path, "exists", lambda self: True)
     answers = {"is-enabled": "enabled", "is-active": "failed"}
     monkeypatch.setattr(doctor, "_systemctl", answers.__getitem__)

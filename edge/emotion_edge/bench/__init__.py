@@ -1,0 +1,1 @@
+"""How fast a model file runs on this machine."""
