@@ -18,8 +18,8 @@ import argparse
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.scenes import HEIGHT, WIDTH, background, paste, scenes, shoot
+from benchmarks.scenes import HEIGHT, WIDTH, background, is_centred, paste, scenes, shoot
 from emotion_edge.bench.report import to_json
 from emotion_edge.detectors import DETECTORS, FaceDetector, open_detector
 from emotion_edge.errors import DetectorError, UsageError
 from emotion_edge.model.classifier import TFLiteClassifier
-from emotion_edge.model.preprocessing import crop_face, fit
+from emotion_edge.model.preprocessing import face_input, resize_to_input
 from emotion_edge.model.shipped import model_path
 from emotion_edge.values import Box, Image
 from train.data import Split, load_fer2013
+from train.metrics import wilson_interval
 
 HELP = "faces found, missed and false; accuracy of detected crops by margin; the schedule's gain"
 MARGINS = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.15)
@@ -81,17 +82,16 @@ def load_faces(options: argparse.Namespace, count: int | None) -> Split:
 
 def run(options: argparse.Namespace) -> int:
     """Print three tables and a JSON line; 0."""
-    cv2.setNumThreads(1)  # figures of one core: they compare, whatever the machine
+    cv2.setNumThreads(1)  # figures of one core, so that machines compare
     split = load_faces(options, options.count)
     classifier = TFLiteClassifier.load(model_path(options.model))
-    names = []
-    for name in options.detector or DETECTORS:
-        try:
-            open_detector(name)
-            names.append(name)
-        except DetectorError as error:
-            print(f"left out: {error}")
-    margins = tuple(options.margin or MARGINS)
+    names = available(options.detector or DETECTORS)
+    found, crops = look_at_scenes(
+        names, split.images, classifier, tuple(options.margin or MARGINS), options.seed
+    )
+    direct = classifier.predict(
+        np.stack([resize_to_input(face, classifier.manifest.input) for face in split.images])
+    ).argmax(1)
     answer: dict[str, Any] = {
         "benchmark": "faces",
         "model": classifier.manifest.name,
@@ -100,25 +100,86 @@ def run(options: argparse.Namespace) -> int:
         "faces": len(split),
         "seed": options.seed,
         "opencv": cv2.__version__,
+        "detection": [one.summary() for one in found],
+        "dataset_accuracy": float(np.mean(direct == split.labels)),
+        "crops": [row for one in crops for row in one.summary(direct, split.labels)],
+        "streams": watch_films(names, split.images, options.sequences, options.seed),
     }
+    print(f"{len(split)} faces of {options.split}, two in each 640x480 scene, one thread\n")
+    show_detection(answer["detection"])
+    print(f"dataset crops, all {len(split)} faces: {100 * answer['dataset_accuracy']:.2f}%\n")
+    show_crops(answer["crops"])
+    show_streams(answer["streams"])
+    print(to_json(answer))
+    return 0
 
-    tests = []
+
+def available(names: Sequence[str]) -> list[str]:
+    """Those detectors whose files are installed; a line for each of the others."""
+    usable = []
+    for name in names:
+        try:
+            open_detector(name)
+            usable.append(name)
+        except DetectorError as error:
+            print(f"skipped: {error}")
+    return usable
+
+
+def look_at_scenes(
+    names: Sequence[str],
+    images: Image,
+    classifier: TFLiteClassifier,
+    margins: tuple[float, ...],
+    seed: int,
+) -> tuple[list[Found], list[Crops]]:
+    """Run each detector's still and stream settings over all scenes.
+
+    images: uint8 faces ``(n, 48, 48)``. Returns one ``Found`` and one ``Crops`` per setting.
+    """
+    tests: list[tuple[Any, Found, Crops]] = []
     for name in names:
         for stream in (False, True):
             # The searcher of whole frames in a stream is coarser than the one for photographs.
             detector: Any = open_detector(name, scheduled=stream)
             label = f"{name}, {'stream' if stream else 'photo'}"
-            tests.append((label, detector.full if stream else detector))
-    found = {label: Found(label) for label, _ in tests}
-    crops = {label: Crops(label, margins, len(split)) for label, _ in tests}
-    for scene in scenes(split.images, seed=options.seed):
-        for label, detector in tests:
-            boxes = found[label].look(detector, scene.image, scene.boxes)
+            tests.append(
+                (
+                    detector.full if stream else detector,
+                    Found(label),
+                    Crops(label, margins, len(images)),
+                )
+            )
+    for scene in scenes(images, seed=seed):
+        for detector, found, crops in tests:
+            boxes = found.look(detector, scene.image, scene.boxes)
             for face, box in zip(scene.faces, boxes, strict=True):
                 if box is not None:
-                    crops[label].take(face, scene.image, box, classifier)
-    answer["detection"] = [one.summary() for one in found.values()]
-    print(f"{len(split)} faces of {options.split}, two in each 640x480 scene, one thread\n")
+                    crops.take(face, scene.image, box, classifier)
+    return [found for _, found, _ in tests], [crops for _, _, crops in tests]
+
+
+def watch_films(
+    names: Sequence[str], images: Image, sequences: int, seed: int
+) -> list[dict[str, Any]]:
+    """Each detector on films, searching every frame and scheduled: one row of figures each."""
+    watched = []
+    for name in names:
+        scheduled: Any = open_detector(name, scheduled=True)
+        watched += [
+            Watch(f"{name}, every frame", scheduled.full),
+            Watch(f"{name}, scheduled", open_detector(name, scheduled=True)),
+        ]
+    rng = np.random.default_rng(seed)
+    for _ in range(sequences):
+        frames = list(film(images, rng))
+        for one in watched:
+            one.see(frames)
+    return [one.summary() for one in watched if one.films]
+
+
+def show_detection(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what each detector found in scenes."""
     _table(
         f"{'detector':15} {'missed':>17} {'false/100 scenes':>16} {'ms':>6} {'IoU':>6} "
         f"{'side (IQR)':>13} {'right':>7} {'down':>7}",
@@ -126,17 +187,13 @@ def run(options: argparse.Namespace) -> int:
             f"{r['detector']:15} {_share(r['missed'], r['missed_ci95']):>17} "
             f"{r['false_per_100_scenes']:16.1f} {r['ms']:6.1f} {r['iou']:6.2f} "
             f"{r['side']:5.3f} ({r['side_iqr']:.3f}) {r['right']:+7.3f} {r['down']:+7.3f}"
-            for r in answer["detection"]
+            for r in rows
         ),
     )
 
-    truth = split.labels
-    direct = classifier.predict(
-        np.stack([fit(face, *_input(classifier)) for face in split.images])
-    ).argmax(1)
-    print(f"dataset crops, all {len(split)} faces: {100 * np.mean(direct == truth):.2f}%\n")
-    answer["dataset_accuracy"] = float(np.mean(direct == truth))
-    answer["crops"] = [row for one in crops.values() for row in one.summary(direct, truth)]
+
+def show_crops(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what the detectors' crops cost in accuracy, by margin."""
     _table(
         f"{'detector':15} {'margin':>6} {'found':>6} {'dataset crop':>13} {'its crop':>9} "
         f"{'loss, points':>13} {'missed wrong':>13}",
@@ -145,23 +202,13 @@ def run(options: argparse.Namespace) -> int:
             f"{100 * r['dataset_accuracy']:12.2f}% {100 * r['accuracy']:8.2f}% "
             f"{100 * r['loss']:+6.2f} ± {100 * r['loss_ci95']:4.2f} "
             f"{100 * r['accuracy_undetected_wrong']:12.2f}%"
-            for r in answer["crops"]
+            for r in rows
         ),
     )
 
-    watched = []
-    for name in names:
-        scheduled: Any = open_detector(name, scheduled=True)
-        watched += [
-            Watch(f"{name}, every frame", scheduled.full),
-            Watch(f"{name}, scheduled", open_detector(name, scheduled=True)),
-        ]
-    rng = np.random.default_rng(options.seed)
-    for _ in range(options.sequences):
-        frames = list(film(split.images, rng))
-        for one in watched:
-            one.see(frames)
-    answer["streams"] = [one.summary() for one in watched if one.films]
+
+def show_streams(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what each detector found in films."""
     _table(
         f"{'film':20} {'missed':>7} {'false/100 frames':>16} {'IoU':>5} {'ms/frame':>8} "
         f"{'noticed after':>15} {'still there for':>15}",
@@ -169,11 +216,9 @@ def run(options: argparse.Namespace) -> int:
             f"{r['detector']:20} {100 * r['missed']:6.1f}% {r['false_per_100_frames']:16.2f} "
             f"{r['iou']:5.2f} {r['ms']:8.2f} {r['noticed_frames']:8.1f} frames "
             f"{r['stale_frames']:8.1f} frames"
-            for r in answer["streams"]
+            for r in rows
         ),
     )
-    print(to_json(answer))
-    return 0
 
 
 class Found:
@@ -218,7 +263,7 @@ class Found:
             "detector": self.detector,
             "faces": self.faces,
             "missed": missed / self.faces,
-            "missed_ci95": wilson(missed, self.faces),
+            "missed_ci95": wilson_interval(missed, self.faces),
             "false_per_100_scenes": 100 * self.false / self.scenes,
             "ms": 1000 * self.seconds / self.scenes,
             "iou": float(mid[0]),
@@ -243,8 +288,9 @@ class Crops:
         if self.answers is None:
             self.answers = np.full((len(self.margins), self.count), -1, np.int64)
         for row, margin in enumerate(self.margins):
-            crop = fit(crop_face(image, box, margin), *_input(classifier))
-            self.answers[row, face] = classifier.probabilities(crop).argmax()
+            spec = replace(classifier.manifest.input, margin=margin)
+            answer = classifier.probabilities(face_input(image, box, spec))
+            self.answers[row, face] = answer.argmax()
 
     def summary(
         self, direct: NDArray[np.int64], truth: NDArray[np.int64]
@@ -276,9 +322,9 @@ def match(boxes: Sequence[Box], truth: Sequence[Box]) -> tuple[list[Box | None],
     """
     matched: list[Box | None] = []
     for true in truth:
-        hits = [box for box in boxes if _centred(box, true) and true.iou(box) >= _SAME]
+        hits = [box for box in boxes if is_centred(box, true) and true.iou(box) >= _SAME]
         matched.append(max(hits, key=true.iou, default=None))
-    false = sum(not any(_centred(box, true) for true in truth) for box in boxes)
+    false = sum(not any(is_centred(box, true) for true in truth) for box in boxes)
     return matched, false
 
 
@@ -344,7 +390,7 @@ class Watch:
                     self.overlaps.append(true.iou(hit))
                     first = first or came
             else:
-                on_place = sum(_centred(box, place) for box in boxes) if place else 0
+                on_place = sum(is_centred(box, place) for box in boxes) if place else 0
                 lost = len(boxes) - on_place
                 gone += place is not None
                 held = gone if on_place else held
@@ -369,23 +415,6 @@ class Watch:
             "noticed_frames": float(np.mean(self.noticed)) if self.noticed else math.nan,
             "stale_frames": float(np.mean(self.stale)) if self.stale else math.nan,
         }
-
-
-def wilson(hits: int, of: int) -> tuple[float, float]:
-    """95% interval of a share (Wilson, JASA 1927)."""
-    share, square = hits / of, _Z**2 / of
-    middle, half = share + square / 2, _Z * math.sqrt(share * (1 - share) / of + square / of / 4)
-    return (middle - half) / (1 + square), (middle + half) / (1 + square)
-
-
-def _centred(box: Box, on: Box) -> bool:
-    x, y = box.x + box.width / 2, box.y + box.height / 2
-    return on.x <= x < on.x + on.width and on.y <= y < on.y + on.height
-
-
-def _input(classifier: TFLiteClassifier) -> tuple[int, int, int]:
-    spec = classifier.manifest.input
-    return spec.height, spec.width, spec.channels
 
 
 def _share(share: float, interval: tuple[float, float]) -> str:

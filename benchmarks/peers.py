@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.roofline import bar
+from benchmarks.scenes import is_centred
 from emotion_edge.bench import measure as bench
 from emotion_edge.bench.measure import Environment
 from emotion_edge.bench.process import Process
@@ -221,8 +222,8 @@ def match(boxes: Sequence[Box], truth: Sequence[Box]) -> tuple[int, int]:
 
     Overlap would favour whoever draws boxes of the truth's extent; detectors differ in that.
     """
-    found = sum(any(_centred(box, face) for box in boxes) for face in truth)
-    false = sum(not any(_centred(box, face) for face in truth) for box in boxes)
+    found = sum(any(is_centred(box, face) for box in boxes) for face in truth)
+    false = sum(not any(is_centred(box, face) for face in truth) for box in boxes)
     return found, false
 
 
@@ -344,11 +345,6 @@ def _our_folder() -> Path:
 def _installed_mb(folder: Path) -> int:
     done = subprocess.run(["du", "-sm", str(folder)], capture_output=True, text=True, check=True)
     return int(done.stdout.split()[0])
-
-
-def _centred(box: Box, face: Box) -> bool:
-    x, y = box.x + box.width / 2, box.y + box.height / 2
-    return face.x <= x <= face.x + face.width and face.y <= y <= face.y + face.height
 
 
 def _list(box: Box) -> list[int]:

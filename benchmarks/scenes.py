@@ -119,6 +119,12 @@ def shoot(image: NDArray[np.float32], grain: NDArray[np.float32]) -> Image:
     return np.asarray(np.clip(image + grain, 0, 255), dtype=np.uint8)
 
 
+def is_centred(box: Box, face: Box) -> bool:
+    """Whether the centre of ``box`` lies in ``face`` (right and bottom edges excluded)."""
+    x, y = box.x + box.width / 2, box.y + box.height / 2
+    return face.x <= x < face.x + face.width and face.y <= y < face.y + face.height
+
+
 def _inside(side: int, pad: int) -> NDArray[np.bool_]:
     mask = np.zeros((side + 2 * pad, side + 2 * pad), bool)
     mask[pad : pad + side, pad : pad + side] = True

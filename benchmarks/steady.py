@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.faces import add_data_arguments, load_faces
 from emotion_edge.bench.report import to_json
 from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.preprocessing import resize_to_input
 from emotion_edge.model.shipped import model_path
 from emotion_edge.tracker import FaceTracker, TrackerSettings
 from emotion_edge.values import Box, Emotion, Image
@@ -103,9 +104,7 @@ def shaken_answers(
     answers = np.zeros((len(faces), frames, len(classifier.labels)), np.float32)
     for row, face in enumerate(faces):
         for column in range(frames):
-            shaken = shake(face, rng, spec.width)
-            if spec.channels == 3:
-                shaken = np.repeat(shaken[..., None], 3, 2)
+            shaken = resize_to_input(shake(face, rng, spec.width), spec)
             answers[row, column] = classifier.probabilities(shaken)
     return answers
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emotion_edge.errors import UsageError
 from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.model.manifest import InputSpec
-from emotion_edge.model.preprocessing import fit, read_image
+from emotion_edge.model.preprocessing import read_image, resize_to_input
 from emotion_edge.values import Image
 from train.data import Split, load_fer2013
 from train.errors import DataError
@@ -97,12 +97,7 @@ def read(path: str | Path, split: str, spec: InputSpec, labels: Sequence[str]) -
             "as PATH/SPLIT/LABEL/*.jpg"
         )
     part = data.split(split)
-    faces = np.stack(
-        [
-            fit(face, spec.height, spec.width, spec.channels, rgb=spec.colour == "rgb")
-            for face in part.images
-        ]
-    )
+    faces = np.stack([resize_to_input(face, spec) for face in part.images])
     whole = split == REPORT
     return Images(
         split,
@@ -201,14 +196,6 @@ def _folder(path: Path, split: str, spec: InputSpec, labels: tuple[str, ...]) ->
         if not files:
             raise DataError(f"{folder} holds no picture ({', '.join(_PICTURES)}): add some")
         for file in files:
-            faces.append(
-                fit(
-                    read_image(file),
-                    spec.height,
-                    spec.width,
-                    spec.channels,
-                    rgb=spec.colour == "rgb",
-                )
-            )
+            faces.append(resize_to_input(read_image(file), spec))
             truth.append(labels.index(folder.name))
     return Images(split, labels, np.stack(faces), np.array(truth, np.int64), path.name, "all rows")

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from emotion_edge.errors import ModelError, UsageError
 from emotion_edge.model.labels import EMOTIONS
-from emotion_edge.model.preprocessing import fit
+from emotion_edge.model.manifest import InputSpec
+from emotion_edge.model.preprocessing import resize_to_input
 from train import metrics, plots, targets
 from train.augment import affine, warp
 from train.data import VOTES, Dataset, Split
@@ -83,8 +84,10 @@ def load_classifier(
             f"({', '.join(labels)}): evaluate it on the data it was trained for"
         )
 
+    spec = InputSpec(height, width, channels, "gray" if channels == 1 else "rgb")
+
     def predict_keras(faces: Faces) -> Floats:
-        sized = np.stack([fit(face, height, width, channels) for face in faces])
+        sized = np.stack([resize_to_input(face, spec) for face in faces])
         batch = sized.reshape(-1, height, width, channels).astype(np.float32) * scale + offset
         # Not predict(): its data adapter costs more than the network on sets this small.
         parts = [
@@ -104,11 +107,7 @@ def of_device(device: TFLiteClassifier, path: Path) -> Classifier:
     spec = device.manifest.input
 
     def predict(faces: Faces) -> Floats:
-        sized = [
-            fit(face, spec.height, spec.width, spec.channels, rgb=spec.colour == "rgb")
-            for face in faces
-        ]
-        return device.predict(np.stack(sized))
+        return device.predict(np.stack([resize_to_input(face, spec) for face in faces]))
 
     return Classifier(path, device.labels, predict)
 

@@ -2,16 +2,18 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks.faces import Found, Watch, film, match, wilson
+from benchmarks.faces import Crops, Found, Watch, film, match
 from benchmarks.scenes import HEIGHT, WIDTH, scenes
-from benchmarks.steady import changes, lasting, shake, shown_labels, steadiness
-from emotion_edge.model.preprocessing import crop_face, fit
+from benchmarks.steady import changes, lasting, shake, shaken_answers, shown_labels, steadiness
+from emotion_edge.model.manifest import InputSpec
+from emotion_edge.model.preprocessing import face_input
 from emotion_edge.tracker import TrackerSettings
 from emotion_edge.values import Box, Image
 
@@ -40,7 +42,7 @@ def test_a_pasted_face_comes_back_from_its_box(faces: Image) -> None:
     for scene in scenes(faces, seed=1, noise=0):
         assert scene.image.shape == (HEIGHT, WIDTH, 3)
         for index, box in zip(scene.faces, scene.boxes, strict=True):
-            crop = fit(crop_face(scene.image, box), 48, 48, 1)
+            crop = face_input(scene.image, box, InputSpec(48, 48, 1, "gray"))
             assert np.abs(crop.astype(int) - faces[index]).mean() < 2
 
 
@@ -53,10 +55,33 @@ def test_match_tells_found_missed_and_false_apart() -> None:
     assert match([Box(45, 45, 10, 10)], truth[:1]) == ([None], 0)
 
 
-def test_wilson_agrees_with_the_published_example() -> None:
-    # Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263, and 0 of 20.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+class BgrNetwork:
+    """Records what it is given; its manifest requires BGR."""
+
+    manifest = SimpleNamespace(input=InputSpec(48, 64, 3, "bgr"))
+    labels = LABELS
+
+    def __init__(self) -> None:
+        self.seen: list[Image] = []
+
+    def probabilities(self, face: Image) -> np.ndarray:
+        self.seen.append(face)
+        return np.array([0.3, 0.7], np.float32)
+
+
+def test_a_bgr_network_is_measured_on_bgr_crops() -> None:
+    blue = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    blue[..., 0] = 255
+    network, crops = BgrNetwork(), Crops("any", (0.0, 0.1), 1)
+    crops.take(0, blue, Box(100, 100, 90, 90), network)  # type: ignore[arg-type]
+    assert [face[0, 0].tolist() for face in network.seen] == [[255, 0, 0]] * 2
+
+
+def test_steady_shows_the_network_its_own_input_size(faces: Image) -> None:
+    network = BgrNetwork()
+    answers = shaken_answers(network, faces[:1], 1, 0)  # type: ignore[arg-type]
+    assert {face.shape for face in network.seen} == {(48, 64, 3)}
+    assert answers.shape == (1, 10, 2)
 
 
 class Half:

@@ -44,7 +44,7 @@ from emotion_edge.cameras.demo import PORTRAIT_FACE, DemoCamera
 from emotion_edge.detectors.haar import HaarDetector
 from emotion_edge.errors import EmotionEdgeError
 from emotion_edge.model import manifest
-from emotion_edge.model.preprocessing import crop_face, fit
+from emotion_edge.model.preprocessing import crop_face, resize_to_input
 from emotion_edge.model.shipped import shipped_models
 from emotion_edge.values import Image
 from tests.pi import roots
@@ -392,19 +392,16 @@ def fer2013(count: int) -> list[Image]:
 
 def make_inputs(folder: Path) -> str:
     """``inputs.npz``: the fixed pictures, in the size and colours of every shipped model."""
-    specs = {
-        (spec.height, spec.width, spec.channels)
-        for spec in (manifest.load(path)[1].input for path in shipped_models().values())
-    }
+    specs = {manifest.load(path)[1].input for path in shipped_models().values()}
     arrays: dict[str, NDArray[np.uint8]] = {}
     real = fer2013(REAL)
-    for height, width, channels in sorted(specs):
+    for spec in sorted(specs, key=str):
         rng = np.random.default_rng(8)
         count = GENERATED + REAL - len(real)
-        pictures = [generated(rng, (height, width)) for _ in range(count)]
+        pictures = [generated(rng, (spec.height, spec.width)) for _ in range(count)]
         pictures += [*photographed(rng, PHOTOGRAPHED), *real]
-        arrays[f"{height}x{width}x{channels}"] = np.stack(
-            [fit(picture, height, width, channels) for picture in pictures]
+        arrays[f"{spec.height}x{spec.width}x{spec.channels}"] = np.stack(
+            [resize_to_input(picture, spec) for picture in pictures]
         )
     np.savez(folder / "inputs.npz", allow_pickle=False, **arrays)
     return (

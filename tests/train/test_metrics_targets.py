@@ -97,3 +97,9 @@ def test_class_weights_balance() -> None:
     assert weight[0] * 90 == pytest.approx(weight[1] * 10, rel=1e-5)
     assert weight[2] == 0
     assert weight[labels].mean() == pytest.approx(1, rel=1e-5)
+
+
+def test_wilson_interval_agrees_with_the_published_example() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263, and 0 of 20.
+    assert metrics.wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert metrics.wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)

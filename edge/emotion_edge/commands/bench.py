@@ -25,7 +25,7 @@ from emotion_edge.errors import ImageError, UsageError
 from emotion_edge.kiosk.board import read_board
 from emotion_edge.model.backend import RUNTIMES
 from emotion_edge.model.classifier import TFLiteClassifier
-from emotion_edge.model.preprocessing import fit, read_image
+from emotion_edge.model.preprocessing import read_image, resize_to_input
 from emotion_edge.model.shipped import DEFAULT, model_path
 
 HELP = "measure a model's latency and memory on this machine"
@@ -149,18 +149,7 @@ def input_tensors(model: Model, source: Path) -> Any:
     spec = model.manifest.input
     classifier = TFLiteClassifier(model.flatbuffer, model.manifest)
     return np.stack(
-        [
-            classifier.tensor(
-                fit(
-                    read_image(path),
-                    spec.height,
-                    spec.width,
-                    spec.channels,
-                    rgb=spec.colour == "rgb",
-                )
-            )
-            for path in pictures
-        ]
+        [classifier.tensor(resize_to_input(read_image(path), spec)) for path in pictures]
     )
 
 

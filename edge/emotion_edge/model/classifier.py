@@ -16,7 +16,7 @@ from emotion_edge.errors import ImageError, ManifestError
 from emotion_edge.model import manifest as manifests
 from emotion_edge.model.backend import open_interpreter
 from emotion_edge.model.manifest import Manifest
-from emotion_edge.model.preprocessing import crop_face, fit
+from emotion_edge.model.preprocessing import face_input
 from emotion_edge.values import Box, Emotion, Image
 
 
@@ -83,9 +83,7 @@ class TFLiteClassifier:
 
     def crop(self, image: Image, box: Box) -> Image:
         """The network's view of a face: uint8 ``(height, width)`` or ``(height, width, 3)``."""
-        spec = self.manifest.input
-        face = crop_face(image, box, spec.margin)
-        return fit(face, spec.height, spec.width, spec.channels, rgb=spec.colour == "rgb")
+        return face_input(image, box, self.manifest.input)
 
     def classify(self, image: Image, box: Box) -> Emotion:
         """The emotion of the face at ``box`` of a gray or BGR frame."""

@@ -34,7 +34,7 @@ class InputSpec:
     scale, offset: the network's real-valued input is ``pixel * scale + offset``; 1 and 0 where
         the rescaling is part of the graph.
     margin: of ``preprocessing.crop_face``.
-    interpolation: ``area``: shrink by area, enlarge bilinearly (``preprocessing.fit``).
+    interpolation: ``area``: shrink by area, enlarge bilinearly (``preprocessing.resize_to_input``).
     """
 
     height: int

@@ -1,7 +1,9 @@
-"""From a frame and a box to the picture the network sees: once, for device and workstation.
+"""Turns a face in an image into the network's input, on the device and on the workstation.
 
-The converter's gate, the evaluation and the live pipeline all call ``crop_face`` and ``fit``,
-so an accuracy measured on a workstation is the accuracy of the device's own code.
+``face_input`` is the whole step: crop, resize, convert the colours. The live pipeline, the
+converter's gate, the evaluation and the benchmarks all use it or its second half,
+``resize_to_input``, so an accuracy measured on a workstation is the accuracy of the device's own
+code.
 """
 
 from __future__ import annotations
@@ -12,20 +14,32 @@ import cv2
 import numpy as np
 
 from emotion_edge.errors import ImageError
+from emotion_edge.model.manifest import InputSpec
 from emotion_edge.values import Box, Image
+
+
+def face_input(image: Image, box: Box, spec: InputSpec) -> Image:
+    """The network's input for the face at ``box``: cropped, resized, in the network's colours.
+
+    image: uint8 gray ``(height, width)`` or BGR ``(height, width, 3)``.
+    Returns uint8 ``(spec.height, spec.width)``, or ``(spec.height, spec.width, 3)`` for a colour
+    network; it may share memory with ``image``.
+    Raises ImageError when the crop lies outside the image.
+    """
+    return resize_to_input(crop_face(image, box, spec.margin), spec)
 
 
 def crop_face(image: Image, box: Box, margin: float = 0.0) -> Image:
     """Cut a square around a face.
 
-    The square is centred on the box, its side the longer of the box's sides times
-    ``1 + 2 * margin``. Where it reaches over the frame's edge the last pixels are repeated, so
-    that a face at the edge keeps its proportions.
+    The square is centred on the box. Its side is the longer side of the box times
+    ``1 + 2 * margin``. Where the square extends beyond the image, the edge pixels are repeated,
+    so that a face at the edge keeps its proportions.
 
     image: uint8 ``(height, width)`` or ``(height, width, 3)``.
-    margin: share of the box's side added on each side; negative cuts into the box.
-    Returns a view where the square lies inside the frame, else a copy.
-    Raises ImageError when the square does not touch the frame.
+    margin: share of the box's side added on each side; a negative one cuts into the box.
+    Returns a view if the square lies inside the image, otherwise a copy.
+    Raises ImageError when the square does not overlap the image.
     """
     side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
     left = box.x + (box.width - side) // 2
@@ -33,7 +47,9 @@ def crop_face(image: Image, box: Box, margin: float = 0.0) -> Image:
     height, width = image.shape[:2]
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
     if x0 >= x1 or y0 >= y1:
-        raise ImageError(f"the box {box} lies outside the {width}x{height} frame: drop it")
+        raise ImageError(
+            f"{box} lies outside the {width}x{height} image: use boxes that overlap it"
+        )
     crop = image[y0:y1, x0:x1]
     over = (y0 - top, top + side - y1, x0 - left, left + side - x1)
     if any(over):
@@ -41,37 +57,36 @@ def crop_face(image: Image, box: Box, margin: float = 0.0) -> Image:
     return crop
 
 
-def fit(crop: Image, height: int, width: int, channels: int, *, rgb: bool = True) -> Image:
-    """Bring a crop to the network's input size and colours.
+def resize_to_input(crop: Image, spec: InputSpec) -> Image:
+    """Convert a crop to the network's input size and colours.
 
     crop: uint8 gray ``(h, w)`` or BGR ``(h, w, 3)``.
-    channels: 1 for gray (ITU-R BT.601 luma), 3 for colour.
-    rgb: with three channels, whether the network wants RGB rather than BGR.
-    Returns uint8 ``(height, width)`` or ``(height, width, 3)``; the crop itself, uncopied, where
-    it fits already. Shrinking averages (``INTER_AREA``), so that no detail aliases; enlarging is
-    bilinear.
+    Returns uint8 ``(spec.height, spec.width)``, or ``(spec.height, spec.width, 3)`` for a colour
+    network; the crop itself, not a copy, if nothing has to change. Gray is ITU-R BT.601 luma.
+    Shrinking averages (``INTER_AREA``) to avoid aliasing; enlarging is bilinear.
     Raises ImageError when the crop is empty or has another number of channels.
     """
     if crop.ndim not in (2, 3) or crop.size == 0 or (crop.ndim == 3 and crop.shape[2] != 3):
         raise ImageError(
             f"a face crop has shape {crop.shape}; expected gray (h, w) or BGR (h, w, 3)"
         )
-    if crop.shape[:2] != (height, width):
-        shrinks = crop.shape[0] >= height and crop.shape[1] >= width
+    if crop.shape[:2] != (spec.height, spec.width):
+        shrinks = crop.shape[0] >= spec.height and crop.shape[1] >= spec.width
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        crop = np.asarray(cv2.resize(crop, (width, height), interpolation=how), dtype=np.uint8)
-    if channels == 1:
+        size = (spec.width, spec.height)
+        crop = np.asarray(cv2.resize(crop, size, interpolation=how), dtype=np.uint8)
+    if spec.channels == 1:
         return crop if crop.ndim == 2 else _convert(crop, cv2.COLOR_BGR2GRAY)
     if crop.ndim == 2:
         return _convert(crop, cv2.COLOR_GRAY2BGR)
-    return _convert(crop, cv2.COLOR_BGR2RGB) if rgb else crop
+    return _convert(crop, cv2.COLOR_BGR2RGB) if spec.colour == "rgb" else crop
 
 
 def read_image(path: str | Path) -> Image:
-    """Read a photograph as BGR, turned upright by its EXIF orientation.
+    """Read an image file as BGR, rotated upright by its EXIF orientation.
 
     Returns uint8 ``(height, width, 3)``.
-    Raises ImageError when the file is absent, or no picture that OpenCV can decode.
+    Raises ImageError when the file does not exist or OpenCV cannot decode it.
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)
@@ -80,8 +95,8 @@ def read_image(path: str | Path) -> Image:
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise ImageError(
-            f"{path} is no picture OpenCV can decode ({data.size} bytes): "
-            "give a complete JPEG, PNG, WebP, BMP or TIFF file"
+            f"{path} is not an image OpenCV can decode ({data.size:,} bytes): "
+            "use a complete JPEG, PNG, WebP, BMP or TIFF file"
         )
     return np.asarray(image, dtype=np.uint8)
 

@@ -57,7 +57,7 @@ def test_a_damaged_photo_is_reported_and_left_out(folder: Path) -> None:
     found = read_all(Photos(folder, on_event=events))
     assert [frame.index for frame in found] == [0, 2]
     assert events.kinds == ["camera.skipped"]
-    assert "photo-9.png is no picture OpenCV can decode (7 bytes)" in events[0].message
+    assert "photo-9.png is not an image OpenCV can decode (7 bytes)" in events[0].message
 
 
 def test_the_last_one_damaged_is_reported_too(folder: Path) -> None:
@@ -71,10 +71,10 @@ def test_only_damaged_ones_are_an_error(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"damaged")
     events = Events()
-    with pytest.raises(ImageError, match=r"b\.jpg is no picture"):
+    with pytest.raises(ImageError, match=r"b\.jpg is not an image"):
         read_all(Photos(tmp_path, on_event=events))
     assert events.kinds == ["camera.skipped"]
-    with pytest.raises(ImageError, match=r"a\.jpg is no picture"):
+    with pytest.raises(ImageError, match=r"a\.jpg is not an image"):
         read_all(Photos(tmp_path / "a.jpg"))
 
 

@@ -90,7 +90,7 @@ def test_a_bad_file_does_not_stop_the_others(
     bad.write_text("no picture")
     assert main(["image", str(bad), str(portrait), "--model", TINY]) == 2
     output = capsys.readouterr()
-    assert "bad.jpg is no picture" in output.err and output.err.count("\n") == 1
+    assert "bad.jpg is not an image" in output.err and output.err.count("\n") == 1
     assert "portrait.jpg" in output.out
 
 

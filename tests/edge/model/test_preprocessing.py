@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emotion_edge.errors import ImageError
-from emotion_edge.model.preprocessing import crop_face, fit, read_image
+from emotion_edge.model.manifest import InputSpec
+from emotion_edge.model.preprocessing import crop_face, face_input, read_image, resize_to_input
 from emotion_edge.values import Box
 
 
@@ -54,35 +55,47 @@ def test_over_the_edge_the_last_pixels_repeat(x: int, y: int, side: int, margin:
 
 
 def test_a_box_outside_the_frame_is_refused() -> None:
-    with pytest.raises(ImageError, match="outside the 160x120 frame"):
+    with pytest.raises(ImageError, match="outside the 160x120 image"):
         crop_face(gradient(), Box(500, 0, 20, 20))
 
 
-def test_fit_leaves_what_fits_untouched() -> None:
+GRAY = InputSpec(48, 48, 1, "gray")
+
+
+def test_a_crop_that_needs_no_change_is_not_copied() -> None:
     face = np.zeros((48, 48), np.uint8)
-    assert fit(face, 48, 48, 1) is face
+    assert resize_to_input(face, GRAY) is face
 
 
-def test_fit_shrinks_by_averaging() -> None:
+def test_shrinking_averages() -> None:
     checkers = (np.indices((96, 96)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    small = fit(checkers, 48, 48, 1)
+    small = resize_to_input(checkers, GRAY)
     assert small.shape == (48, 48)
     assert np.all(np.abs(small.astype(int) - 128) <= 1)
 
 
-def test_fit_brings_colours() -> None:
+def test_colours_follow_the_manifest() -> None:
     blue = np.zeros((48, 48, 3), np.uint8)
     blue[..., 0] = 255
-    assert fit(blue, 48, 48, 1)[0, 0] == 29  # BT.601: 0.114 * 255
-    assert fit(blue, 48, 48, 3)[0, 0].tolist() == [0, 0, 255]
-    assert fit(blue, 48, 48, 3, rgb=False)[0, 0].tolist() == [255, 0, 0]
-    assert fit(np.full((48, 48), 7, np.uint8), 48, 48, 3)[0, 0].tolist() == [7, 7, 7]
+    rgb, bgr = InputSpec(48, 48, 3, "rgb"), InputSpec(48, 48, 3, "bgr")
+    assert resize_to_input(blue, GRAY)[0, 0] == 29  # BT.601: 0.114 * 255
+    assert resize_to_input(blue, rgb)[0, 0].tolist() == [0, 0, 255]
+    assert resize_to_input(blue, bgr)[0, 0].tolist() == [255, 0, 0]
+    assert resize_to_input(np.full((48, 48), 7, np.uint8), rgb)[0, 0].tolist() == [7, 7, 7]
+
+
+def test_the_whole_step_crops_with_the_manifests_margin() -> None:
+    spec = InputSpec(60, 60, 1, "gray", margin=0.25)
+    assert np.array_equal(
+        face_input(gradient(), Box(40, 40, 40, 40), spec),
+        crop_face(gradient(), Box(40, 40, 40, 40), margin=0.25),
+    )
 
 
 @pytest.mark.parametrize("shape", [(0, 48), (48, 48, 4), (48,)])
-def test_fit_refuses_what_is_no_picture(shape: tuple[int, ...]) -> None:
+def test_a_crop_that_is_not_an_image_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError, match="expected gray"):
-        fit(np.zeros(shape, np.uint8), 48, 48, 1)
+        resize_to_input(np.zeros(shape, np.uint8), GRAY)
 
 
 def test_read_image_turns_by_exif(tmp_path: Path) -> None:
@@ -102,11 +115,11 @@ def test_read_image_says_what_was_wrong(tmp_path: Path) -> None:
     empty.touch()
     with pytest.raises(ImageError, match=r"cannot read .*absent\.jpg: No such file"):
         read_image(absent)
-    with pytest.raises(ImageError, match=r"text\.jpg is no picture .* \(10 bytes\)"):
+    with pytest.raises(ImageError, match=r"text\.jpg is not an image .* \(10 bytes\)"):
         read_image(text)
     with pytest.raises(ImageError, match=r"\(0 bytes\)"):
         read_image(empty)
     whole = cv2.imencode(".png", gradient())[1].tobytes()
     text.write_bytes(whole[: len(whole) // 8])
-    with pytest.raises(ImageError, match="no picture"):
+    with pytest.raises(ImageError, match="not an image"):
         read_image(text)
