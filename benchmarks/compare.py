@@ -36,7 +36,7 @@ HELP = "say what changed between two runs, beyond the noise; exit 1 when somethi
 LEAST = 0.03
 CONFIDENCE = 0.99
 _DRAWS = 2000
-_KEY = ("model", "variant", "runtime", "threads", "xnnpack")
+_KEY = ("model", "variant", "runtime", "threads", "xnnpack", "delegate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def read_latency(path: Path) -> dict[str, Any]:
 
 
 def _key(case: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(case[name] for name in _KEY)
+    return tuple(case.get(name) for name in _KEY)
 
 
 def _starts(case: Mapping[str, Any], document: Mapping[str, Any]) -> list[list[float]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from emotion_edge.bench.report import (
     table,
 )
 from emotion_edge.commands.bench import operator_profile, operator_table
+from emotion_edge.model.backend import LITERT
 from emotion_edge.model.shipped import shipped_models
 
 HELP = "the machine's attainable int8 and float rate, each model's share, and where time goes"
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     ]
     everything = [no_op(), *roofs, *measured]
     with bench.document("roofline", bench.settings(plan) | {"threads": options.threads}) as result:
-        cases = [Case(model, threads=options.threads) for model in everything]
+        cases = [Case(model, replace(LITERT, threads=options.threads)) for model in everything]
         records = bench.measure(cases, plan, lambda case: Worker(case, plan), progress)
         result |= judge(everything, records)
         result["cases"] = records

@@ -16,6 +16,7 @@ from typing import Any
 from emotion_edge.cli import carry_out
 from emotion_edge.errors import ManifestError, UsageError
 from emotion_edge.model import manifest as manifests
+from emotion_edge.model.backend import LITERT
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.manifest import Manifest
 from train.__main__ import number
@@ -274,7 +275,7 @@ def _attach(options: argparse.Namespace) -> int:
     )
     if manifest.variant == "int8":
         inspection.require_integer(model, options.file.name)
-    TFLiteClassifier(model, replace(manifest, model_sha256=""), runtime="litert")
+    TFLiteClassifier(model, replace(manifest, model_sha256=""), LITERT)
     out = options.out or options.file
     conversion.write_bytes(
         out,

@@ -8,7 +8,7 @@ pairs (McNemar 1947), which sees much smaller losses than two percentages side b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from convert.float_model import FloatModel
 from convert.images import Images
 from convert.quantize import inputs
 from emotion_edge.errors import UsageError
+from emotion_edge.model.backend import LITERT
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.manifest import Manifest
 from train import evaluate, metrics
@@ -104,7 +105,7 @@ class Comparison:
 
 def predict(model: bytes, manifest: Manifest, images: Images, *, threads: int = 1) -> Probabilities:
     """``(n, labels)`` probabilities from the class that runs on the device, LiteRT and XNNPACK."""
-    classifier = TFLiteClassifier(model, manifest, runtime="litert", threads=threads)
+    classifier = TFLiteClassifier(model, manifest, replace(LITERT, threads=threads))
     return classifier.predict(images.faces)
 
 

@@ -11,7 +11,7 @@ from convert.errors import ConversionError
 from convert.flatbuffer import WEIGHTED, Graph, Operator, Tensor
 from emotion_edge.errors import ModelError
 from emotion_edge.model import manifest as manifests
-from emotion_edge.model.backend import open_interpreter
+from emotion_edge.model.backend import LITERT, open_interpreter
 from emotion_edge.model.manifest import Manifest
 
 INTEGERS = ("INT8", "INT32")
@@ -115,7 +115,7 @@ def inspect(path: str | Path) -> Inspection:
 
 def xnnpack_takes(model: bytes) -> frozenset[int]:
     """Positions of the operators that XNNPACK runs on this machine."""
-    steps = open_interpreter(model, runtime="litert")._get_ops_details()
+    steps = open_interpreter(model, LITERT)._get_ops_details()
     plain = [step for step in steps if step["op_name"] != "DELEGATE"]
     maker = {int(out): at for at, step in enumerate(plain) for out in step["outputs"]}
     taken: set[int] = set()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from convert import quantize, ranges
 from convert.conversion import Job
 from convert.flatbuffer import Graph
+from emotion_edge.model.backend import LITERT
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.manifest import Manifest
 from emotion_edge.values import Image
@@ -86,7 +87,7 @@ def measure(float_model: bytes, int8_model: bytes, manifest: Manifest, faces: Im
     lows: dict[int, NDArray[Any]] = {}
     highs: dict[int, NDArray[Any]] = {}
     spec = manifest.input
-    classifier = TFLiteClassifier(int8_model, manifest, runtime="litert")
+    classifier = TFLiteClassifier(int8_model, manifest, LITERT)
     run_float, run_int8 = ranges.preserving(float_model), ranges.preserving(int8_model)
     for face, picture in zip(faces, quantize.inputs(faces, spec.scale, spec.offset), strict=True):
         real, quantised = run_float(picture), run_int8(classifier.tensor(face))

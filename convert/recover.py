@@ -25,6 +25,7 @@ from convert.conversion import Converted, Job
 from convert.flatbuffer import WEIGHTED, Graph, Operator
 from convert.quantize import Calibrated, Calibrator
 from convert.ranges import Observations
+from emotion_edge.model.backend import LITERT
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.manifest import InputSpec
 from emotion_edge.values import Image
@@ -167,7 +168,7 @@ def correct_biases(job: Job, calibrated: Calibrated, spec: InputSpec, faces: Ima
         and operator.inputs[2] >= 0
         and graph.tensors[operator.outputs[0]].name in twin
     ]
-    classifier = TFLiteClassifier(graph.to_bytes(), job.manifest("int8", spec), runtime="litert")
+    classifier = TFLiteClassifier(graph.to_bytes(), job.manifest("int8", spec), LITERT)
     wanted = _channel_means(
         calibrated.model,
         quantize.inputs(faces, spec.scale, spec.offset),
@@ -197,15 +198,11 @@ def sensitivity(job: Job, calibrated: Calibrated, spec: InputSpec, faces: Image)
     """
     graph = Graph(calibrated.model)
     names = [graph.tensors[operator.outputs[0]].name for operator in graph.operators]
-    expected = TFLiteClassifier(job.reference, job.manifest("float32"), runtime="litert").predict(
-        faces
-    )
+    expected = TFLiteClassifier(job.reference, job.manifest("float32"), LITERT).predict(faces)
     harm = {}
     for name in names:
         alone = quantize.quantize(calibrated.model, keep_float=[n for n in names if n != name])
-        answers = TFLiteClassifier(alone, job.manifest("mixed", spec), runtime="litert").predict(
-            faces
-        )
+        answers = TFLiteClassifier(alone, job.manifest("mixed", spec), LITERT).predict(faces)
         harm[name] = float(
             metrics.kl_divergence(expected, answers, smoothing=gate.SMOOTHING).mean()
         )

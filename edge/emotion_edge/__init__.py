@@ -22,6 +22,7 @@ from emotion_edge.cameras import Camera, open_camera
 from emotion_edge.detectors import FaceDetector
 from emotion_edge.errors import EmotionEdgeError
 from emotion_edge.factory import load
+from emotion_edge.model.backend import Backend
 from emotion_edge.model.classifier import EmotionClassifier, TFLiteClassifier
 from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.model.manifest import InputSpec, Manifest
@@ -32,6 +33,7 @@ from emotion_edge.values import Box, Emotion, Event, Face, Frame, Observation
 
 __all__ = [
     "EMOTIONS",
+    "Backend",
     "Box",
     "Camera",
     "Emotion",

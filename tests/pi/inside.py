@@ -20,13 +20,13 @@ import numpy as np
 
 import emotion_edge
 from emotion_edge.cameras.photos import Photos
-from emotion_edge.model import backend as runtimes
 from emotion_edge.model import manifest
+from emotion_edge.model.backend import Backend, installed, open_interpreter
 from emotion_edge.model.shipped import shipped_models
 from emotion_edge.records import observation_record
 
 
-def models(inputs: Path, out: Path, *, runtime: str, xnnpack: bool) -> None:
+def models(inputs: Path, out: Path, backend: Backend) -> None:
     """Every shipped model's integer outputs, under its name, and beside them what ran it.
 
     inputs: an ``.npz`` with uint8 pictures ``(n, height, width[, 3])`` under ``HxWxC``.
@@ -36,8 +36,8 @@ def models(inputs: Path, out: Path, *, runtime: str, xnnpack: bool) -> None:
     for name, path in shipped_models().items():
         model, facts = manifest.load(path)
         spec = facts.input
-        classifier = emotion_edge.TFLiteClassifier(model, facts, runtime=runtime, xnnpack=xnnpack)
-        interpreter = runtimes.open_interpreter(model, runtime=runtime, xnnpack=xnnpack)
+        classifier = emotion_edge.TFLiteClassifier(model, facts, backend)
+        interpreter = open_interpreter(model, backend)
         source = interpreter.get_input_details()[0]["index"]
         sink = interpreter.get_output_details()[0]["index"]
         rows = []
@@ -51,7 +51,7 @@ def models(inputs: Path, out: Path, *, runtime: str, xnnpack: bool) -> None:
         plan = [step["op_name"] for step in interpreter._get_ops_details()]
         found[f"{name}/delegated"] = np.array("DELEGATE" in plan)
         found[f"{name}/seconds"] = np.array(time.perf_counter() - start)
-    versions = {**runtimes.installed(), "numpy": np.__version__}
+    versions = {**installed(), "numpy": np.__version__}
     found["versions"] = np.array(json.dumps(versions))
     np.savez(out, **found)
 
@@ -87,7 +87,11 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.command == "models":
-            models(options.inputs, options.out, runtime=options.runtime, xnnpack=options.xnnpack)
+            models(
+                options.inputs,
+                options.out,
+                Backend(runtime=options.runtime, xnnpack=options.xnnpack),
+            )
         else:
             pipeline(options.scenes, options.out)
     except emotion_edge.EmotionEdgeError as error:

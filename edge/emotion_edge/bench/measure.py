@@ -36,7 +36,7 @@ from emotion_edge.bench.process import Process
 from emotion_edge.errors import ModelError, UsageError
 from emotion_edge.kiosk.board import Condition, read_board, read_condition
 from emotion_edge.model import manifest as manifests
-from emotion_edge.model.backend import RUNTIMES, installed
+from emotion_edge.model.backend import LITERT, RUNTIMES, Backend, installed
 from emotion_edge.model.manifest import Manifest
 
 SCHEMA = 1
@@ -92,17 +92,17 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One line of the table. runtime: a key of ``runtimes.RUNTIMES``."""
+    """One line of the table. Its backend names a runtime; ``auto`` would hide which one ran."""
 
     model: Model
-    runtime: str = "litert"
-    threads: int = 1
-    xnnpack: bool = True
+    backend: Backend = LITERT
 
     def __str__(self) -> str:
         name = self.model.name + (f" {self.model.variant}" if self.model.variant else "")
-        kernels = "XNNPACK" if self.xnnpack else "built-in kernels"
-        return f"{name}, {self.runtime}, {self.threads} thread(s), {kernels}"
+        backend = self.backend
+        parts = [name, backend.runtime, f"{backend.threads} thread(s)"]
+        parts.append("XNNPACK" if backend.xnnpack else "built-in kernels")
+        return ", ".join([*parts, *([backend.delegate.name] if backend.delegate else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +181,14 @@ class Worker:
                     str(self._case),
                     _WORKER,
                     failure=ModelError,
-                    python=python_of(self._case.runtime),
+                    python=python_of(self._case.backend.runtime),
                 )
             )
             before = self._process.ask(do="memory")
             self.opened = {"memory_before": before} | self._process.ask(
                 do="open",
                 model=model.name,
-                runtime=self._case.runtime,
-                threads=self._case.threads,
-                xnnpack=self._case.xnnpack,
+                backend=self._case.backend.to_record(),
                 cpus=self._plan.cpus,
                 seed=self._plan.seed,
                 inputs=str(self._inputs) if self._inputs else None,
@@ -262,12 +260,10 @@ class _Gathered:
         response = [ns for answer in self.rounds for ns in answer["response"]]
         return {
             **describe(case.model),
-            "runtime": case.runtime,
+            **case.backend.to_record(),
             "runtime_version": opened["runtime_version"],
             "python": opened["python"],
             "numpy": opened["numpy"],
-            "threads": case.threads,
-            "xnnpack": case.xnnpack,
             "import_ms": summarise([answer["import_ns"] for answer in self.opened]),
             "load_ms": summarise([answer["load_ns"] for answer in self.opened]),
             "first_ms": summarise([answer["first_ns"] for answer in self.opened]),

@@ -17,7 +17,7 @@ import numpy as np
 
 from emotion_edge.bench.worker import random_inputs, time_runs
 from emotion_edge.errors import MissingExtra, ModelError
-from emotion_edge.model.backend import open_interpreter
+from emotion_edge.model.backend import Backend, open_interpreter
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _INTEGER_TYPES = (3, 9)  # UINT8 and INT8 of the TFLite schema's TensorType
@@ -89,9 +89,7 @@ def cut(flatbuffer: bytes, count: int) -> bytes:
 def profile(
     flatbuffer: bytes,
     *,
-    runtime: str = "auto",
-    threads: int = 1,
-    xnnpack: bool = True,
+    backend: Backend | None = None,
     rounds: int = 30,
     runs: int = 10,
     seed: int = 0,
@@ -100,10 +98,7 @@ def profile(
     """Where a model's time goes; the cuts are timed in turn, in a new random order every round."""
     parts = operators(flatbuffer)
     progress(f"cutting the graph {len(parts)} times")
-    cuts = [
-        open_interpreter(cut(flatbuffer, n + 1), runtime=runtime, threads=threads, xnnpack=xnnpack)
-        for n in range(len(parts))
-    ]
+    cuts = [open_interpreter(cut(flatbuffer, n + 1), backend) for n in range(len(parts))]
     inputs = random_inputs(cuts[0].get_input_details()[0], seed)
     times: list[list[int]] = [[] for _ in cuts]
     order = list(range(len(cuts)))

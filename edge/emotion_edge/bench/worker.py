@@ -3,7 +3,7 @@
 A case gets its own process so that its memory is its own, and so that a runtime which needs
 another NumPy or Python can run in its own environment. Requests (see ``worker``)::
 
-    {"do": "open", "model": PATH, "runtime": "litert", "threads": 1, "xnnpack": true,
+    {"do": "open", "model": PATH, "backend": {"runtime": "litert", "threads": 1, ...},
      "cpus": [0], "seed": 0, "inputs": PATH.npy or null}
     {"do": "run", "count": 20, "discard": 5, "rate": 15.0 or null}
 
@@ -88,14 +88,10 @@ class Session:
         model = Path(request["model"]).read_bytes()
         start = time.perf_counter_ns()
         runtimes = _runtimes()
-        runtimes.import_runtime(request["runtime"])
+        backend = runtimes.Backend(**request["backend"])
+        runtimes.import_runtime(backend.runtime)
         imported = time.perf_counter_ns()
-        self.interpreter = runtimes.open_interpreter(
-            model,
-            runtime=request["runtime"],
-            threads=request["threads"],
-            xnnpack=request["xnnpack"],
-        )
+        self.interpreter = runtimes.open_interpreter(model, backend)
         loaded = time.perf_counter_ns()
         tensor = self.interpreter.get_input_details()[0]
         given = np.load(request["inputs"]) if request["inputs"] else None
@@ -107,7 +103,7 @@ class Session:
             "first_ns": first,
             "python": sys.version.split()[0],
             "numpy": np.__version__,
-            "runtime_version": runtimes.installed().get(request["runtime"], ""),
+            "runtime_version": runtimes.installed().get(backend.runtime, ""),
         }
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:

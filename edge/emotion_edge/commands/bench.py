@@ -21,9 +21,9 @@ from emotion_edge.bench.report import (
     progress_of,
     table,
 )
+from emotion_edge.commands.flags import add_backends_arguments, backends, numbers, words
 from emotion_edge.errors import ImageError, UsageError
 from emotion_edge.kiosk.board import read_board
-from emotion_edge.model.backend import RUNTIMES
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.preprocessing import read_image, resize_to_input
 from emotion_edge.model.shipped import DEFAULT, model_path
@@ -38,13 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models", nargs="*", default=[DEFAULT], metavar="MODEL", help="a shipped name or a file"
     )
     parser.add_argument(
-        "--variants", type=_words, default=(), metavar="V,..", help="int8,float16,float32"
+        "--variants", type=words, default=(), metavar="V,..", help="int8,float16,float32"
     )
-    parser.add_argument(
-        "--runtimes", type=_words, default=("litert",), metavar="R,..", help=",".join(RUNTIMES)
-    )
-    parser.add_argument("--threads", type=_numbers, default=(1,), metavar="N,..", help="e.g. 1,2,4")
-    parser.add_argument("--xnnpack", choices=("on", "off", "both"), default="on")
+    add_backends_arguments(parser)
     parser.add_argument("--warmup", type=int, default=50, help="inferences before the measured")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each process")
     parser.add_argument("--runs", type=int, default=20, help="inferences of each turn")
@@ -52,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, metavar="HZ", help="a request every 1/HZ s instead of back to back"
     )
-    parser.add_argument("--cpus", type=_numbers, default=(), metavar="N,..", help="run on these")
+    parser.add_argument("--cpus", type=numbers, default=(), metavar="N,..", help="run on these")
     parser.add_argument(
         "--inputs", type=Path, metavar="PATH", help="a picture of a face or a folder of them"
     )
@@ -74,14 +70,13 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     progress = progress_of(options)
-    for runtime in options.runtimes:
+    chosen = backends(options)
+    for runtime in options.runtime:
         bench.prepare(runtime, progress)
     cases = [
-        Case(model, runtime, threads, xnnpack)
+        Case(model, backend)
         for model in models(options.models, options.variants)
-        for runtime in options.runtimes
-        for threads in options.threads
-        for xnnpack in {"on": (True,), "off": (False,), "both": (True, False)}[options.xnnpack]
+        for backend in chosen
     ]
     settings = bench.settings(plan) | {"inputs": "pictures" if options.inputs else "random"}
     with bench.document("latency", settings) as result, ExitStack() as stack:
@@ -162,6 +157,7 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
         "runtime": f"{record['runtime']} {record['runtime_version']}",
         "threads": record["threads"],
         "xnnpack": "on" if record["xnnpack"] else "off",
+        **({"delegate": record["delegate"]} if record["delegate"] else {}),
         "load": round(record["load_ms"]["p50"], 2),
         "first": round(record["first_ms"]["p50"], 3),
         "count": latency["count"],
@@ -215,11 +211,3 @@ def operator_table(part: Mapping[str, Any], roofs: Mapping[str, float] | None = 
         lines.append(line)
     title = f"{part['model']} {part['variant'] or ''}".strip()
     return f"{title}, LiteRT, one thread:\n{table(lines)}"
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in text.split(",") if word)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in _words(text))

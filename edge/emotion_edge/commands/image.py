@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 
 from emotion_edge.annotate import annotate
+from emotion_edge.commands.flags import add_backend_arguments, backend
 from emotion_edge.errors import EmotionEdgeError, OutputExists, SinkError, UsageError
 from emotion_edge.factory import load
 from emotion_edge.model.labels import EMOJI
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a photograph")
     parser.add_argument("--model", default=DEFAULT, help="a shipped name or a .tflite file")
     parser.add_argument("--detector", default="auto", help="auto, haar or yunet")
+    add_backend_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line for each file")
     parser.add_argument(
         "--annotate", type=Path, metavar="FOLDER", help="leave annotated copies in this folder"
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Classify every face of every file; a bad file is reported and the others go on."""
     targets = _targets(options)
-    pipeline = load(options.model, detector=options.detector)
+    pipeline = load(options.model, detector=options.detector, backend=backend(options))
     failed: EmotionEdgeError | None = None
     for path, target in targets.items():
         try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emotion_edge.cameras import SPECS
+from emotion_edge.commands.flags import BACKEND_HELP
 from emotion_edge.errors import SinkError, UsageError
 from emotion_edge.kiosk import configuration
 
@@ -26,6 +27,7 @@ class Flag:
 
     key: the configuration key; one that ends in a dot only makes its table be there.
     metavar: None for a switch. optional: whether the value may be left out.
+    switch: what a switch sets its key to.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Flag:
     help: str
     metavar: str | None = None
     optional: bool = False
+    switch: bool = True
 
 
 FLAGS = (
@@ -43,7 +46,10 @@ FLAGS = (
     Flag("--paced", "camera.paced", "show a file at its own speed"),
     Flag("--model", "model", "a shipped name or a .tflite file", "NAME"),
     Flag("--detector", "detector", "auto, haar or yunet", "NAME"),
-    Flag("--threads", "threads", "of the network", "N"),
+    Flag("--runtime", "backend.runtime", BACKEND_HELP["runtime"], "NAME"),
+    Flag("--threads", "backend.threads", BACKEND_HELP["threads"], "N"),
+    Flag("--no-xnnpack", "backend.xnnpack", BACKEND_HELP["xnnpack"], switch=False),
+    Flag("--delegate", "backend.delegate", BACKEND_HELP["delegate"], "FILE.so"),
     Flag("--unsure-below", "tracker.unsure_below", "say unsure below this probability", "P"),
     Flag("--frames", "frames", "end after so many frames", "N"),
     Flag("--seconds", "seconds", "end after so many seconds", "S"),
@@ -74,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag in FLAGS:
         options: dict[str, Any] = {"dest": flag.key, "help": flag.help, "default": None}
         if flag.metavar is None:
-            options["action"] = "store_true"
+            options |= {"action": "store_const", "const": flag.switch}
         else:
             options["metavar"] = flag.metavar
             if flag.optional:
@@ -138,7 +144,7 @@ def overrides(options: Mapping[str, Any]) -> dict[str, object]:
             if given:
                 values["aggregate.period_s"] = _parsed(flag, "aggregate.period_s", given)
         else:
-            values[flag.key] = given if given is True else _parsed(flag, flag.key, given)
+            values[flag.key] = given if flag.metavar is None else _parsed(flag, flag.key, given)
     return values
 
 

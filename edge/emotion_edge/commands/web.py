@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from emotion_edge.commands.flags import add_backend_arguments, backend
 from emotion_edge.errors import UsageError
 
 HELP = "serve a page for pictures and the visitor's camera"
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a shipped name or a .tflite file; may be repeated, the first is the default",
     )
     parser.add_argument("--detector", default="auto", help="auto, haar or yunet")
-    parser.add_argument("--threads", type=int, default=1, help="of the network's interpreter")
+    add_backend_arguments(parser)
     parser.add_argument(
         "--password-file",
         type=Path,
@@ -54,13 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until interrupted."""
     password = _password(options)
+    network = backend(options)
     for name in ("certificate", "key"):
         path = getattr(options, name)
         if path is not None and not path.is_file():
             raise UsageError(f"--{name}: no file {path}")
     if (options.certificate is None) != (options.key is None):
         raise UsageError("https needs both --certificate and --key")
-    for name in ("max_megabytes", "max_megapixels", "visitors", "threads"):
+    for name in ("max_megabytes", "max_megapixels", "visitors"):
         if getattr(options, name) <= 0:
             raise UsageError(
                 f"--{name.replace('_', '-')} {getattr(options, name)}: give a number above 0"
@@ -86,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
             certificate=options.certificate,
             key=options.key,
         )
-        models = Models(options.model, detector=options.detector, threads=options.threads)
+        models = Models(options.model, detector=options.detector, backend=network)
         if options.host not in ("127.0.0.1", "localhost", "::1") and password is None:
             print(
                 "emotion-edge: anyone on the network may use this page; "

@@ -32,6 +32,7 @@ from typing import Any, Literal, TypeVar
 
 from emotion_edge.errors import UsageError
 from emotion_edge.kiosk.thermal import HeatSettings
+from emotion_edge.model.backend import Backend
 from emotion_edge.model.shipped import DEFAULT
 from emotion_edge.sinks.settings import (
     SETTINGS,
@@ -89,7 +90,6 @@ class Config:
 
     model: a shipped model's name, or a ``.tflite`` file.
     detector: ``auto``, ``haar`` or ``yunet``.
-    threads: of the network's interpreter.
     frames: end after so many; 0 never does.
     seconds: end after so long; 0 never does.
     quiet: no lines on standard output.
@@ -100,20 +100,18 @@ class Config:
 
     model: str = DEFAULT
     detector: Literal["auto", "haar", "yunet"] = "auto"
-    threads: int = 1
     frames: int = 0
     seconds: float = 0.0
     quiet: bool = False
     overwrite: bool = False
     camera: CameraConfig = field(default_factory=CameraConfig)
+    backend: Backend = field(default_factory=Backend)
     tracker: TrackerSettings = field(default_factory=TrackerSettings)
     heat: HeatSettings = field(default_factory=HeatSettings)
     sinks: tuple[SinkSettings, ...] = ()
     aggregate: AggregateSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise UsageError(f"threads is {self.threads}: use 1 or more")
         for name in ("frames", "seconds"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: use 0 or more")
@@ -242,6 +240,7 @@ def keys() -> dict[str, Any]:
 
 _SECTIONS: dict[str, type] = {
     "camera": CameraConfig,
+    "backend": Backend,
     "tracker": TrackerSettings,
     "heat": HeatSettings,
     "aggregate": AggregateSettings,

@@ -241,7 +241,7 @@ class Service:
 
 
 def _pipeline(config: Config) -> Pipeline:
-    classifier = TFLiteClassifier.load(model_path(config.model), threads=config.threads)
+    classifier = TFLiteClassifier.load(model_path(config.model), config.backend)
     source = Path(config.camera.source)
     if source.is_dir() or (source.is_file() and is_photo(source)):  # photographs: each stands alone
         return Pipeline(open_detector(config.detector), classifier)

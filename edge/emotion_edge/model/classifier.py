@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emotion_edge.errors import ImageError, ManifestError
 from emotion_edge.model import manifest as manifests
-from emotion_edge.model.backend import open_interpreter
+from emotion_edge.model.backend import Backend, open_interpreter
 from emotion_edge.model.manifest import Manifest
 from emotion_edge.model.preprocessing import face_input
 from emotion_edge.values import Box, Emotion, Image
@@ -38,23 +38,13 @@ class TFLiteClassifier:
     classifier for each.
     """
 
-    def __init__(
-        self,
-        model: bytes,
-        manifest: Manifest,
-        *,
-        threads: int = 1,
-        runtime: str = "auto",
-        xnnpack: bool = True,
-    ) -> None:
+    def __init__(self, model: bytes, manifest: Manifest, backend: Backend | None = None) -> None:
         """Take a FlatBuffer and its manifest; ``load`` does so from a file.
 
         Raises ManifestError when the model's inputs or outputs are not what the manifest says.
         """
         self.manifest = manifest
-        self._interpreter = open_interpreter(
-            model, runtime=runtime, threads=threads, xnnpack=xnnpack
-        )
+        self._interpreter = open_interpreter(model, backend)
         source, sink = self._check()
         self._input: int = source["index"]
         self._output: int = sink["index"]
@@ -66,15 +56,13 @@ class TFLiteClassifier:
         self._dequantise = None if sink["dtype"] == np.float32 else (zero_point, scale)
 
     @classmethod
-    def load(
-        cls, path: str | Path, *, threads: int = 1, runtime: str = "auto", xnnpack: bool = True
-    ) -> TFLiteClassifier:
+    def load(cls, path: str | Path, backend: Backend | None = None) -> TFLiteClassifier:
         """Read, verify and open a model file.
 
         Raises ModelError or ManifestError, with a line that says what to do.
         """
         model, manifest = manifests.load(path)
-        return cls(model, manifest, threads=threads, runtime=runtime, xnnpack=xnnpack)
+        return cls(model, manifest, backend)
 
     @property
     def labels(self) -> tuple[str, ...]:

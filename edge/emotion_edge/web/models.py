@@ -12,6 +12,7 @@ from pathlib import Path
 from emotion_edge.detectors import FaceDetector, open_detector
 from emotion_edge.errors import ModelError, UsageError
 from emotion_edge.model import manifest as manifests
+from emotion_edge.model.backend import Backend
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.manifest import Manifest
 from emotion_edge.model.shipped import model_path, shipped_models
@@ -41,13 +42,17 @@ class Models:
     """
 
     def __init__(
-        self, chosen: Iterable[str | Path] = (), *, detector: str = "auto", threads: int = 1
+        self,
+        chosen: Iterable[str | Path] = (),
+        *,
+        detector: str = "auto",
+        backend: Backend | None = None,
     ) -> None:
         """Offer the chosen models first, then every other one that is shipped.
 
         chosen: shipped names or files; the first one is the default. Beside each shipped model
             lie its other variants: those with a manifest are offered too.
-        detector, threads: as in ``emotion_edge.load``.
+        detector, backend: as in ``emotion_edge.load``.
         Raises ModelError or ManifestError for a chosen one that cannot be used, ModelError when
         there is none at all, DetectorError when the detector is absent.
         """
@@ -70,7 +75,7 @@ class Models:
             raise ModelError("no model is installed: give one with --model FILE.tflite")
         self._detector_name = detector
         self._detector: FaceDetector = open_detector(detector)
-        self._threads = threads
+        self._backend = backend
         self._opened: dict[str, TFLiteClassifier] = {}
         self._turn = threading.Lock()
 
@@ -122,7 +127,7 @@ class Models:
         path = self.find(name).path
         return Pipeline(
             open_detector(self._detector_name, scheduled=True),
-            TFLiteClassifier.load(path, threads=self._threads),
+            TFLiteClassifier.load(path, self._backend),
             FaceTracker(),
         )
 
@@ -139,7 +144,7 @@ class Models:
     def _classifier(self, name: str | None) -> TFLiteClassifier:
         one = self.find(name)
         if one.name not in self._opened:
-            self._opened[one.name] = TFLiteClassifier.load(one.path, threads=self._threads)
+            self._opened[one.name] = TFLiteClassifier.load(one.path, self._backend)
         return self._opened[one.name]
 
 

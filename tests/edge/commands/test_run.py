@@ -60,9 +60,9 @@ def test_flags_and_file_build_the_same(tmp_path: Path) -> None:
 
 def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "kiosk.toml"
-    path.write_text("threads = 2\n[camera]\nsource='picamera2'\nfps=10\n")
-    config = configured("--config", str(path), "--camera", "demo", "--set", "threads=3")
-    assert (config.threads, config.camera.source, config.camera.fps) == (3, "demo", 10.0)
+    path.write_text("backend.threads = 2\n[camera]\nsource='picamera2'\nfps=10\n")
+    config = configured("--config", str(path), "--camera", "demo", "--set", "backend.threads=3")
+    assert (config.backend.threads, config.camera.source, config.camera.fps) == (3, "demo", 10.0)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from emotion_edge.sinks.settings import (
 
 KIOSK = """
 model = "fast"
-threads = 2
+backend.threads = 2
 
 [camera]
 source = "picamera2"
@@ -64,7 +64,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_a_whole_file(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, KIOSK))
-    assert (config.model, config.threads, config.detector) == ("fast", 2, "auto")
+    assert (config.model, config.backend.threads, config.detector) == ("fast", 2, "auto")
     assert config.camera == c.CameraConfig(source="picamera2", fps=15.0)
     assert config.tracker.unsure_below == 0.4
     assert config.heat.steps_fps == (8.0, 4.0)
@@ -116,9 +116,9 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, named: str)
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("threads = 1.5", "threads is 1.5; expected a whole number"),
-        ("threads = true", "threads is True; expected a whole number"),
-        ("threads = 0", "threads is 0: use 1 or more"),
+        ("backend.threads = 1.5", "backend.threads is 1.5; expected a whole number"),
+        ("backend.threads = true", "backend.threads is True; expected a whole number"),
+        ("backend.threads = 0", "threads is 0: use 1 or more"),
         ("model = 3", "model is 3; expected a text"),
         ("quiet = 1", "quiet is 1; expected true or false"),
         ("seconds = nan", "seconds is nan; expected a number"),
@@ -152,10 +152,10 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_flag_wins_over_the_file() -> None:
-    tables = {"threads": 2, "camera": {"source": "picamera2", "fps": 15}}
+    tables = {"seconds": 2, "camera": {"source": "picamera2", "fps": 15}}
     merged = merge(tables, {"camera.source": "demo", "frames": 5, "sinks.window.": None})
     assert merged == {
-        "threads": 2,
+        "seconds": 2,
         "frames": 5,
         "camera": {"source": "demo", "fps": 15},
         "sinks": {"window": {}},
@@ -173,7 +173,7 @@ def test_a_flag_adds_to_a_list_of_sinks() -> None:
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [
-        ("threads", "2", 2),
+        ("backend.threads", "2", 2),
         ("seconds", "1.5", 1.5),
         ("tracker.unsure_below", "0.4", 0.4),
         ("quiet", "true", True),
@@ -189,7 +189,9 @@ def test_a_text_becomes_what_its_key_wants(key: str, text: str, value: object) -
     assert parse_value(key, text) == value
 
 
-@pytest.mark.parametrize(("key", "text"), [("threads", "two"), ("quiet", "yes"), ("nope", "1")])
+@pytest.mark.parametrize(
+    ("key", "text"), [("backend.threads", "two"), ("quiet", "yes"), ("nope", "1")]
+)
 def test_a_text_that_does_not_fit(key: str, text: str) -> None:
     with pytest.raises(UsageError, match=r"expected|did you mean"):
         parse_value(key, text)

@@ -10,7 +10,7 @@ import pytest
 
 from emotion_edge.errors import ImageError, ManifestError, ModelError, UsageError
 from emotion_edge.model import manifest as manifests
-from emotion_edge.model.backend import open_interpreter
+from emotion_edge.model.backend import Backend, open_interpreter
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.values import Box
@@ -110,14 +110,14 @@ def test_logits_become_probabilities(faces: np.ndarray) -> None:
 
 
 def test_without_xnnpack_it_answers_too(faces: np.ndarray) -> None:
-    plain = TFLiteClassifier.load(TINY, xnnpack=False).predict(faces)
+    plain = TFLiteClassifier.load(TINY, Backend(xnnpack=False)).predict(faces)
     fast = TFLiteClassifier.load(TINY).predict(faces)
     assert np.abs(plain - fast).max() <= 26 / 255  # other kernels, other rounding
 
 
 def test_an_unknown_runtime_names_the_known() -> None:
     with pytest.raises(UsageError, match="litert, tflite-runtime, tensorflow"):
-        TFLiteClassifier.load(TINY, runtime="onnx")
+        Backend(runtime="onnx")
 
 
 def test_loading_says_nothing_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,80 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import product
+from pathlib import Path
+
+from emotion_edge.model.backend import RUNTIMES, Backend
+
+BACKEND_HELP = {
+    "runtime": f"auto, {', '.join(RUNTIMES)}",
+    "threads": "for the network",
+    "xnnpack": "use the built-in kernels instead of XNNPACK",
+    "delegate": "an external TFLite delegate, e.g. libedgetpu.so.1",
+}
+"""Help of the flag for each field of ``Backend``."""
+
+
+def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --runtime, --threads, --no-xnnpack and --delegate; read them with ``backend``."""
+    parser.add_argument("--runtime", default="auto", help=BACKEND_HELP["runtime"])
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help=BACKEND_HELP["threads"])
+    _add_switches(parser)
+
+
+def backend(options: argparse.Namespace) -> Backend:
+    """The backend that the flags describe. Raises UsageError."""
+    return Backend(
+        runtime=options.runtime,
+        threads=options.threads,
+        xnnpack=options.xnnpack != "off",
+        delegate=options.delegate,
+    )
+
+
+def add_backends_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the same flags for a command that compares: lists of runtimes and of threads.
+
+    Read them with ``backends``.
+    """
+    parser.add_argument(
+        "--runtime", type=words, default=("litert",), metavar="R,..", help=", ".join(RUNTIMES)
+    )
+    parser.add_argument(
+        "--threads", type=numbers, default=(1,), metavar="N,..", help="for the network, e.g. 1,2,4"
+    )
+    parser.add_argument("--xnnpack", choices=("on", "off", "both"), default="on")
+    _add_switches(parser)
+
+
+def backends(options: argparse.Namespace) -> list[Backend]:
+    """One backend for each combination of the lists. Raises UsageError."""
+    kernels = {"on": (True,), "off": (False,), "both": (True, False)}[options.xnnpack]
+    return [
+        Backend(runtime=runtime, threads=threads, xnnpack=xnnpack, delegate=options.delegate)
+        for runtime, threads, xnnpack in product(options.runtime, options.threads, kernels)
+    ]
+
+
+def words(text: str) -> tuple[str, ...]:
+    """``a,b`` as a tuple."""
+    return tuple(word for word in text.split(",") if word)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """``1,2`` as a tuple. Raises ValueError."""
+    return tuple(int(word) for word in words(text))
+
+
+def _add_switches(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-xnnpack",
+        dest="xnnpack",
+        action="store_const",
+        const="off",
+        default="on",
+        help=BACKEND_HELP["xnnpack"],
+    )
+    parser.add_argument("--delegate", type=Path, metavar="FILE.so", help=BACKEND_HELP["delegate"])
