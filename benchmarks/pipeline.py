@@ -176,7 +176,8 @@ def live(setup: Setup, source: str, model: str, seconds: float, fps: float) -> d
     with setup.camera(source, paced=True, fps=fps) as camera:
         end = time.monotonic() + seconds
         for seen in pipeline.stream(camera):
-            ages.append(seen.timings["age"])
+            # Paced frames are captured when they are due, those of a file too.
+            ages.append((time.monotonic_ns() - seen.frame.captured_ns) / 1e6)
             skipped += seen.skipped if indices else 0
             indices.append(seen.frame.index)
             if time.monotonic() >= end:

@@ -60,8 +60,9 @@ class Pipeline:
             "detect": (detected - start) / 1e6,
             "classify": (classified - detected) / 1e6,
             "track": (tracked - classified) / 1e6,
-            "age": (time.monotonic_ns() - frame.captured_ns) / 1e6,
         }
+        if frame.media_time_s is None:  # a file was captured long ago, at a time unknown here
+            timings["age"] = (time.monotonic_ns() - frame.captured_ns) / 1e6
         return Observation(frame, faces, timings, skipped)
 
     def image(self, image: Image) -> Observation:

@@ -9,6 +9,12 @@ A record, ``schema`` 1 (one line of a JSONL file; numbers are rounded)::
                 "confidence": 0.91, "probabilities": {"angry": 0.01, ...},
                 "raw": {"label": "happy", "confidence": 0.88}}]}
 
+From a file, ``source`` and ``media_time_s`` (seconds from its start, 0 for an image) replace
+``time``, and ``timings_ms`` has no ``age``::
+
+    {"schema": 1, "type": "observation", "source": "clip.mp4", "media_time_s": 0.68, "frame": 17,
+     ...}
+
     {"schema": 1, "type": "event", "time": "...", "kind": "camera.lost", "message": "...",
      "details": {}}
 
@@ -35,10 +41,13 @@ def observation_record(observation: Observation) -> dict[str, Any]:
     """An observation as a dictionary that JSON can hold."""
     frame = observation.frame
     height, width = frame.image.shape[:2]
+    origin: dict[str, Any] = {"time": wall_clock(frame.captured_ns)}
+    if frame.media_time_s is not None:
+        origin = {"source": frame.source, "media_time_s": round(frame.media_time_s, 3)}
     return {
         "schema": SCHEMA,
         "type": "observation",
-        "time": wall_clock(frame.captured_ns),
+        **origin,
         "frame": frame.index,
         "skipped": observation.skipped,
         "width": width,

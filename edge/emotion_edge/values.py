@@ -22,17 +22,23 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture from a camera.
+    """One image from a camera or a file.
 
     image: uint8, gray ``(height, width)`` or BGR ``(height, width, 3)``. Read-only by
         agreement: sinks and stages share it without a copy.
-    captured_ns: instant of capture on the monotonic clock (``time.monotonic_ns``).
-    index: counts every frame the source produced from 0, those skipped included.
+    captured_ns: instant of capture on the monotonic clock (``time.monotonic_ns``). Frames of a
+        file advance by the file's own frame times, so they may lie in the future.
+    index: counts every frame the source produced from 0, including skipped ones.
+    source: the file that the frame comes from; empty for a live camera.
+    media_time_s: seconds from the start of that file, 0 for an image; None for a live camera,
+        whose frames have a wall-clock time instead.
     """
 
     image: Image
     captured_ns: int
     index: int
+    source: str = ""
+    media_time_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +119,9 @@ class Face:
 class Observation:
     """What one frame showed.
 
-    timings: milliseconds by stage: ``detect``, ``classify``, ``track``, and ``age`` (from
-        capture to the moment the labels were ready).
-    skipped: frames the source produced since the last observation and nobody looked at.
+    timings: milliseconds by stage: ``detect``, ``classify``, ``track``, and for live cameras
+        ``age`` (from capture to the moment the labels were ready).
+    skipped: frames the source produced since the last observation that were not processed.
     """
 
     frame: Frame

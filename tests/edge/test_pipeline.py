@@ -97,6 +97,11 @@ def test_timings_name_every_stage_and_the_age() -> None:
     assert timings["age"] >= 2000
 
 
+def test_a_file_has_no_age() -> None:
+    ahead = Frame(np.zeros((9, 9), np.uint8), time.monotonic_ns() + 10**12, 0, "clip.mp4", 1000.0)
+    assert set(Pipeline(Boxes(), Happy()).process(ahead).timings) == {"detect", "classify", "track"}
+
+
 def test_skipped_frames_are_counted() -> None:
     pipeline = Pipeline(Boxes(), Happy())
     with Frames(0, 1, 5, 6, 9) as camera:

@@ -51,6 +51,13 @@ def test_an_observation() -> None:
     }
 
 
+def test_a_frame_of_a_file_names_it_and_has_no_wall_clock_time() -> None:
+    frame = Frame(FRAME.image, 0, 17, "clips/party.mp4", 0.68)
+    record = observation_record(Observation(frame, ()))
+    assert (record["source"], record["media_time_s"]) == ("clips/party.mp4", 0.68)
+    assert "time" not in record and "source" not in observation_record(Observation(FRAME, ()))
+
+
 def test_a_photograph_has_no_track_and_no_raw() -> None:
     record = face_record(Face(Box(0, 0, 1, 1), Emotion(LABELS, (1.0, 0.0)), "happy"))
     assert "track" not in record and "raw" not in record

@@ -92,7 +92,7 @@ class Photos:
             due = self._start_ns + round(index * 1e9 / self.fps)
             if self._paced and (wait := (due - time.monotonic_ns()) / 1e9) > 0:
                 self._stop.wait(wait)
-            return Frame(image, due, index)
+            return Frame(image, due, index, str(self.paths[index]), 0.0)
         return None
 
     def __exit__(self, *error: object) -> None:

@@ -10,20 +10,29 @@ from typing import Self
 import cv2
 
 from emotion_edge.cameras.capture import Capture, OpenCapture, in_colours, open_capture, usable
+from emotion_edge.cameras.damage import DamagedFrames, ReadPackets, read_packets
 from emotion_edge.cameras.events import Listener, report
 from emotion_edge.errors import CameraError, CameraNotFound
-from emotion_edge.values import Frame
+from emotion_edge.values import Frame, Image
 
 FALLBACK_FPS = 25.0
+_MORE_READS = 100
+"""Failed reads in a row after which a file that has announced no further frame is at its end."""
+_MOST_READS = 10_000
 
 
 class VideoFile:
-    """Every frame of a file; never skips one.
+    """Every frame of a file, in order.
 
     ``captured_ns`` advances by the file's own frame times from the instant of opening, whether
-    paced or not, so that what depends on seconds (the tracker) sees the file's seconds.
+    paced or not, so that what depends on seconds (the tracker) uses the file's seconds.
 
-    truncated: set once the file ended well before the number of frames it announced.
+    Damaged frames are left out, and reading continues after them: each run of them is an event
+    ``camera.damaged`` and leaves a gap in ``Frame.index``. Motion JPEG frames are checked byte by
+    byte (``damage.py``); with other codecs a frame is damaged when FFmpeg refuses it.
+
+    damaged: frames left out so far. truncated: whether the file ended well before the number of
+    frames it announced; the event is ``camera.truncated``.
     """
 
     live = False
@@ -37,19 +46,22 @@ class VideoFile:
         on_event: Listener | None = None,
         stop: threading.Event | None = None,
         capture: OpenCapture = open_capture,
+        packets: ReadPackets = read_packets,
     ) -> None:
         """Nothing is opened yet.
 
-        paced: give each frame no earlier than its time in the file.
+        paced: return each frame no earlier than its time in the file.
         """
         self.name = str(path)
         self.fps = FALLBACK_FPS
+        self.damaged = 0
         self.truncated = False
         self._colour = colour
         self._paced = paced
         self._on_event = on_event
         self._stop = stop or threading.Event()
         self._open = capture
+        self._packets = packets
         self._capture: Capture | None = None
         self._ended = False
 
@@ -62,16 +74,18 @@ class VideoFile:
             capture.release()
             size = Path(self.name).stat().st_size
             raise CameraError(
-                f"{self.name} is no video that FFmpeg can read ({size} bytes), or was cut off "
-                "before its index: record or copy it again"
+                f"{self.name} is not a video that FFmpeg can read ({size:,} bytes), or it was cut "
+                "off before its index: record or copy it again"
             )
         self._capture = capture
+        self._faults = DamagedFrames(self._packets(self.name))
         self._ended = self.truncated = False
-        self._index = 0
+        self._index = self.damaged = self._run = self._gaps = 0
         self._announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else FALLBACK_FPS
         self._start_ns = self._due_ns = time.monotonic_ns()
+        self._position_ms: float | None = None
         return self
 
     def read(self, timeout: float) -> Frame | None:
@@ -85,48 +99,117 @@ class VideoFile:
             raise CameraError(f"{self.name} is not open: use it in a with statement")
         if self._ended or self._stop.is_set():
             return None
-        came, image = capture.read()
-        if not came or not usable(image):
-            self._ended = True
-            self._check_end()
+        image = self._next_good(capture)
+        if image is None:
+            if not self._stop.is_set():
+                self._ended = True
+                self._check_end()
             return None
-        self._due_ns = self._time_of_frame(capture)
         if self._paced and (wait := (self._due_ns - time.monotonic_ns()) / 1e9) > 0:
             self._stop.wait(wait)
-        frame = Frame(in_colours(image, self._colour), self._due_ns, self._index)
+        seconds = (self._due_ns - self._start_ns) / 1e9
+        frame = Frame(
+            in_colours(image, self._colour), self._due_ns, self._index, self.name, seconds
+        )
         self._index += 1
         return frame
 
-    def _time_of_frame(self, capture: Capture) -> int:
-        position_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        if self._index == 0:
-            self._first_position_ns = position_ns
-            return self._start_ns
-        due = self._start_ns + position_ns - self._first_position_ns
-        # A container without timestamps reports the same position again and again.
-        return due if due > self._due_ns else self._due_ns + round(1e9 / self.fps)
+    def _next_good(self, capture: Capture) -> Image | None:
+        """The next undamaged image; None at the end or once ``stop`` is set."""
+        failed, why = 0, ""
+        # FFmpeg refuses one damaged frame per read, and reports the end in the same way.
+        left = self._announced - self._index
+        limit = min(_MOST_READS, max(0.0, left) + _MORE_READS)
+        while failed <= limit and not self._stop.is_set():
+            came, image = capture.read()
+            if not came or not usable(image):
+                failed += 1
+                continue
+            self._advance(capture, failed)
+            # Failed reads count once a frame follows them: the end of the file fails as well.
+            self._index += failed
+            self._run += failed
+            failed = 0
+            wrong = self._faults.at(self._position_ms or 0.0)
+            if not wrong:
+                self._report_run(why)
+                found: Image = image
+                return found
+            why = wrong
+            self._index += 1
+            self._run += 1
+        self._report_run(why)
+        return None
+
+    def _advance(self, capture: Capture, failed: int) -> None:
+        """Take the time of the frame just read; failed: frames lost before it."""
+        position_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
+        if self._position_ms is None:
+            self._first_ms = position_ms
+            due = self._start_ns
+        else:
+            due = self._start_ns + round((position_ms - self._first_ms) * 1e6)
+            if due <= self._due_ns:
+                # A container without timestamps reports the same position again and again.
+                due = self._due_ns + round((1 + failed) * 1e9 / self.fps)
+        steps = round((due - self._due_ns) * self.fps / 1e9)
+        self._gaps += max(0, steps - 1 - failed)
+        self._position_ms = position_ms
+        self._due_ns = due
+
+    def _report_run(self, why: str) -> None:
+        """Report the run of damaged frames that ends before frame ``_index``."""
+        count, self._run = self._run, 0
+        if not count:
+            return
+        self.damaged += count
+        first, last = self._index - count, self._index - 1
+        which = f"frame {first} is" if count == 1 else f"frames {first} to {last} are"
+        report(
+            self._on_event,
+            "camera.damaged",
+            f"{self.name}: {which} {why or 'damaged'} and left out",
+            first=first,
+            frames=count,
+            reason=why or "undecodable",
+        )
 
     def _check_end(self) -> None:
-        if self._index == 0:
+        if self._position_ms is None or self._index == self.damaged:
             raise CameraError(
                 f"{self.name} opens as a video and no frame of it can be decoded: "
-                "it is damaged, or its codec is unknown to this OpenCV"
+                "it is damaged, or this OpenCV does not have its codec"
             )
-        missing = self._announced - self._index
-        # Containers that keep no count have it estimated from the duration: a few frames off.
-        if missing > max(2.0, 0.02 * self._announced):
-            self.truncated = True
+        missing = round(self._announced - self._index)
+        # Containers without a count have it estimated from the duration: a few frames off.
+        tolerance = max(2.0, 0.02 * self._announced)
+        seconds = (self._due_ns - self._start_ns) / 1e9
+        to_the_end = seconds >= (self._announced - 1 - tolerance) / self.fps
+        if missing > 0 and to_the_end and (missing == self._gaps or missing > tolerance):
+            # The last frame is there: the missing ones were lost before it.
+            self.damaged += missing
             report(
                 self._on_event,
-                "camera.truncated",
-                f"{self.name} is cut off: {self._index} of {self._announced:.0f} frames could "
-                "be read and are kept",
-                read=self._index,
-                announced=int(self._announced),
+                "camera.damaged",
+                f"{self.name}: {missing} of {self._announced:.0f} frames are damaged and left out",
+                frames=missing,
+                reason="lost",
             )
+        if missing <= tolerance or to_the_end:
+            return
+        self.truncated = True
+        report(
+            self._on_event,
+            "camera.truncated",
+            f"{self.name} is cut off: {self._index - self.damaged} of {self._announced:.0f} "
+            "frames could be read; copy or record it again",
+            read=self._index - self.damaged,
+            announced=int(self._announced),
+        )
 
     def __exit__(self, *error: object) -> None:
         """Close; safe to call twice, and after a failed open."""
         if self._capture is not None:
             self._capture.release()
+            self._faults.close()
             self._capture = None

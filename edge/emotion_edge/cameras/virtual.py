@@ -84,7 +84,9 @@ class VirtualCamera(ABC):
             if wait > timeout:
                 raise FrameTimeout(f"{self.name} has no frame due within {timeout:g} s")
         self._next = index + 1
-        return Frame(self.picture(index), due, index)
+        if self.live:
+            return Frame(self.picture(index), due, index)
+        return Frame(self.picture(index), due, index, self.name, index / self.fps)
 
     def __exit__(self, *error: object) -> None:
         """Close."""

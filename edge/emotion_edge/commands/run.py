@@ -15,7 +15,7 @@ from typing import Any
 
 from emotion_edge.cameras import SPECS
 from emotion_edge.commands.flags import BACKEND_HELP
-from emotion_edge.errors import SinkError, UsageError
+from emotion_edge.errors import CameraError, SinkError, UsageError
 from emotion_edge.kiosk import configuration
 
 HELP = "watch a camera, a video or a folder of photos"
@@ -91,8 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run until the source ends, a limit is reached or somebody says stop.
 
-    0 at the end and on SIGTERM, 130 on Ctrl-C, 4 when an output was failing at the end; else an
-    error is raised.
+    0 at the end and on SIGTERM, 130 on Ctrl-C, 3 when a video was cut off, 4 when an output was
+    failing at the end; else an error is raised.
     """
     config = read(options)
     # Imported late, so that a wrong flag is answered at once.
@@ -109,7 +109,9 @@ def run(options: argparse.Namespace) -> int:
         elif path is not None:
             print(f"emotion-edge: written: {path}", file=sys.stderr)
     lost = any(summary.troubles) and not received  # who stops a kiosk knows of no failure
-    status = 130 if signal.SIGINT in received else SinkError.exit_code if lost else 0
+    status = 130 if signal.SIGINT in received else 0
+    if not status and (lost or summary.truncated):
+        status = SinkError.exit_code if lost else CameraError.exit_code
     if summary.stuck:
         # A driver's thread hangs in the kernel: leaving in good order would wait for it.
         sys.stdout.flush()

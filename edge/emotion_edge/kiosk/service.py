@@ -55,6 +55,7 @@ class Summary:
 
     frames: looked at. skipped: produced by the camera and passed over for a newer one.
     faces: counted in each frame. seconds: from the first frame to the last.
+    damaged: frames or images that could not be decoded. truncated: whether the file was cut off.
     troubles: for each sink of the configuration the error it ended with, or an empty string.
     stuck: whether the camera's driver did not let go in time.
     """
@@ -65,11 +66,15 @@ class Summary:
     seconds: float
     troubles: tuple[str, ...]
     stuck: bool
+    damaged: int = 0
+    truncated: bool = False
 
     def __str__(self) -> str:
         rate = f" ({self.frames / self.seconds:.1f} a second)" if self.seconds else ""
         skipped = f", {self.skipped} skipped for newer ones" if self.skipped else ""
-        return f"{self.frames} frame{'s' * (self.frames != 1)}{rate}{skipped}"
+        damaged = f", {self.damaged} damaged and left out" if self.damaged else ""
+        cut = ", and the file is cut off" if self.truncated else ""
+        return f"{self.frames} frame{'s' * (self.frames != 1)}{rate}{skipped}{damaged}{cut}"
 
 
 class Service:
@@ -115,6 +120,7 @@ class Service:
             give_up_after_s=config.camera.give_up_s or math.inf,
             backoff_limit_s=config.camera.retry_s,
         )
+        self._damaged, self._truncated = 0, False
         self._silent = not any(isinstance(sink, ConsoleSettings) for sink in config.sinks)
 
     def run(self) -> Summary:
@@ -153,7 +159,13 @@ class Service:
                 closing = closing or self._close_camera()
                 closing.join(max(0.1, min(_CLOSE_S, deadline - time.monotonic())))
         troubles = tuple(state.failing for state in sinks.states())
-        return Summary(*counts, troubles=troubles, stuck=closing.is_alive())
+        return Summary(
+            *counts,
+            troubles=troubles,
+            stuck=closing.is_alive(),
+            damaged=self._damaged,
+            truncated=self._truncated,
+        )
 
     def _loop(self, sinks: Sink, board: BoardWatch) -> tuple[int, int, int, float]:
         """Frame by frame; returns frames, skipped, faces and seconds."""
@@ -188,7 +200,8 @@ class Service:
             sinks.write(observation)
             self._watchdog.alive("running")
             frames += 1
-            skipped += observation.skipped
+            if self._camera.live:  # a file skips what is damaged, which its events report
+                skipped += observation.skipped
             faces += len(observation.faces)
         return frames, skipped, faces, last - begun
 
@@ -204,6 +217,9 @@ class Service:
         """Hand on what the camera and the board reported, in the loop's own thread."""
         while self._events:
             event = self._events.popleft()
+            if event.kind in ("camera.damaged", "camera.skipped"):
+                self._damaged += int(event.details.get("frames", 1))
+            self._truncated = self._truncated or event.kind == "camera.truncated"
             if self._silent:
                 self._tell(event.message)
             sinks.event(event)

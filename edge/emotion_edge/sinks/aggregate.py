@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
+
 from emotion_edge.sinks import Sink
-from emotion_edge.values import Event, Observation
+from emotion_edge.values import Event, Frame, Observation
+
+_NO_IMAGE = np.zeros((1, 1), np.uint8)
 
 AGGREGATE = "aggregate"
 """The kind of the events that carry the counts."""
@@ -31,6 +37,7 @@ class Aggregate(Sink):
         self._sink = sink
         self._period_ns = round(period_s * 1e9)
         self._start_ns: int | None = None
+        self._first: Frame | None = None  # of the clip; its time in the file is the reference
         self._last_ns = 0
         self._frames = 0
         self._most = 0
@@ -66,6 +73,7 @@ class Aggregate(Sink):
         now = observation.frame.captured_ns
         if self._start_ns is None:
             self._start_ns = now
+            self._first = replace(observation.frame, image=_NO_IMAGE)
         if now >= self._start_ns + self._period_ns:
             # Before this frame is counted: after an error the same frame comes again.
             self._hand_on(self._start_ns + self._period_ns)
@@ -102,8 +110,14 @@ class Aggregate(Sink):
             "most_at_once": self._most,
             "labels": dict(sorted(labels.items())),
         }
+        at_ns = end_ns
+        if self._first is not None and self._first.media_time_s is not None:
+            # The frames of a file carry the file's own time, which is not the clock's.
+            at_ns = time.monotonic_ns()
+            elapsed = (end_ns - self._first.captured_ns) / 1e9
+            details["media_time_s"] = round(self._first.media_time_s + elapsed, 3)
         worn = ", ".join(f"{n} {label}" for label, n in labels.most_common())
         message = f"{len(self._seen)} in {details['seconds']:g} s" + (f": {worn}" if worn else "")
-        self._sink.event(Event(AGGREGATE, message, end_ns, details))
+        self._sink.event(Event(AGGREGATE, message, at_ns, details))
         self._frames = self._most = 0
         self._seen = {}

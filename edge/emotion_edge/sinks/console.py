@@ -13,7 +13,7 @@ from emotion_edge.records import wall_clock
 from emotion_edge.sinks import Sink
 from emotion_edge.sinks.camera_state import camera_state
 from emotion_edge.sinks.settings import ConsoleSettings
-from emotion_edge.values import Event, Face, Observation
+from emotion_edge.values import Event, Face, Frame, Observation
 
 _BAR = 20  # characters
 
@@ -38,6 +38,7 @@ class ConsoleSink(Sink):
         self._last: Observation | None = None
         self._frame_ns = 0.0  # between two frames, smoothed
         self._worn: dict[int, str] = {}  # the labels printed, by identity
+        self._source = ""  # the file of the last frame
 
     def __enter__(self) -> Self:
         """Nothing to open."""
@@ -80,7 +81,7 @@ class ConsoleSink(Sink):
         dot = " · " if self._unicode else ", "
         parts = [
             f"{rate:4.1f} frames/s",
-            f"age {observation.timings.get('age', 0.0):.0f} ms",
+            _age(observation),
             f"{len(observation.faces)} face{'' if len(observation.faces) == 1 else 's'}",
         ]
         lines = [dot.join(parts), *(self._line(face) for face in observation.faces)]
@@ -101,6 +102,8 @@ class ConsoleSink(Sink):
     def _changes(self, observation: Observation) -> list[str]:
         lines = []
         worn = {}
+        if self._source != observation.frame.source:  # another image: no one has left
+            self._source, self._worn = observation.frame.source, {}
         for place, face in enumerate(observation.faces, start=1):
             who = face.track_id if face.track_id is not None else place
             worn[who] = face.label
@@ -112,7 +115,7 @@ class ConsoleSink(Sink):
 
     def _print(self, lines: list[str], observation: Observation) -> None:
         if lines:
-            at = wall_clock(observation.frame.captured_ns)
+            at = _when(observation.frame)
             self._emit("".join(f"{at} {line}\n" for line in lines))
 
     def _emit(self, text: str) -> None:
@@ -127,6 +130,19 @@ class ConsoleSink(Sink):
             raise SinkError(
                 f"cannot write to standard output: {error}: redirect it to another place"
             ) from error
+
+
+def _age(observation: Observation) -> str:
+    if observation.frame.media_time_s is not None:
+        return f"at {observation.frame.media_time_s:.1f} s"
+    return f"age {observation.timings.get('age', 0.0):.0f} ms"
+
+
+def _when(frame: Frame) -> str:
+    """The wall-clock time of a live frame; the file and the time in it otherwise."""
+    if frame.media_time_s is None:
+        return wall_clock(frame.captured_ns)
+    return f"{frame.source} {frame.media_time_s:.2f} s" if frame.media_time_s else frame.source
 
 
 def _up(lines: int) -> str:

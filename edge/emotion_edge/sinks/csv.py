@@ -14,6 +14,7 @@ from emotion_edge.sinks.settings import CsvSettings
 from emotion_edge.values import Event, Observation
 
 _FACE = ("time", "frame", "track", "x", "y", "width", "height", "score", "label", "confidence")
+_FILE = ("source", "media_time_s")  # empty for a live camera, whose rows have a time
 _COUNT = ("time", "seconds", "frames", "people", "most_at_once")
 
 
@@ -26,7 +27,7 @@ class CsvSink(RecordSink):
     def __init__(self, settings: CsvSettings, labels: Sequence[str]) -> None:
         """labels: the classifier's, in its order."""
         self._labels = tuple(labels)
-        header = _rows([[*_FACE, *(f"p_{label}" for label in labels)]])
+        header = _rows([[*_FACE, *(f"p_{label}" for label in labels), *_FILE]])
         super().__init__(settings, RecordFile(settings, header=header))
 
     def record(self, observation: Observation) -> bytes:
@@ -35,7 +36,7 @@ class CsvSink(RecordSink):
         return _rows(
             [
                 [
-                    record["time"],
+                    record.get("time", ""),
                     record["frame"],
                     face.get("track", ""),
                     *face["box"],
@@ -43,6 +44,7 @@ class CsvSink(RecordSink):
                     face["label"],
                     face["confidence"],
                     *(face["probabilities"].get(label, "") for label in self._labels),
+                    *(record.get(column, "") for column in _FILE),
                 ]
                 for face in record["faces"]
             ]

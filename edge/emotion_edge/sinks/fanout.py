@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from emotion_edge.sinks import Sink
 from emotion_edge.sinks.isolated import Isolated
-from emotion_edge.values import Event, Frame, Observation
+from emotion_edge.values import Event, Observation
 
 CLOSE_WITHIN_S = 1.5
 """Seconds all sinks have together to flush and close: SIGTERM promises an end within 2."""
@@ -157,9 +157,4 @@ def _without_pixels(observation: Observation) -> Observation:
     """The same with a black picture that takes one byte whatever its size."""
     frame = observation.frame
     black = np.broadcast_to(_BLACK, frame.image.shape)
-    return Observation(
-        Frame(black, frame.captured_ns, frame.index),
-        observation.faces,
-        observation.timings,
-        observation.skipped,
-    )
+    return replace(observation, frame=replace(frame, image=black))

@@ -131,7 +131,8 @@ class PageSink(Sink):
         }
         if latest is not None:
             state["record"] = observation_record(latest)
-            since = (time.monotonic_ns() - latest.frame.captured_ns) / 1e9
+            # The frames of a file run ahead of the clock.
+            since = max(0.0, (time.monotonic_ns() - latest.frame.captured_ns) / 1e9)
             state["seconds_since_frame"] = round(since, 2)
             labels = {face.label for face in latest.faces}.union(
                 *(face.shown.labels for face in latest.faces)

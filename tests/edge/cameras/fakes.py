@@ -181,6 +181,35 @@ class Scripted:
         self.closed += 1
 
 
+def damage(path: Any, source: Any, *places: float, length: int = 1500) -> None:
+    """A copy of a file with random bytes at some places, each a share of its length."""
+    data = bytearray(source.read_bytes())
+    rng = np.random.default_rng(0)
+    for place in places:
+        at = round(place * len(data))
+        data[at : at + length] = rng.integers(0, 256, length, dtype=np.uint8).tobytes()
+    path.write_bytes(data)
+
+
+def truncate_jpegs(path: Any, source: Any, *, every: int) -> int:
+    """A copy of a Motion JPEG AVI in which every n-th frame lost its second half.
+
+    Returns the number of frames damaged. The lengths in the file stay as they were.
+    """
+    data = bytearray(source.read_bytes())
+    start, count, damaged = 0, 0, 0
+    while (start := data.find(b"\xff\xd8\xff", start)) >= 0:
+        end = data.find(b"\xff\xd9", start) + 2
+        count += 1
+        if count % every == 0:
+            half = (start + end) // 2
+            data[half:end] = bytes(end - half)
+            damaged += 1
+        start = end
+    path.write_bytes(data)
+    return damaged
+
+
 def write_video(path: Any, frames: int = 40, fps: float = 20.0, codec: str = "MJPG") -> None:
     """A video whose frames differ and do not compress to nothing."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (96, 64))

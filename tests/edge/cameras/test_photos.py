@@ -39,6 +39,8 @@ def test_a_folder_in_natural_order(folder: Path) -> None:
     for frame, number in zip(found, (1, 9, 10), strict=True):
         np.testing.assert_array_equal(frame.image, picture(number))
     assert [frame.index for frame in found] == [0, 1, 2]
+    assert [frame.source for frame in found] == [str(path) for path in camera.paths]
+    assert {frame.media_time_s for frame in found} == {0.0}
     assert list(np.diff([frame.captured_ns for frame in found])) == [1_000_000_000] * 2
 
 

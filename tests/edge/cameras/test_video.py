@@ -12,10 +12,18 @@ import numpy as np
 import pytest
 
 from emotion_edge.cameras import open_camera
+from emotion_edge.cameras.damage import fault
 from emotion_edge.cameras.video import VideoFile
 from emotion_edge.errors import CameraError, CameraNotFound
 from emotion_edge.values import Frame
-from tests.edge.cameras.fakes import Events, FakeCapture, picture, write_video
+from tests.edge.cameras.fakes import (
+    Events,
+    FakeCapture,
+    damage,
+    picture,
+    truncate_jpegs,
+    write_video,
+)
 
 
 def read_all(camera: VideoFile) -> list[Frame]:
@@ -38,6 +46,8 @@ def test_every_frame_at_the_files_own_times(tmp_path: Path, name: str, codec: st
     assert [frame.index for frame in found] == list(range(40))
     steps = np.diff([frame.captured_ns for frame in found])
     np.testing.assert_allclose(steps, 50e6, atol=1e6)
+    assert {frame.source for frame in found} == {str(tmp_path / name)}
+    np.testing.assert_allclose([frame.media_time_s for frame in found], np.arange(40) / 20)
     assert found[0].image.shape == (64, 96, 3)
     assert events == [] and not camera.truncated and camera.fps == pytest.approx(20)
 
@@ -64,11 +74,60 @@ def test_a_file_cut_in_the_middle_keeps_what_was_read(tmp_path: Path, name: str)
     camera = VideoFile(tmp_path / name, on_event=events)
     found = read_all(camera)
     assert 15 <= len(found) <= 21
-    for a, b in zip(found[:-1], whole, strict=False):  # the last may be half a picture
+    for a, b in zip(found, whole, strict=False):
         np.testing.assert_array_equal(a.image, b.image)
-    assert camera.truncated and events.kinds == ["camera.truncated"]
-    assert f"is cut off: {len(found)} of 40 frames" in events[0].message
-    assert events[0].details == {"read": len(found), "announced": 40}
+    assert camera.truncated and events.kinds[-1] == "camera.truncated"
+    assert camera.damaged == len(events) - 1 <= 1  # the frame that the cut goes through
+    assert f"is cut off: {len(found)} of 40 frames" in events[-1].message
+    assert events[-1].details == {"read": len(found), "announced": 40}
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.avi", "MJPG"), ("clip.mp4", "mp4v")])
+def test_reading_goes_on_after_damage(tmp_path: Path, name: str, codec: str) -> None:
+    whole, damaged = tmp_path / f"whole-{name}", tmp_path / name
+    write_video(whole, frames=100, codec=codec)
+    damage(damaged, whole, 0.2, 0.5, 0.7)
+    events = Events()
+    camera = VideoFile(damaged, on_event=events)
+    found = read_all(camera)
+    assert 2 <= camera.damaged <= 12
+    # An AVI whose chunk header is overwritten loses that frame without a trace.
+    assert 99 <= len(found) + camera.damaged <= 100
+    assert set(events.kinds) == {"camera.damaged"} and not camera.truncated
+    assert sum(event.details["frames"] for event in events) == camera.damaged
+    assert [frame.index for frame in found][-1] >= 98  # damaged frames are gaps
+    times = [frame.media_time_s for frame in found]
+    np.testing.assert_allclose(times, [frame.index / 20 for frame in found], atol=0.01)
+
+
+def test_every_truncated_jpeg_is_reported_and_left_out(tmp_path: Path) -> None:
+    write_video(tmp_path / "whole.avi", frames=40)
+    assert truncate_jpegs(tmp_path / "clip.avi", tmp_path / "whole.avi", every=5) == 8
+    events = Events()
+    camera = VideoFile(tmp_path / "clip.avi", on_event=events)
+    found = read_all(camera)
+    assert [event.details["first"] for event in events] == list(range(4, 40, 5))
+    assert events[0].message.endswith("frame 4 is cut off and left out")
+    assert camera.damaged == 8 and len(found) == 32 and not camera.truncated
+
+
+def test_jpegs_without_an_end_marker_are_that_encoders_habit(tmp_path: Path) -> None:
+    write_video(tmp_path / "whole.avi", frames=10)
+    data = (tmp_path / "whole.avi").read_bytes().replace(b"\xff\xd9", b"\0\0")
+    (tmp_path / "clip.avi").write_bytes(data)
+    events = Events()
+    assert len(read_all(VideoFile(tmp_path / "clip.avi", on_event=events))) == 10
+    assert events == []
+
+
+def test_what_is_wrong_with_a_jpeg() -> None:
+    whole = cv2.imencode(".jpg", picture(0, (64, 96, 3)))[1].tobytes()
+    progressive = cv2.imencode(".jpg", picture(0, (64, 96, 3)), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert fault(whole) == fault(whole + bytes(100)) == fault(progressive[1].tobytes()) == ""
+    assert fault(whole[:-2]) == fault(whole[: len(whole) // 2]) == fault(whole[:30]) == "cut off"
+    assert fault(whole[:-2], ends=False) == ""
+    assert fault(b"\0\0" + whole) == "overwritten"
+    assert fault(whole[:-100] + b"\xff\x7f" + whole[-98:]) == "overwritten"
 
 
 def test_a_cut_file_warns_where_nobody_listens(tmp_path: Path) -> None:
@@ -84,7 +143,7 @@ def test_an_mp4_without_its_index(tmp_path: Path) -> None:
     write_video(path, codec="mp4v")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(
-        CameraError, match=r"no video that FFmpeg can read \(\d+ bytes\), or was cut"
+        CameraError, match=r"not a video that FFmpeg can read \([\d,]+ bytes\), or it was cut"
     ):
         read_all(VideoFile(path))
 
@@ -125,11 +184,11 @@ for spec in sys.argv[1:]:
     ]
 
 
-def test_what_is_no_video(tmp_path: Path) -> None:
+def test_files_that_are_not_videos(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a video")
     (tmp_path / "empty.mp4").touch()
     for name in ("notes.txt", "empty.mp4"):
-        with pytest.raises(CameraError, match="is no video"):
+        with pytest.raises(CameraError, match="is not a video"):
             read_all(VideoFile(tmp_path / name))
     with pytest.raises(CameraNotFound, match="there is no video"):
         read_all(VideoFile(tmp_path / "absent.mp4"))

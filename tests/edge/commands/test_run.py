@@ -28,6 +28,7 @@ from emotion_edge.sinks.settings import (
     VideoSettings,
     WindowSettings,
 )
+from tests.edge.cameras.fakes import truncate_jpegs, write_video
 
 TINY = str(Path(__file__).parents[1] / "tiny.tflite")
 
@@ -125,9 +126,30 @@ def test_a_folder_of_photos(
 ) -> None:
     out = tmp_path / "out.jsonl"
     assert main("--camera", str(photo), "--jsonl", str(out)) == 0
-    assert [json.loads(line)["frame"] for line in out.read_text().splitlines()] == [0, 1, 2]
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [record["frame"] for record in records] == [0, 1, 2]
+    assert [record["source"] for record in records] == [str(photo / f"{i}.png") for i in range(3)]
+    assert all("time" not in r and "age" not in r["timings_ms"] for r in records)
     assert f"written: {out}" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "photos"]
+
+
+def test_damaged_frames_are_in_the_summary_and_a_cut_clip_is_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "whole.avi", frames=40)
+    truncate_jpegs(tmp_path / "clip.avi", tmp_path / "whole.avi", every=5)
+    out = tmp_path / "out.jsonl"
+    assert main("--camera", str(tmp_path / "clip.avi"), "--jsonl", str(out), "--quiet") == 0
+    err = capsys.readouterr().err
+    assert "32 frames" in err and ", 8 damaged and left out\n" in err
+    assert "frame 4 is cut off and left out" in err
+    kinds = [json.loads(line)["type"] for line in out.read_text().splitlines()]
+    assert (kinds.count("observation"), kinds.count("event")) == (32, 8)
+    data = (tmp_path / "whole.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
+    assert main("--camera", str(tmp_path / "cut.avi"), "--quiet") == 3
+    assert "and the file is cut off\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 
 from emotion_edge.errors import SinkError
@@ -27,6 +30,19 @@ def test_counts_people_once_under_the_label_they_wore_most(notebook, observation
     assert whole.message == "2 in 60 s: 1 happy, 1 neutral"
     assert rest.details["frames"] == 1 and rest.details["people"] == 0
     assert inner.frames == []
+
+
+def test_the_counts_of_a_clip_have_the_clips_time(notebook, observation) -> None:
+    inner = notebook()
+    begun = time.monotonic_ns()
+    with Aggregate(inner, 60) as sink:
+        for second in (0, 59, 61):
+            live = observation(second, at_s=begun / 1e9 + 3600 + second)
+            frame = replace(live.frame, source="clip.mp4", media_time_s=2.0 + second)
+            sink.write(replace(live, frame=frame))
+    first, last = inner.taken
+    assert (first.details["media_time_s"], last.details["media_time_s"]) == (62.0, 63.0)
+    assert begun <= first.at_ns <= time.monotonic_ns()  # not an hour from now
 
 
 def test_what_was_begun_is_handed_on_at_the_end(notebook, observation) -> None:

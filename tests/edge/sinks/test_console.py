@@ -98,6 +98,20 @@ def test_elsewhere_only_changes_are_printed(observation, face) -> None:
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 face", text)
 
 
+def test_lines_of_files_name_the_file(observation, face) -> None:
+    stream = io.StringIO()
+    sink = ConsoleSink(ConsoleSettings(), stream)
+    for source, seconds in (("a.jpg", 0.0), ("b.jpg", 0.0), ("clip.mp4", 1.5)):
+        seen = observation(0, (face("happy", 0.9, track=None),))
+        frame = replace(seen.frame, source=source, media_time_s=seconds)
+        sink.write(replace(seen, frame=frame))
+    assert stream.getvalue().splitlines() == [
+        "a.jpg face 1: happy 90%",
+        "b.jpg face 1: happy 90%",
+        "clip.mp4 1.50 s face 1: happy 90%",
+    ]
+
+
 def test_photographs_have_no_identity(observation, face) -> None:
     stream = io.StringIO()
     with ConsoleSink(ConsoleSettings(), stream) as sink:
