@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import flatbuffers
 import numpy as np
 from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
@@ -63,6 +64,21 @@ class Operator:
     outputs: tuple[int, ...]
     activation: str
     custom: bool
+
+
+class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
+    """Aligns byte vectors to 16 bytes: the schema requires it of buffers.
+
+    flatbuffers' own builder aligns a vector to the size of its elements, here one byte.
+    """
+
+    def CreateNumpyVector(self, x: NDArray[Any]) -> int:
+        if x.dtype != np.uint8:
+            return int(super().CreateNumpyVector(x))
+        self.StartVector(1, x.size, 16)
+        self.head = self.head - x.size
+        self.Bytes[self.head : self.head + x.size] = x.tobytes()
+        return int(self.EndVector())
 
 
 class Graph:
@@ -148,9 +164,32 @@ class Graph:
         """The operators that take a tensor."""
         return [operator for operator in self.operators if index in operator.inputs]
 
+    def attach(self, name: str, data: bytes) -> None:
+        """Store bytes in the model's metadata; an earlier entry of that name is replaced."""
+        buffer = type(self._model.buffers[0])()
+        buffer.data = np.frombuffer(data, np.uint8)
+        entries = self._model.metadata or []
+        for entry in entries:
+            if entry.name == name.encode():
+                self._model.buffers[entry.buffer] = buffer
+                return
+        self._model.buffers.append(buffer)
+        entry = flatbuffer_utils.schema_fb.MetadataT()
+        entry.name, entry.buffer = name.encode(), len(self._model.buffers) - 1
+        self._model.metadata = [*entries, entry]
+
+    def attached(self, name: str) -> bytes | None:
+        """What ``attach`` stored; None where there is no such entry."""
+        for entry in self._model.metadata or []:
+            if entry.name == name.encode():
+                return bytes(self._model.buffers[entry.buffer].data)
+        return None
+
     def to_bytes(self) -> bytes:
         """The FlatBuffer with every change made to it."""
-        return bytes(flatbuffer_utils.convert_object_to_bytearray(self._model))
+        builder = _AlignedBuilder(1024)
+        builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
+        return bytes(builder.Output())
 
     def macs(self, operator: Operator) -> int:
         """Multiply-accumulate operations of one inference."""

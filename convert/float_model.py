@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from convert.errors import ConversionError
-from convert.quiet import quiet
+from convert.native_output import suppressed_output
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow, or it is not heard
-with quiet():
+with suppressed_output():
     import keras
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -64,7 +64,7 @@ def load(path: str | Path, *, input_size: tuple[int, int, int] | None = None) ->
     import train.networks  # noqa: F401  registers this project's own layers
 
     try:
-        with quiet():
+        with suppressed_output():
             network = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever its many readers raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__

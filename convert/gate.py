@@ -53,7 +53,7 @@ class Bar:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Float and converted model, image by image.
 
@@ -154,18 +154,18 @@ def compare(
         change[label] = (100 * lost / max(int(mask.sum()), 1), lost)
     divergence = metrics.kl_divergence(reference, converted, smoothing=SMOOTHING)
     return Comparison(
-        images.split,
-        len(truth),
-        images.protocol,
-        evaluate.score(reference, split, labels, flipped=mirrored[0]),
-        evaluate.score(converted, split, labels, flipped=mirrored[1]),
-        100 * (only_float - only_converted) / len(truth),
-        only_float,
-        only_converted,
-        metrics.mcnemar(only_float, only_converted),
-        100 * float((first == second).mean()),
-        change,
-        float(divergence.mean()),
-        float(divergence.max()),
-        int(divergence.argmax()),
+        split=images.split,
+        n=len(truth),
+        protocol=images.protocol,
+        float_figures=evaluate.score(reference, split, labels, flipped=mirrored[0]),
+        converted_figures=evaluate.score(converted, split, labels, flipped=mirrored[1]),
+        drop=100 * (only_float - only_converted) / len(truth),
+        only_float=only_float,
+        only_converted=only_converted,
+        p_value=metrics.mcnemar(only_float, only_converted),
+        agreement=100 * float((first == second).mean()),
+        recall_change=change,
+        divergence_mean=float(divergence.mean()),
+        divergence_worst=float(divergence.max()),
+        worst_row=int(divergence.argmax()),
     )

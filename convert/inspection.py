@@ -1,12 +1,15 @@
-"""What stands in a ``.tflite``: operators, tensors, cost, manifest, and what XNNPACK takes."""
+"""Shows what a ``.tflite`` contains: operators, tensors, cost, manifest, XNNPACK's share."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convert import metadata
 from convert.errors import ConversionError
 from convert.flatbuffer import WEIGHTED, Graph, Operator, Tensor
 from emotion_edge.errors import ModelError
@@ -15,15 +18,15 @@ from emotion_edge.model.backend import LITERT, open_interpreter
 from emotion_edge.model.manifest import Manifest
 
 INTEGERS = ("INT8", "INT32")
-"""All that a file named int8 may hold: int8 values, int32 biases and shapes."""
+"""The only types in a file named int8: int8 values, int32 biases and shapes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A model file, looked into.
+    """The contents of a model file.
 
     xnnpack: positions of the operators that XNNPACK runs; the others run in built-in kernels.
-    manifest: None where the file carries none.
+    manifest, metadata: ours and TFLite's; None if the file has none.
     """
 
     size: int
@@ -32,6 +35,7 @@ class Inspection:
     macs: tuple[int, ...]
     xnnpack: frozenset[int]
     manifest: Manifest | None
+    metadata: Mapping[str, Any] | None
 
     @property
     def parameters(self) -> int:
@@ -61,6 +65,7 @@ class Inspection:
             ],
             "tensors": [dataclasses.asdict(tensor) for tensor in self.tensors],
             "manifest": None if self.manifest is None else dataclasses.asdict(self.manifest),
+            "metadata": self.metadata,
         }
 
     def to_text(self) -> str:
@@ -92,11 +97,16 @@ class Inspection:
                 f"{'XNNPACK' if operator.index in self.xnnpack else 'built-in'}"
             )
         lines += ["", self.manifest.to_json() if self.manifest else "no manifest"]
+        if self.metadata is None:
+            lines += ["", "no TFLite metadata"]
+        else:
+            text = json.dumps(self.metadata, indent=2, ensure_ascii=False)
+            lines += ["", f"TFLite metadata ({metadata.NAME}): {text}"]
         return "\n".join(lines)
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Look into a file. Raises ModelError when it is none, ManifestError for a bad manifest."""
+    """Read a file. Raises ModelError if it is not a model, ManifestError for a bad manifest."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -110,6 +120,7 @@ def inspect(path: str | Path) -> Inspection:
         tuple(graph.macs(operator) for operator in graph.operators),
         xnnpack_takes(model),
         None if text is None else Manifest.from_json(text),
+        metadata.read(model),
     )
 
 
@@ -122,7 +133,7 @@ def xnnpack_takes(model: bytes) -> frozenset[int]:
     for step in steps:
         if step["op_name"] != "DELEGATE":
             continue
-        # A delegate is known by its ends only: whatever leads from one to the other is inside.
+        # A delegate lists only its ends: every operator between them is inside.
         fed = {int(i) for i in step["inputs"]}
         open_ends = [int(i) for i in step["outputs"]]
         while open_ends:
@@ -135,7 +146,7 @@ def xnnpack_takes(model: bytes) -> frozenset[int]:
 
 
 def floats(model: bytes) -> list[str]:
-    """What in a FlatBuffer is not integer: operators first, then every other tensor."""
+    """What is not integer in a FlatBuffer: operators first, then every other tensor."""
     graph = Graph(model)
     strange = {tensor.index for tensor in graph.tensors if tensor.kind not in INTEGERS}
     found = [f"the operator {op.name}" for op in graph.operators if op.custom]
@@ -151,7 +162,7 @@ def floats(model: bytes) -> list[str]:
 
 
 def require_integer(model: bytes, name: str) -> None:
-    """Raises ConversionError when a model that is to be named int8 holds anything else."""
+    """Raises ConversionError when a model that will be named int8 has any other type."""
     found = floats(model)
     if found:
         raise ConversionError(

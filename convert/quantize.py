@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from convert import ranges
 from convert.errors import ConversionError
 from convert.float_model import FloatModel
-from convert.quiet import quiet
+from convert.native_output import suppressed_output
 from emotion_edge.values import Image
 
 VARIANTS = {
@@ -140,16 +140,16 @@ def quantize(calibrated: bytes, *, keep_float: Collection[str] = ()) -> bytes:
     from tensorflow.lite.python.convert import mlir_quantize
     from tensorflow.lite.python.util import modify_model_io_type
 
-    with _quiet("the quantiser"):
+    with _guarded("the quantiser"):
         if not keep_float:
             return bytes(
                 mlir_quantize(calibrated, input_data_type=tf.int8, output_data_type=tf.int8)
             )
         mixed = mlir_quantize(calibrated, denylisted_nodes=set(keep_float))
-    with contextlib.suppress(ValueError), _quiet("the quantiser"):
+    with contextlib.suppress(ValueError), _guarded("the quantiser"):
         # Where the first or last operator stays float, so does that end of the model.
         mixed = modify_model_io_type(mixed, tf.int8, tf.float32)
-    with contextlib.suppress(ValueError), _quiet("the quantiser"):
+    with contextlib.suppress(ValueError), _guarded("the quantiser"):
         mixed = modify_model_io_type(mixed, tf.float32, tf.int8)
     return bytes(mixed)
 
@@ -157,7 +157,7 @@ def quantize(calibrated: bytes, *, keep_float: Collection[str] = ()) -> bytes:
 def _convert(model: FloatModel, set_up: Callable[[Any, Any], None] | None = None) -> bytes:
     import tensorflow as tf
 
-    with _quiet(f"the converter, on {model.name},"):
+    with _guarded(f"the converter, on {model.name},"):
         converter = tf.lite.TFLiteConverter.from_keras_model(model.network)
         if set_up is not None:
             set_up(converter, tf)
@@ -165,15 +165,15 @@ def _convert(model: FloatModel, set_up: Callable[[Any, Any], None] | None = None
 
 
 @contextlib.contextmanager
-def _quiet(who: str) -> Iterator[None]:
-    """Keep what TensorFlow prints, and turn what it raises into one line."""
+def _guarded(who: str) -> Iterator[None]:
+    """Hide what TensorFlow prints, and turn what it raises into one line."""
     try:
-        with quiet():
+        with suppressed_output():
             yield
     except ConversionError:
         raise
     except Exception as error:  # the converter raises whatever its passes raise
-        raise ConversionError(f"{who} refuses: {_reason(str(error))}") from error
+        raise ConversionError(f"{who} failed: {_reason(str(error))}") from error
 
 
 def _reason(text: str) -> str:

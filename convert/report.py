@@ -1,4 +1,4 @@
-"""The verdict for people: a few lines, a folder with JSON, Markdown and plots."""
+"""Reports a conversion to people: a few lines of text, or a folder of JSON, Markdown and plots."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from convert import gate
-from convert.conversion import Converted, Job
+from convert.conversion import Attempt, Converted, Job
 from convert.gate import Comparison
 from train import metrics, plots
 from train.files import refuse_existing, table, write_json, write_text
 
 
-def summary(job: Job, converted: Converted, reported: Sequence[Comparison] = ()) -> str:
+def summary(job: Job, attempt: Attempt) -> str:
     """Every figure of the gate, in a dozen lines."""
-    verdict = "passes" if converted.passed else "FAILS"
+    converted = attempt.converted
+    verdict = "passes" if attempt.passed else "FAILS"
     lines = [f"{job.model.name}, {converted.variant}: {verdict} the gate"]
-    for comparison in (converted.comparison, *reported):
+    for comparison in (converted.comparison, *attempt.reported):
         lines.append(figures(comparison, converted.variant))
     lines += [f"  FAILED: {failure}" for failure in converted.failures]
     return "\n".join(lines)
@@ -56,32 +57,36 @@ def figures(result: Comparison, variant: str) -> str:
     return "\n".join(rows)
 
 
-def remedy(job: Job, converted: Converted, *, recovered: bool) -> str:
-    """What to try next after a failure."""
-    if converted.variant != "int8":
-        return "the converter changed a float model: try --variant float32 and report it"
-    if not recovered:
-        return "try --recover, and `python -m convert explain` for the layers at fault"
-    return (
-        "nothing that --recover knows was enough: train with ReLU6 and batch normalisation after "
-        "each convolution, or take --variant float16"
-    )
+def refusal(job: Job, attempt: Attempt) -> str:
+    """Why a variant is not written and what to try next, one line."""
+    return f"{attempt.variant}: {'; '.join(attempt.converted.failures)}; {advice(attempt)}"
 
 
-def write(
-    folder: Path,
-    job: Job,
-    converted: Converted,
-    reported: Sequence[Comparison],
-    *,
-    overwrite: bool,
-) -> list[Path]:
-    """JSON, Markdown and three plots. Raises OutputExists when the folder holds a report."""
+def advice(attempt: Attempt) -> str:
+    """What to try after a variant failed."""
+    if attempt.variant == "int8" and not attempt.recovered:
+        return "try --recover, or see the layers at fault with `python -m convert explain`"
+    if attempt.variant == "int8":
+        return (
+            "no step of --recover was enough: use --variant float16, or train with ReLU6 and batch "
+            "normalisation after each convolution"
+        )
+    if attempt.variant == "dynamic":
+        return "use --variant float16"
+    return "float arithmetic should not lose accuracy: report this with the model"
+
+
+def write(folder: Path, job: Job, attempt: Attempt, *, overwrite: bool) -> list[Path]:
+    """Write JSON, Markdown and three plots to ``folder/VARIANT``.
+
+    Raises OutputExists when it contains a report.
+    """
+    converted = attempt.converted
+    folder = folder / converted.variant
     refuse_existing(folder / "report.json", overwrite)
     probabilities = gate.predict(
         converted.model, job.manifest(converted.variant, converted.spec), job.judged
     )
-    comparisons = (converted.comparison, *reported)
     document = {
         "model": job.model.name,
         "variant": converted.variant,
@@ -90,11 +95,13 @@ def write(
         "method": dict(converted.method),
         "calibration": dict(job.calibration),
         "keras_difference": job.keras_difference,
-        "splits": [comparison.to_dict() for comparison in comparisons],
+        "splits": [
+            comparison.to_dict() for comparison in (converted.comparison, *attempt.reported)
+        ],
     }
     return [
         write_json(folder / "report.json", document),
-        write_text(folder / "report.md", markdown(job, converted, reported)),
+        write_text(folder / "report.md", markdown(job, converted, attempt.reported)),
         *_reliability(folder / "reliability", job, converted, probabilities),
         *_recall(folder / "recall", converted),
         *_confidence(folder / "confidence", job, converted, probabilities),
@@ -110,7 +117,7 @@ def markdown(job: Job, converted: Converted, reported: Sequence[Comparison]) -> 
         f"**{'Passes' if converted.passed else 'Fails'} the gate** (at most {job.bar.drop:g} "
         f"points lost, at least {job.bar.agreement:g}% equal predictions, no class's recall down "
         f"by more than the larger of {job.bar.recall_points:g} points and "
-        f"{job.bar.recall_images} images). Both models answered the same images through the "
+        f"{job.bar.recall_images} images). Both models were run on the same images by the "
         "classifier that runs on the device (LiteRT with XNNPACK).",
         "",
         *(f"- {failure}" for failure in converted.failures),

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert import conversion, gate
-from convert.conversion import Converted, Job
+from convert import conversion, gate, publish
+from convert.conversion import Attempt, Converted, Job
 from convert.errors import ConversionError
 from convert.gate import Bar
 from convert.images import Images
@@ -112,7 +112,8 @@ def test_the_manifest_says_what_was_measured(
     jobs: dict[str, Job], converted: dict[str, Converted]
 ) -> None:
     job, done = jobs["tiny"], converted["tiny"]
-    manifest = conversion.describe(job, done, training={"epochs": 0})
+    facts = publish.facts({"epochs": 0}, {})
+    manifest = publish.describe(job, Attempt("int8", done), facts)
     accuracy = manifest.accuracy["PublicTest"]
     assert accuracy["n"] == 70 and accuracy["float"]["accuracy"] == 1
     assert set(accuracy["converted"]["recall"]) == set(job.labels)
@@ -121,7 +122,8 @@ def test_the_manifest_says_what_was_measured(
     assert manifest.gate["passed"] and not manifest.gate["forced"]
     assert manifest.training["keras_sha256"] == job.model.sha256
     assert "ai-edge-litert" in manifest.versions
-    forced = conversion.describe(jobs["unbalanced"], converted["unbalanced"], forced=True)
+    failed = Attempt("int8", converted["unbalanced"])
+    forced = publish.describe(jobs["unbalanced"], failed)
     assert forced.gate["forced"] and forced.gate["failures"]
 
 

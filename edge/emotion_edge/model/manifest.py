@@ -1,9 +1,10 @@
 """The contract that travels inside a model file.
 
 A ``.tflite`` is a FlatBuffer, which tolerates bytes after its end; a zip archive is read from its
-end. So a zip archive with one entry, ``manifest.json``, is appended to the model: every TFLite
-runtime still loads the file, and the standard library reads the manifest back. It names the
-SHA-256 of the bytes before the archive, and the device refuses a file that does not match.
+end. So a zip archive with ``manifest.json`` is appended to the model: every TFLite runtime still
+loads the file, and the standard library reads the manifest back. It contains the SHA-256 of the
+bytes before the archive, and the device refuses a file that does not match. The archive also holds
+``labels.txt``, for tools that read TFLite's own metadata.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from emotion_edge.errors import ManifestError, ModelError
 
 SCHEMA = 1
 ENTRY = "manifest.json"
+LABELS_ENTRY = "labels.txt"
+"""The labels again, one per line: TFLite's own metadata names this file."""
 _IDENTIFIER = b"TFL3"  # bytes 4..8 of every TFLite FlatBuffer
 _ARCHIVE_DATE = (1980, 1, 1, 0, 0, 0)  # zip's earliest: the same input must give the same bytes
 
@@ -128,37 +131,53 @@ class Manifest:
 
 
 def attach(model: bytes, manifest: Manifest) -> bytes:
-    """Append a manifest to a ``.tflite``; one that is there already is replaced.
+    """Append a manifest and the label file to a ``.tflite``; earlier ones are replaced.
 
-    The manifest's ``model_sha256`` is set from the bytes.
-    Raises ModelError when the bytes are no TFLite model.
+    The manifest's ``model_sha256`` is set from the bytes. Other files that the model carries, as
+    TFLite's metadata allows, are kept.
+    Raises ModelError when the bytes are not a TFLite model.
     """
-    model, _ = split(model)
-    manifest = dataclasses.replace(manifest, model_sha256=hashlib.sha256(model).hexdigest())
-    buffer = io.BytesIO(model)
-    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo(ENTRY, _ARCHIVE_DATE), manifest.to_json())
+    network, _ = split(model)
+    manifest = dataclasses.replace(manifest, model_sha256=hashlib.sha256(network).hexdigest())
+    files = {
+        **_archived(model),
+        LABELS_ENTRY: ("\n".join(manifest.labels) + "\n").encode(),
+        ENTRY: manifest.to_json().encode(),
+    }
+    buffer = io.BytesIO(network)
+    # Uncompressed: TFLite's Task Library refuses a model with a compressed entry.
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, _ARCHIVE_DATE), content)
     return buffer.getvalue()
 
 
 def split(data: bytes, name: str = "the model") -> tuple[bytes, bytes | None]:
     """The FlatBuffer and the manifest's text (None where there is none).
 
-    Raises ModelError when the bytes are no TFLite model.
+    Raises ModelError when the bytes are not a TFLite model.
     """
     if data[4:8] != _IDENTIFIER:
         raise ModelError(
-            f"{name} is no TFLite model ({len(data)} bytes, no TFL3 mark): "
-            "give a .tflite file, or copy it again if the transfer broke off"
+            f"{name} is not a TFLite model ({len(data):,} bytes, no TFL3 identifier): "
+            "give a .tflite file, or copy it again if the transfer was cut off"
         )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entry = archive.getinfo(ENTRY)
-            return data[: entry.header_offset], archive.read(entry)
-    except KeyError:
-        return data, None
+            starts = [entry.header_offset for entry in archive.infolist()]
+            text = archive.read(ENTRY) if ENTRY in archive.namelist() else None
+            return data[: min(starts, default=len(data))], text
     except zipfile.BadZipFile:
         return data, None
+
+
+def _archived(data: bytes) -> dict[str, bytes]:
+    """The files in the archive at the end of a model; empty where there is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        return {}
 
 
 def read(data: bytes, name: str) -> tuple[bytes, Manifest | None]:

@@ -12,7 +12,15 @@ import pytest
 
 from emotion_edge.errors import ManifestError, ModelError
 from emotion_edge.model.labels import EMOTIONS
-from emotion_edge.model.manifest import ENTRY, InputSpec, Manifest, attach, load, split
+from emotion_edge.model.manifest import (
+    ENTRY,
+    LABELS_ENTRY,
+    InputSpec,
+    Manifest,
+    attach,
+    load,
+    split,
+)
 
 MODEL = b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 8
 MANIFEST = Manifest(
@@ -45,7 +53,7 @@ def test_attaching_again_replaces() -> None:
 def test_no_tflite_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(b"PK not a model")
-    with pytest.raises(ModelError, match="no TFLite model"):
+    with pytest.raises(ModelError, match="not a TFLite model"):
         load(path)
     with pytest.raises(ModelError, match="No such file"):
         load(tmp_path / "absent.tflite")
@@ -96,8 +104,22 @@ def test_what_is_no_json_is_refused() -> None:
 
 def test_the_entry_is_an_ordinary_zip() -> None:
     with zipfile.ZipFile(io.BytesIO(attach(MODEL, MANIFEST))) as archive:
-        assert archive.namelist() == [ENTRY]
+        assert archive.namelist() == [LABELS_ENTRY, ENTRY]
         assert archive.testzip() is None
+        assert archive.read(LABELS_ENTRY).decode().split() == list(EMOTIONS)
+        # TFLite's Task Library refuses compressed entries.
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_other_files_in_the_archive_are_kept() -> None:
+    buffer = io.BytesIO(MODEL)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("vocabulary.txt", "one")
+        archive.writestr(LABELS_ENTRY, "stale")
+    assert split(buffer.getvalue()) == (MODEL, None)
+    with zipfile.ZipFile(io.BytesIO(attach(buffer.getvalue(), MANIFEST))) as archive:
+        assert archive.read("vocabulary.txt") == b"one"
+        assert archive.read(LABELS_ENTRY).decode().split() == list(EMOTIONS)
 
 
 def test_split_without_a_manifest() -> None:

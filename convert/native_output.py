@@ -1,4 +1,4 @@
-"""Keep what TensorFlow prints out of sight: it writes to the file descriptors, past ``sys``."""
+"""Hides what TensorFlow prints: it writes to the file descriptors, past ``sys.stdout``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing reaches standard output or standard error; exceptions do."""
+def suppressed_output() -> Iterator[None]:
+    """Drop standard output, standard error and warnings; exceptions pass through."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)

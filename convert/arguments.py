@@ -1,0 +1,98 @@
+"""Arguments that several commands share, and how they become a ``Job``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emotion_edge.errors import UsageError
+from train.__main__ import number
+
+if TYPE_CHECKING:
+    from convert.conversion import Job
+
+
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the model, its data, how it is fed, the calibration and the gate."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help=".keras or legacy .h5")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="FER2013 (CSV, gzip, zip, Kaggle folder), or a folder SPLIT/LABEL/*.jpg",
+    )
+    feeding = parser.add_argument_group("models from elsewhere")
+    feeding.add_argument("--labels", help="a,b,c in the order of the outputs")
+    feeding.add_argument(
+        "--input-size", metavar="HxWxC", help="for a model that leaves its input size open"
+    )
+    feeding.add_argument(
+        "--colour", choices=("rgb", "bgr"), help="order of three channels (default rgb)"
+    )
+    feeding.add_argument("--scale", help="input = pixel * scale + offset, e.g. 1/255")
+    feeding.add_argument("--offset", default="0", help="e.g. -1 (default 0)")
+    feeding.add_argument("--margin", type=float, default=0.0, help="of the face crop (default 0)")
+    calibration = parser.add_argument_group("calibration")
+    calibration.add_argument("--calibration-split", default="Training", metavar="SPLIT")
+    calibration.add_argument("--calibration-images", type=int, default=512, metavar="N")
+    calibration.add_argument("--seed", type=int, default=0)
+    gate = parser.add_argument_group("the gate")
+    gate.add_argument("--gate-split", default="PublicTest", metavar="SPLIT")
+    gate.add_argument("--max-drop", type=float, default=0.3, metavar="POINTS")
+    gate.add_argument("--min-agreement", type=float, default=98.0, metavar="PERCENT")
+    gate.add_argument("--max-recall-drop", type=float, default=2.0, metavar="POINTS")
+
+
+def read_job(options: argparse.Namespace) -> Job:
+    """Load the model and the data. Raises UsageError, DataError or ConversionError."""
+    from convert import conversion, float_model
+    from convert.gate import Bar
+
+    bar = Bar(options.max_drop, options.min_agreement, options.max_recall_drop)
+    model = float_model.load(options.model, input_size=_size(options.input_size))
+    return conversion.prepare(
+        model,
+        options.data,
+        labels=options.labels.split(",") if options.labels else None,
+        scale=None if options.scale is None else number(options.scale, "--scale"),
+        offset=number(options.offset, "--offset"),
+        colour=options.colour,
+        margin=options.margin,
+        calibration_split=options.calibration_split,
+        calibration_count=options.calibration_images,
+        seed=options.seed,
+        gate_split=options.gate_split,
+        report_splits=getattr(options, "report_split", ()),
+        bar=bar,
+    )
+
+
+def _size(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        height, width, channels = (int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise UsageError(f"--input-size {text!r}: expected HxWxC, e.g. 96x96x3") from error
+    return height, width, channels
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises UsageError."""
+    try:
+        return json_object(path.read_bytes(), path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def json_object(text: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object that ``text`` holds; ``path`` is for the message. Raises UsageError."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON ({error}): give a JSON object") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} contains a {type(value).__name__}: give a JSON object")
+    return value
