@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -12,10 +13,12 @@ import threading
 from collections.abc import Callable, Sequence
 
 from emotion_edge import __version__
-from emotion_edge.errors import EmotionEdgeError
+from emotion_edge.errors import EmotionEdgeError, SinkError
 
 COMMANDS = ("run", "image", "info", "doctor", "detectors", "bench", "status", "web")
 """Each is a module of ``emotion_edge.commands`` with ``HELP``, ``add_arguments`` and ``run``."""
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     statuses: list[int] = []
     if arguments is None:
+        _open_closed_streams()
         atexit.register(_leave, statuses)  # the first to be registered is the last to be called
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(words)
@@ -33,6 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = carry_out("emotion-edge", lambda: options.run(options), debug=options.debug)
     statuses.append(status)
     return status
+
+
+def _open_closed_streams() -> None:
+    """Point standard streams that are closed (``>&-``) at /dev/null.
+
+    A file opened later would otherwise get their number, and receive what is printed.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _leave(statuses: list[int]) -> None:
@@ -65,9 +86,25 @@ def carry_out(program: str, command: Callable[[], int], *, debug: bool) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output left (| head): Python's own complaint at exit would be noise.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has gone (| head).
+        _discard_output()
         return 0
+    except OSError as error:
+        # Files report their own errors; without a file name it is standard output.
+        if debug or error.filename is not None or error.errno not in _NO_SPACE:
+            raise
+        _discard_output()
+        print(
+            f"{program}: cannot write to standard output: {error.strerror}: "
+            "redirect it to another place",
+            file=sys.stderr,
+        )
+        return SinkError.exit_code
+
+
+def _discard_output() -> None:
+    """Point standard output at /dev/null, so that flushing it at exit does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -112,3 +112,20 @@ def test_a_missing_extra_names_the_pip_command() -> None:
     error = errors.MissingExtra("the web page", "web", "gradio")
     assert "pip install 'emotion-edge[web]'" in str(error)
     assert isinstance(error, ImportError)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", [["doctor"], ["info"], ["--version"]])
+def test_a_full_disk_behind_standard_output_is_one_line(command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-u", "-m", "emotion_edge", *command],
+            env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 4, done.stderr
+    assert "cannot write to standard output: No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1

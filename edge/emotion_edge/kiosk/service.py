@@ -225,7 +225,8 @@ class Service:
             sinks.event(event)
 
     def _on_sink_event(self, event: Event) -> None:
-        """The other sinks hear of it too; without a console a person must."""
+        """Show what a console would, where there is none (any more)."""
+        self._silent = self._silent or event.kind == "sink.closed"
         if self._silent:
             self._tell(event.message)
 

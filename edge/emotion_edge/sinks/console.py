@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -45,7 +46,7 @@ class ConsoleSink(Sink):
         return self
 
     def write(self, observation: Observation) -> None:
-        """Show one observation. Raises BrokenPipeError when nobody reads any more."""
+        """Show one observation. Raises SinkError, or BrokenPipeError when the reader has gone."""
         self._count(observation)
         if not self._live:
             self._print(self._changes(observation), observation)
@@ -125,6 +126,7 @@ class ConsoleSink(Sink):
             self._stream.write(text)
             self._stream.flush()
         except BrokenPipeError:
+            _discard(self._stream)
             raise
         except (OSError, ValueError) as error:
             raise SinkError(
@@ -143,6 +145,14 @@ def _when(frame: Frame) -> str:
     if frame.media_time_s is None:
         return wall_clock(frame.captured_ns)
     return f"{frame.source} {frame.media_time_s:.2f} s" if frame.media_time_s else frame.source
+
+
+def _discard(stream: TextIO) -> None:
+    """Point a stream without a reader at /dev/null, so that flushing it at exit cannot fail."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _up(lines: int) -> str:

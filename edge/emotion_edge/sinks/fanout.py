@@ -98,7 +98,11 @@ class Sinks(Sink):
         return self
 
     def write(self, observation: Observation) -> None:
-        """Hand on one observation. Raises SinkError when a required sink has failed."""
+        """Hand on one observation.
+
+        Raises SinkError when a required sink has failed, BrokenPipeError when the only output was
+        standard output and its reader has gone.
+        """
         blind: Observation | None = None
         for member in self._members:
             if member.pictures:
@@ -120,7 +124,7 @@ class Sinks(Sink):
         self._check()
 
     def _check(self) -> None:
-        """Tell everybody what the sinks report, and stop the run for a required one."""
+        """Pass on what the sinks report; end the run for a required one, or when all have ended."""
         for member in self._members:
             for report in member.take_reports():
                 if self._on_event is not None:
@@ -131,6 +135,9 @@ class Sinks(Sink):
             if member.fatal is not None:
                 self._raised = True
                 raise member.fatal
+        if self._members and all(member.ended for member in self._members):
+            self._raised = True
+            raise BrokenPipeError
 
     def __exit__(self, *error: object) -> None:
         """Flush and close all, at the same time, within the limit.
@@ -149,7 +156,7 @@ class Sinks(Sink):
         if not any(error) and not self._raised:
             self._raised = True
             for member in self._members:
-                if member.fatal is not None and not isinstance(member.fatal, BrokenPipeError):
+                if member.fatal is not None:
                     raise member.fatal
 
 

@@ -21,9 +21,10 @@ class Isolated(Sink):
 
     A full queue drops its oldest observation and counts it (a sink of pictures has one slot: the
     newest). An error is reported once as an event ``sink.failed`` and the write tried again, after
-    1, 2, 4 ... 60 seconds; ``sink.recovered`` tells the end. An error that is no SinkError is a
-    fault in the sink: that one record is dropped, and the next one tried after the same pause.
-    A required sink is not retried: ``fatal`` holds its error from then on.
+    1, 2, 4 ... 60 seconds, until ``sink.recovered`` is reported. An error that is not a SinkError
+    is a fault in the sink: that one record is dropped, and the next one is tried after the same
+    pause. A required sink is not retried: ``fatal`` holds its error from then on. A console whose
+    reader has gone (``| head``) is ``ended``: it takes nothing more, and that is not a failure.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class Isolated(Sink):
         self._drops_reported_at = float("-inf")  # monotonic seconds
         self.written = 0
         self.failing = ""
-        self.fatal: EmotionEdgeError | BrokenPipeError | None = None
+        self.fatal: EmotionEdgeError | None = None
+        self.ended = False
+        self._failed_with: type | None = None  # what could not be written: observation or event
 
     @property
     def name(self) -> str:
@@ -110,7 +113,7 @@ class Isolated(Sink):
                     lambda: self._observations < self._depth or self.failing or self._closed
                 )
             if self._closed:
-                self._dropped += 1
+                self._dropped += not self.ended
                 return
             if self._observations >= self._depth:
                 self._drop_oldest(Observation)
@@ -161,7 +164,7 @@ class Isolated(Sink):
 
     @property
     def _closed(self) -> bool:
-        return self._deadline is not None or self.fatal is not None
+        return self._deadline is not None or self.fatal is not None or self.ended
 
     def _drop_oldest(self, kind: type[Observation] | type[Event]) -> None:
         del self._queue[next(i for i, old in enumerate(self._queue) if isinstance(old, kind))]
@@ -209,7 +212,9 @@ class Isolated(Sink):
                 if error is None:
                     pause = 0.0
                     break
-                self._fail(error)
+                self._fail(error, item)
+                if self.ended:
+                    break
                 pause = min(max(2 * pause, self._retry_s[0]), self._retry_s[1])
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed, timeout=pause)
@@ -223,8 +228,8 @@ class Isolated(Sink):
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
             late = self._deadline is not None and time.monotonic() > self._deadline
-            if not self._queue or late or self.fatal is not None:
-                self._dropped += len(self._queue)
+            if not self._queue or late or self.fatal is not None or self.ended:
+                self._dropped += len(self._queue) * (not self.ended)
                 self._queue.clear()
                 self._observations = 0
                 return None
@@ -244,21 +249,30 @@ class Isolated(Sink):
         self.written += 1
         if trouble := self._sink.trouble:
             self._fail(SinkError(trouble))
-        elif self.failing:
+        elif self.failing and isinstance(item, self._failed_with or object):
+            # Not for an event when observations fail: many sinks ignore events.
             self.failing = ""
             self._report("sink.recovered", f"{self.name} works again")
         return None
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, item: Observation | Event | None = None) -> None:
+        if isinstance(error, BrokenPipeError):
+            # Nothing reads standard output any more. The reader decided so: it is not a failure.
+            with self._changed:
+                self.ended = True
+                self._report(
+                    "sink.closed",
+                    f"nothing reads {self.name} any more: it is closed, other outputs continue",
+                )
+                self._changed.notify_all()
+            return
+        self._failed_with = type(item) if item is not None else None
         message = f"{self.name}: {type(error).__name__}: {error}"
         if isinstance(error, EmotionEdgeError):
             message = str(error)
         first, self.failing = not self.failing, message
         with self._changed:
-            if isinstance(error, BrokenPipeError):
-                # Nobody reads standard output any more: the run is over, and not by a fault.
-                self.fatal = error
-            elif self._required:
+            if self._required:
                 self.fatal = SinkError(message)
                 self.fatal.__cause__ = error
             elif first:

@@ -87,12 +87,13 @@ class CsvSettings(RecordFileSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoSettings(SinkSettings):
-    """A video with boxes and labels drawn in: the camera's picture leaves memory.
+    """A video with boxes and labels drawn in: camera frames are stored.
 
-    path: ``.mp4`` (MPEG-4) or ``.avi`` (Motion JPEG, larger, readable after a power cut).
+    path: ``.mp4`` (H.264 where ffmpeg is installed, else MPEG-4 Part 2) or ``.avi`` (Motion JPEG,
+        larger). All of them play up to the cut after a power cut.
     overwrite: replace an existing file.
-    fps: pictures per second of the file; 0 takes the source's, or 15.
-    reserve_mb: megabytes left free on the disk; the recording ends before it is fuller.
+    fps: frames per second of the file; 0 takes the source's, or 15.
+    reserve_mb: megabytes that stay free on the disk, at least 5; the recording ends before.
     """
 
     kind: ClassVar[str] = "video"

@@ -1,9 +1,13 @@
-"""An annotated video: the one sink that stores what the camera saw."""
+"""Records an annotated video: the one output that stores what the camera saw."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import time
+from itertools import count
+from pathlib import Path
 from typing import Self
 
 import cv2
@@ -11,19 +15,22 @@ import cv2
 from emotion_edge.annotate import annotate
 from emotion_edge.errors import OutputExists, SinkError
 from emotion_edge.sinks import Sink
+from emotion_edge.sinks.encoding import Encoder, open_encoder, opening_name, players
 from emotion_edge.sinks.settings import VideoSettings
 from emotion_edge.values import Event, Image, Observation
 
 _FPS = 15.0  # where the source does not say
-_GAP_NS = 2_000_000_000  # longer silences are cut, not filled with a still picture
-_LOOK_S = 1.0  # between two looks at the free space
+_GAP_NS = 2_000_000_000  # longer silences are cut, not filled with a still frame
+_SPACE_CHECK_S = 1.0  # between two checks of the free space
+_LEAST_RESERVE_MB = 5.0  # more than a second of video, so that a full disk is noticed before
 
 
 class VideoSink(Sink):
-    """``.mp4`` (MPEG-4) or ``.avi`` (Motion JPEG) with boxes and labels.
+    """``.mp4`` or ``.avi`` with boxes and labels (``encoding.py`` describes the codecs).
 
-    The file carries its name once it is complete; until then ``.NAME.recording.SUFFIX`` beside it
-    grows. A Motion JPEG cut by a loss of power still plays; an MPEG-4 does not.
+    While it grows, the file is called ``NAME.recording.SUFFIX``; it gets its own name when it is
+    complete. A recording cut off by ``kill -9`` or a power cut plays up to the cut. The next run
+    renames it to ``NAME.interrupted-1.SUFFIX`` and reports it; it never replaces it.
     """
 
     name = "video"
@@ -33,70 +40,123 @@ class VideoSink(Sink):
     def __init__(self, settings: VideoSettings, *, fps: float = 0.0, paced: bool = True) -> None:
         """fps: the source's, 0 where unknown.
 
-        paced: place pictures by their time of capture, so that the video runs at life's speed
-        whatever the frame rate; else one after the other, for a source that is a file.
+        paced: place frames by their time of capture, so that the video runs at real speed
+        whatever the frame rate; otherwise write each frame once, for a source that is a file.
         """
         path = self._path = settings.path
         self.name = f"video {path}"
-        self.announcement = f"RECORDING: the camera's picture is stored in {path}"
-        self._part = path.with_name(f".{path.stem}.recording{path.suffix}")
+        self._part = path.with_name(f"{path.stem}.recording{path.suffix}")
         self._overwrite = settings.overwrite
         self._fps = settings.fps or fps or _FPS
         self._paced = paced
-        self._reserve = settings.reserve_mb * 1e6
-        self._writer: cv2.VideoWriter | None = None
+        self._reserve = max(settings.reserve_mb, _LEAST_RESERVE_MB) * 1e6
+        self._lock = -1  # file descriptor of the part file
+        self._encoder: Encoder | None = None
         self._size = (0, 0)
         self._frames = 0  # in the file
         self._start_ns = 0
         self._last_ns = 0
-        self._looked = float("-inf")  # monotonic seconds
+        self._checked = float("-inf")  # monotonic seconds
         self._ended = ""
 
     def __enter__(self) -> Self:
-        """Check the place; the file begins with the first picture.
+        """Create the file; its header comes with the first frame.
 
-        Raises OutputExists, or SinkError when the folder is absent or the disk full.
+        Raises OutputExists, or SinkError when the folder is absent or not writable, the disk full,
+        or another process records to the same file.
         """
         if self._path.exists() and not self._overwrite:
             raise OutputExists(self._path)
         self._check_space()
+        try:
+            kept = [self._keep(each) for each in (self._part, opening_name(self._part))]
+            self._lock = _create(self._part)
+        except OSError as error:
+            raise SinkError(
+                f"cannot record to {self._path}: {error.strerror}: "
+                "check the folder and its permissions"
+            ) from error
+        self.announcement = " ".join(
+            [f"RECORDING: camera frames are stored in {self._path} ({players(self._path)}).", *kept]
+        ).strip()
         return self
 
     def write(self, observation: Observation) -> None:
-        """Add one picture, as often as its time asks for. Raises SinkError."""
+        """Add one frame, as often as its capture time requires. Raises SinkError."""
         if self._ended:
             raise SinkError(self._ended)
         times = self._times(observation.frame.captured_ns)
         if times <= 0:
             return
         self._check_space()
-        picture = annotate(observation.frame.image, observation.faces)
-        if self._writer is None:
-            self._writer = self._open(picture)
-        picture = _fit(picture, self._size)
-        for _ in range(times):
-            self._writer.write(picture)
+        image = annotate(observation.frame.image, observation.faces)
+        if self._encoder is None:
+            self._encoder = self._open(image)
+        image = _fit(image, self._size)
+        try:
+            for _ in range(times):
+                self._encoder.write(image)
+        except SinkError as error:
+            # What is on the disk plays; the encoder cannot continue it.
+            self._ended = str(error)
+            self._finish()
+            raise
         self._frames += times
         self._last_ns = observation.frame.captured_ns
 
     def event(self, event: Event) -> None:
-        """Nothing: events have no picture."""
+        """Ignore it: an event has no frame."""
 
     def __exit__(self, *error: object) -> None:
         """Complete the file and give it its name. Raises SinkError."""
-        writer, self._writer = self._writer, None
-        if writer is None:
+        self._finish()
+
+    def _finish(self) -> None:
+        encoder, self._encoder = self._encoder, None
+        lock, self._lock = self._lock, -1
+        if lock < 0:
             return
-        writer.release()
         try:
-            self._part.replace(self._path)
-        except OSError as problem:
-            raise SinkError(
-                f"cannot name the video {self._path}: {problem.strerror}: it lies in {self._part}"
-            ) from problem
+            if encoder is not None:
+                encoder.close()
+        finally:
+            try:
+                if os.fstat(lock).st_size:
+                    self._part.replace(self._path)
+                else:
+                    self._part.unlink(missing_ok=True)
+            except OSError as problem:
+                raise SinkError(
+                    f"cannot rename the recording to {self._path}: {problem.strerror}: "
+                    f"it is in {self._part}"
+                ) from problem
+            finally:
+                os.close(lock)
+
+    def _keep(self, left: Path) -> str:
+        """Give the recording that an earlier run left behind a lasting name, and describe it."""
+        if not left.exists():
+            return ""
+        descriptor = os.open(left, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _lock(descriptor, self._path)
+            size = os.fstat(descriptor).st_size
+            if not size:
+                left.unlink()
+                return ""
+            path = self._path
+            names = (path.with_name(f"{path.stem}.interrupted-{n}{path.suffix}") for n in count(1))
+            kept = next(name for name in names if not name.exists())
+            left.rename(kept)
+        finally:
+            os.close(descriptor)
+        return (
+            f"An earlier recording was cut off: it is kept as {kept} "
+            f"({_content(kept)}, {size / 1e6:.1f} MB)."
+        )
 
     def _times(self, now_ns: int) -> int:
-        """How often this picture is written."""
+        """How often this frame is written."""
         if not self._paced:
             return 1
         if not self._frames or not 0 <= now_ns - self._last_ns <= _GAP_NS:
@@ -104,51 +164,78 @@ class VideoSink(Sink):
         due = int((now_ns - self._start_ns) / 1e9 * self._fps + 1e-6) + 1
         return due - self._frames
 
-    def _open(self, picture: Image) -> cv2.VideoWriter:
-        height, width = picture.shape[:2]
-        self._size = (width + width % 2, height + height % 2)  # 4:2:0 colour wants even sides
-        avi = self._path.suffix.lower() == ".avi"
-        # OpenCV writes Motion JPEG itself, everything else through its FFmpeg.
-        backend = cv2.CAP_OPENCV_MJPEG if avi else cv2.CAP_FFMPEG
-        code = cv2.VideoWriter.fourcc(*("MJPG" if avi else "mp4v"))
-        writer = cv2.VideoWriter(str(self._part), backend, code, self._fps, self._size)
-        if not writer.isOpened():
-            advice = "try a name in .avi" if not avi else "try a name in .mp4"
-            raise SinkError(
-                f"OpenCV cannot record {self._size[0]}x{self._size[1]} pictures to {self._part}: "
-                f"check the folder, or {advice}"
-            )
-        return writer
+    def _open(self, image: Image) -> Encoder:
+        height, width = image.shape[:2]
+        self._size = (width + width % 2, height + height % 2)  # 4:2:0 colour needs even sides
+        return open_encoder(self._part, self._fps, self._size)
 
     def _check_space(self) -> None:
-        """OpenCV's writer tells nobody that the disk is full, so it must not get there."""
+        """End the recording before the disk is full: OpenCV reports no failed write."""
         now = time.monotonic()
-        if now - self._looked < _LOOK_S:
+        if now - self._checked < _SPACE_CHECK_S:
             return
-        self._looked = now
+        self._checked = now
         folder = self._path.parent
         try:
             free = shutil.disk_usage(folder).free
         except OSError as error:
             raise SinkError(
-                f"cannot record to {self._path}: {error.strerror}: give a folder that exists"
+                f"cannot record to {self._path}: {error.strerror}: use a folder that exists"
             ) from error
         if free >= self._reserve:
             return
         self._ended = (
-            f"the recording to {self._path} ended: {free / 1e6:.0f} MB are free in {folder}, "
-            f"fewer than the {self._reserve / 1e6:.0f} MB kept: free some space"
+            f"the recording to {self._path} ended: {folder} has {free / 1e6:.0f} MB free, less "
+            f"than the {self._reserve / 1e6:.0f} MB that stay free (reserve_mb): free some space"
         )
-        self.__exit__(None, None, None)
+        self._finish()
         raise SinkError(self._ended)
 
 
-def _fit(picture: Image, size: tuple[int, int]) -> Image:
+def _create(path: Path) -> int:
+    """Create an empty file and lock it; returns its descriptor. Raises OSError, SinkError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _lock(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SinkError(
+            f"another process is recording to {path}: stop it or choose another name"
+        ) from None
+
+
+def _content(path: Path) -> str:
+    """What an interrupted recording holds, and what plays it."""
+    with path.open("rb") as file:
+        head = file.read(1_000_000)
+    if b"moof" not in head and b"00dc" not in head:  # an MP4's fragment, an AVI's frame
+        return "cut before the first frames reached the disk"
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        frames, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
+    finally:
+        video.release()
+    played = "VLC, mpv and ffplay play it up to the cut"
+    if not (frames > 0 and fps > 0):  # an AVI gets its length when it is complete
+        return played
+    minutes, seconds = divmod(round(frames / fps), 60)
+    return f"about {minutes}:{seconds:02}, {played}"
+
+
+def _fit(image: Image, size: tuple[int, int]) -> Image:
     """To the video's size: an odd side gets its last pixel twice, another size is scaled."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     right, below = size[0] - width, size[1] - height
     if right == below == 0:
-        return picture
+        return image
     if right in (0, 1) and below in (0, 1):
-        return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE)  # type: ignore[return-value]
-    return cv2.resize(picture, size)  # type: ignore[return-value]
+        return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)  # type: ignore[return-value]
+    return cv2.resize(image, size)  # type: ignore[return-value]

@@ -280,6 +280,28 @@ def test_a_full_disk_ends_a_run_over_files_in_one_line(tmp_path: Path) -> None:
     assert [json.loads(line)["schema"] for line in complete] == [1] * len(complete)
 
 
+def test_files_continue_when_the_console_has_no_reader(tmp_path: Path) -> None:
+    process = start(tmp_path, "--camera", "pattern:frames=40", "--page", "0")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()  # the announcement of the page meets a closed pipe
+    err = process.stderr.read()
+    assert process.wait(60) == 0, err
+    assert "nothing reads console any more: it is closed, other outputs continue" in err
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["type"] == "observation" for line in lines) == 40
+    assert "Traceback" not in err and "Exception" not in err
+
+
+def test_closed_standard_streams(tmp_path: Path) -> None:
+    closed = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    process = start(tmp_path, "--camera", "pattern:frames=20", "--page", "0", before=closed)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    # Nothing that was printed went into the file that was opened next.
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["type"] == "observation" for line in lines) == 20
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_live_run_that_ends_on_a_full_disk_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

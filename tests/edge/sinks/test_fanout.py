@@ -205,3 +205,20 @@ def test_aggregate_mode_refuses_pictures(tmp_path) -> None:
         with pytest.raises(UsageError, match="shows single faces"):
             open_sinks([settings], aggregate=AggregateSettings())
     open_sinks([ConsoleSettings()], aggregate=AggregateSettings())
+
+
+def test_without_a_reader_only_a_lone_console_ends_the_run(notebook, observation, until) -> None:
+    def closed(item: object) -> None:
+        raise BrokenPipeError
+
+    console, file = notebook(name="console"), notebook(name="file")
+    console.before = closed
+    heard = []
+    with Sinks([Isolated(console), Isolated(file)], on_event=heard.append) as sinks:
+        for index in range(5):
+            sinks.write(observation(index))
+            time.sleep(0.01)
+    assert file.frames == [0, 1, 2, 3, 4]
+    assert [each.kind for each in heard] == ["sink.closed"]
+    with pytest.raises(BrokenPipeError), Sinks([Isolated(console)]) as sinks:
+        until(lambda: sinks.write(observation(0)))

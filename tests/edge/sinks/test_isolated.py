@@ -8,6 +8,7 @@ import pytest
 
 from emotion_edge.errors import OutputExists, SinkError
 from emotion_edge.sinks.isolated import Isolated
+from emotion_edge.values import Observation
 
 FAST = (0.001, 0.002)
 
@@ -195,17 +196,37 @@ def test_while_it_fails_closing_does_not_wait_for_the_pause(notebook, observatio
     assert inner.calls[-1] == "close" and sink.dropped == 2
 
 
-def test_nobody_reading_standard_output_ends_the_run_quietly(notebook, observation, until) -> None:
-    inner = notebook()
+def test_a_console_without_a_reader_ends_and_is_no_failure(notebook, observation, until) -> None:
+    inner = notebook(name="console")
 
     def fail(item: object) -> None:
         raise BrokenPipeError
 
     inner.before = fail
-    with Isolated(inner) as sink:
+    with Isolated(inner, required=True) as sink:
         sink.write(observation(0))
-        until(lambda: isinstance(sink.fatal, BrokenPipeError))
-    assert sink.take_reports() == []
+        until(lambda: sink.ended)
+        sink.write(observation(1))
+    assert (sink.fatal, sink.failing, sink.dropped) == (None, "", 0)
+    (report,) = sink.take_reports()
+    assert report.kind == "sink.closed" and "nothing reads console any more" in report.message
+
+
+def test_an_ignored_event_is_no_recovery(notebook, observation, event, until) -> None:
+    inner = notebook()
+
+    def full(item: object) -> None:
+        if isinstance(item, Observation):
+            raise SinkError("the disk is full")
+
+    inner.before = full
+    with Isolated(inner, retry_s=(3600.0, 3600.0)) as sink:
+        sink.write(observation(0))
+        until(lambda: sink.failing)
+        sink.event(event())
+    assert "event" in inner.calls
+    assert sink.failing == "the disk is full"
+    assert [report.kind for report in sink.take_reports()] == ["sink.failed"]
 
 
 def test_closing_twice_and_writing_afterwards_are_harmless(notebook, observation) -> None:
