@@ -33,13 +33,13 @@ from emotion_edge.bench.report import (
 )
 from emotion_edge.bench.worker import time_runs
 from emotion_edge.cameras import Camera, open_camera
-from emotion_edge.detectors import DETECTORS, open_detector
+from emotion_edge.detectors import DETECTORS
 from emotion_edge.detectors.yunet import weights_path
 from emotion_edge.errors import UsageError
+from emotion_edge.factory import load
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.shipped import DEFAULT, model_path
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.tracker import FaceTracker
 from emotion_edge.values import Box, Frame
 
 HELP = "camera to label: stages, percentiles, frames per second, skipped frames, frame age"
@@ -72,11 +72,7 @@ class Setup:
 
     def pipeline(self, model: str) -> Pipeline:
         """As ``emotion-edge run`` makes it."""
-        return Pipeline(
-            open_detector(self.detector, scheduled=True),
-            TFLiteClassifier.load(model_path(model)),
-            FaceTracker(),
-        )
+        return load(model, detector=self.detector, track=True)
 
     def process(self, pipeline: Pipeline, frames: Sequence[Frame]) -> None:
         """Time frames that are there already."""
@@ -208,8 +204,8 @@ def emotion_stage(model: Model, rounds: int = 60, runs: int = 20) -> dict[str, A
     frame = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     side = model.manifest.input.height
     same, larger = Box(200, 150, side, side), Box(200, 150, 160, 160)
-    # The very interpreter of the classifier: a second one would keep its weights elsewhere.
-    interpreter = classifier._interpreter
+    # The classifier's own interpreter: a second one would keep its weights elsewhere in memory.
+    interpreter = classifier.interpreter
     inputs = [classifier.tensor(classifier.crop(frame, same))]
     taken: dict[str, list[int]] = {"bare_ms": [], "classify_ms": [], "classify_160px_ms": []}
     for _ in range(rounds):

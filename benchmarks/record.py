@@ -13,8 +13,9 @@ from typing import Any
 
 from benchmarks.peers import side_by_side
 from emotion_edge.bench.measure import SCHEMA
-from emotion_edge.bench.report import table, write_beside
+from emotion_edge.bench.report import table
 from emotion_edge.errors import UsageError
+from emotion_edge.files import write_whole
 
 HELP = "keep documents under results/, one file per board and date, and renew the table"
 RESULTS = Path(__file__).parent / "results"
@@ -51,7 +52,7 @@ def renew(folder: Path) -> int:
     """Write the table of a folder's README anew."""
     readme = folder / "README.md"
     current = readme.read_text(encoding="utf-8")
-    write_beside(readme, renewed(current, read_results(folder)))
+    write_whole(readme, renewed(current, read_results(folder)))
     return 0
 
 
@@ -83,7 +84,7 @@ def add(document: Mapping[str, Any], folder: Path, note: str | None = None) -> P
         results["note"] = note
     kept = [old for old in results["documents"] if _kind(old) != _kind(document)]
     results["documents"] = sorted([*kept, document], key=_kind)
-    write_beside(path, json.dumps(results, ensure_ascii=False, indent=1) + "\n")
+    write_whole(path, json.dumps(results, ensure_ascii=False, indent=1) + "\n")
     return path
 
 

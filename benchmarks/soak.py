@@ -34,12 +34,9 @@ from emotion_edge.bench.report import (
     table,
 )
 from emotion_edge.cameras import open_camera
-from emotion_edge.detectors import open_detector
 from emotion_edge.errors import UsageError
-from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.factory import load
 from emotion_edge.model.shipped import DEFAULT, model_path
-from emotion_edge.pipeline import Pipeline
-from emotion_edge.tracker import FaceTracker
 from emotion_edge.values import Box, Image
 
 HELP = "hours or frames at a stretch: memory, threads, descriptors, latency; exit 1 past a limit"
@@ -96,13 +93,8 @@ def run(options: argparse.Namespace) -> int:
             f"{options.frames} frames; expected at least twice --settle ({options.settle})"
         )
     options.source = options.source or ("pattern" if options.detector == "stub" else "demo")
-    detector = (
-        MovingBox()
-        if options.detector == "stub"
-        else open_detector(options.detector, scheduled=True)
-    )
-    path = model_path(options.model)
-    pipeline = Pipeline(detector, TFLiteClassifier.load(path), FaceTracker())
+    detector = MovingBox() if options.detector == "stub" else options.detector
+    pipeline = load(options.model, detector=detector, track=True)
     settings = {
         name: getattr(options, name)
         for name in ("frames", "hours", "detector", "source", "settle", "max_growth", "max_drift")
@@ -122,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
 
         limit = options.hours * 3600 if options.hours else None
         watched = soak(step, options.frames, options.settle, limit, progress_of(options))
-        result["model"] = bench.describe(Model.read(path))
+        result["model"] = bench.describe(Model.read(model_path(options.model)))
         result |= judge(watched, options.max_growth, options.max_drift)
         result["rows"] = [
             {"model": options.model, "detector": options.detector} | result.pop("row")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_edge.errors import UsageError
+from emotion_edge.files import IMAGE_SUFFIXES, is_image_name
 from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.model.manifest import InputSpec
 from emotion_edge.model.preprocessing import read_image, resize_to_input
@@ -20,7 +21,6 @@ from train.errors import DataError
 
 TRAINING, GATE, REPORT = "Training", "PublicTest", "PrivateTest"
 _HELD_OUT = ("test", "val", "public", "private", "eval", "holdout")
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +192,9 @@ def _folder(path: Path, split: str, spec: InputSpec, labels: tuple[str, ...]) ->
         )
     faces, truth = [], []
     for folder in classes:
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
+        files = sorted(file for file in folder.iterdir() if is_image_name(file))
         if not files:
-            raise DataError(f"{folder} holds no picture ({', '.join(_PICTURES)}): add some")
+            raise DataError(f"{folder} holds no picture ({', '.join(IMAGE_SUFFIXES)}): add some")
         for file in files:
             faces.append(resize_to_input(read_image(file), spec))
             truth.append(labels.index(folder.name))

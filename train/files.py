@@ -6,38 +6,22 @@ import contextlib
 import csv
 import io
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from emotion_edge import files
 from emotion_edge.errors import OutputExists
 from train.errors import DataError
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; it takes the place of ``path`` when all went well.
-
-    Raises DataError when it cannot be written; then nothing is left behind.
-    """
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        beside.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+def replacing(path: Path) -> contextlib.AbstractContextManager[Path]:
+    """``files.replacing`` of the edge package. Raises DataError when it cannot be written."""
+    return files.replacing(path, DataError)
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write ``text``, beside and renamed."""
-    with replacing(path) as beside:
-        beside.write_text(text)
-    return path
+    """Write ``text`` whole or not at all. Raises DataError."""
+    return files.write_whole(path, text, DataError)
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_edge.kiosk.board import read_board
 from train import metrics, networks, plots, targets
 from train.augment import Augmentation, augment
 from train.config import Config, Fit, Overrides, Targets, load_config
@@ -78,14 +78,9 @@ def plot_mix(curve: list[dict[str, float]], chosen: float, stem: Path, title: st
 
 def hardware() -> str:
     """The processor and the number of its cores, as this machine names them."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{name}, {os.cpu_count()} cores, Keras {keras.__version__} on {keras.backend.backend()}"
+    board = read_board()
+    backend = keras.backend.backend()
+    return f"{board.cpu}, {os.cpu_count()} cores, Keras {keras.__version__} on {backend}"
 
 
 def train(

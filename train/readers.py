@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_edge.files import IMAGE_SUFFIXES, is_image_name
 from emotion_edge.model.labels import EMOTIONS
 from train.errors import DataError
 
@@ -30,7 +31,6 @@ WITH_CONTEMPT = (*EMOTIONS, "contempt")
 SIDE = 48
 """Every face becomes SIDE x SIDE pixels."""
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm")
 _SYNONYMS = {
     "anger": "angry",
     "disgusted": "disgust",
@@ -108,7 +108,7 @@ def _read_zip(path: Path) -> Table:
             name = (best or tables)[0]
             with archive.open(name) as raw:
                 return read_csv(io.TextIOWrapper(raw, newline=""), f"{path.name}/{name}")
-        pictures = [name for name in names if name.lower().endswith(PICTURES)]
+        pictures = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
         return _read_pictures(pictures, archive.read, path.name)
 
 
@@ -172,9 +172,7 @@ def read_csv(text: IO[str], source: str) -> Table:
 def read_folder(path: Path) -> Table:
     """Kaggle's folder, or any folder of class folders, with or without split folders above."""
     names = [
-        file.relative_to(path).as_posix()
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in PICTURES
+        file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if is_image_name(file)
     ]
     for folder in sorted(path.rglob("*")):
         if folder.is_dir() and not any(folder.iterdir()):
@@ -206,7 +204,7 @@ def class_order(names: set[str]) -> dict[str, tuple[int, str]]:
 def _read_pictures(names: list[str], load: Callable[[str], bytes], source: str) -> Table:
     if not names:
         raise DataError(
-            f"{source} holds neither a CSV nor pictures ({', '.join(PICTURES)}): expected "
+            f"{source} holds neither a CSV nor pictures ({', '.join(IMAGE_SUFFIXES)}): expected "
             "fer2013.csv, or folders named after the classes"
         )
     names = sorted(names, key=_natural)

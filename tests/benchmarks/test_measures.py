@@ -15,6 +15,7 @@ from emotion_edge.bench import operators
 from emotion_edge.bench.measure import Model
 from emotion_edge.errors import UsageError
 from emotion_edge.model.backend import installed, open_interpreter
+from emotion_edge.model.graph import Graph
 from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.values import Frame
 from train.data import Split
@@ -35,8 +36,9 @@ def test_every_command_explains_itself():
 @needs_litert
 def test_the_convolution_is_one_and_right():
     model = roofline.convolution(3, False, side=8, channels=4)
-    (only,) = operators.operators(model.flatbuffer)
-    assert (only.name, only.macs) == ("CONV_2D", 8 * 8 * 4 * 9 * 4)
+    graph = Graph(model.flatbuffer)
+    (only,) = graph.operators
+    assert (only.name, graph.macs(only)) == ("CONV_2D", 8 * 8 * 4 * 9 * 4)
     interpreter = open_interpreter(model.flatbuffer)
     weights = np.random.default_rng(0).uniform(-1, 1, (4, 3, 3, 4)).astype(np.float32)
     picture = np.random.default_rng(1).normal(size=(1, 8, 8, 4)).astype(np.float32)

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emotion_edge.errors import OutputExists, SinkError
+from emotion_edge.errors import OutputExists
+from emotion_edge.files import write_whole
 
 Row = Mapping[str, Any]
 
@@ -56,9 +57,9 @@ def emit(
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_beside(options.csv, text.getvalue())
+        write_whole(options.csv, text.getvalue())
     if options.output is not None:
-        write_beside(options.output, line + "\n")
+        write_whole(options.output, line + "\n")
     for warning in result.get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)
     if not options.json:
@@ -102,16 +103,3 @@ def progress_of(options: argparse.Namespace) -> Any:
 
     silent = options.quiet or not sys.stderr.isatty()
     return (lambda _: None) if silent else show
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Write a file beside its name and rename it, so that no reader meets half of it.
-
-    Raises SinkError when the folder cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise SinkError(f"cannot write {path}: {error.strerror or error}") from error

@@ -13,10 +13,9 @@ import cv2
 from emotion_edge.cameras.capture import in_colours
 from emotion_edge.cameras.events import Listener, report
 from emotion_edge.errors import CameraError, CameraNotFound, ImageError
+from emotion_edge.files import IMAGE_SUFFIXES, is_image_name
 from emotion_edge.model.preprocessing import read_image
 from emotion_edge.values import Frame
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Photos:
@@ -57,7 +56,7 @@ class Photos:
         """Look for the files. Raises CameraNotFound when there is none."""
         path = Path(self.name)
         if path.is_dir():
-            found = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
+            found = [p for p in path.iterdir() if is_image_name(p) and p.is_file()]
             self.paths = sorted(found, key=_natural)
         elif path.is_file():
             self.paths = [path]
@@ -65,7 +64,7 @@ class Photos:
             raise CameraNotFound(f"there is no photo or folder {path}: check the path")
         if not self.paths:
             raise CameraNotFound(
-                f"the folder {path} has no photo in it: put {', '.join(SUFFIXES)} files there"
+                f"the folder {path} has no photo in it: put {', '.join(IMAGE_SUFFIXES)} files there"
             )
         self._start_ns = time.monotonic_ns()
         self._next = self._readable = 0
@@ -108,4 +107,4 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def is_photo(path: Path) -> bool:
     """Whether a file is a photograph by its name, or by its first bytes."""
-    return path.suffix.lower() in SUFFIXES or bool(cv2.haveImageReader(str(path)))
+    return is_image_name(path) or bool(cv2.haveImageReader(str(path)))

@@ -23,13 +23,13 @@ from emotion_edge.bench.report import (
 )
 from emotion_edge.commands.flags import add_backends_arguments, backends, numbers, words
 from emotion_edge.errors import ImageError, UsageError
+from emotion_edge.files import is_image_name
 from emotion_edge.kiosk.board import read_board
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.preprocessing import read_image, resize_to_input
 from emotion_edge.model.shipped import DEFAULT, model_path
 
 HELP = "measure a model's latency and memory on this machine"
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +138,7 @@ def input_tensors(model: Model, source: Path) -> Any:
             "leave --inputs out, or add one with python -m convert attach"
         )
     files = sorted(source.iterdir()) if source.is_dir() else [source]
-    pictures = [path for path in files if path.suffix.lower() in _PICTURES]
+    pictures = [path for path in files if is_image_name(path)]
     if not pictures:
         raise ImageError(f"{source} holds no picture: give a file or a folder of face crops")
     spec = model.manifest.input
@@ -178,8 +178,8 @@ def operator_profile(model: Model, plan: Plan, progress: Callable[[str], None]) 
         "operators": [
             {
                 "operator": share.operator.name,
-                "shape": list(share.operator.shape),
-                "macs": share.operator.macs,
+                "shape": list(share.shape),
+                "macs": share.macs,
                 "ms": round(share.ms, 5),
                 "total_ms": round(share.total_ms, 5),
             }

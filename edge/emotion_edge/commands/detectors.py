@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import tempfile
 import urllib.request
 from pathlib import Path
 
 from emotion_edge.detectors import yunet
 from emotion_edge.detectors.haar import HaarDetector
 from emotion_edge.errors import DetectorError, OutputExists
+from emotion_edge.files import write_whole
 
 HELP = "list the face detectors, or fetch YuNet's weights"
 _TIMEOUT_S = 30
@@ -60,24 +60,11 @@ def get_yunet(source: Path | None = None, *, overwrite: bool = False) -> Path:
             raise OutputExists(path) from error
         return path
     data = _fetch() if source is None else _read(source)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            beside = Path(file.name)
-            try:
-                file.write(data)
-                file.close()
-                beside.chmod(0o644)
-                beside.replace(path)
-            except BaseException:
-                beside.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise DetectorError(
-            f"cannot write {path}: {error.strerror or error}; set XDG_DATA_HOME to a folder "
-            "that can be written"
-        ) from error
-    return path
+    return write_whole(
+        path,
+        data,
+        lambda text: DetectorError(f"{text}; set XDG_DATA_HOME to a folder that can be written"),
+    )
 
 
 def _read(source: Path) -> bytes:

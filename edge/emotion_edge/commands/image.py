@@ -13,6 +13,7 @@ from emotion_edge.annotate import annotate
 from emotion_edge.commands.flags import add_backend_arguments, backend
 from emotion_edge.errors import EmotionEdgeError, OutputExists, SinkError, UsageError
 from emotion_edge.factory import load
+from emotion_edge.files import write_whole
 from emotion_edge.model.labels import EMOJI
 from emotion_edge.model.preprocessing import read_image
 from emotion_edge.model.shipped import DEFAULT
@@ -88,12 +89,5 @@ def _targets(options: argparse.Namespace) -> dict[Path, Path | None]:
 
 
 def _write(path: Path, image: Image) -> None:
-    """Encode in memory, write beside, rename: a full disk leaves nothing half-written."""
     _, data = cv2.imencode(".png", image)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_bytes(data.tobytes())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise SinkError(f"cannot write {path}: {error.strerror}; free some space") from error
+    write_whole(path, data.tobytes())

@@ -42,7 +42,8 @@ class Board:
     """What does not change while it runs.
 
     name: the maker's, e.g. ``Raspberry Pi 5 Model B Rev 1.0``; else the architecture.
-    machine: ``aarch64``, ``x86_64``. cores: those this process may use. memory_mb: MiB of RAM.
+    machine: ``aarch64``, ``x86_64``. cores: those this process may use.
+    memory_mb: RAM in MB (10^6 bytes).
     os: distribution and release. kernel: its release. python: its version.
     """
 
@@ -204,5 +205,5 @@ def _os_release(root: Path) -> dict[str, str]:
 def _memory_mb(root: Path) -> int | None:
     for line in _text(root / "proc/meminfo").splitlines():
         if line.startswith("MemTotal:"):
-            return int(line.split()[1]) // 1024
+            return round(int(line.split()[1]) * 1024 / 1e6)
     return None

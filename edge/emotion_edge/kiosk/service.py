@@ -22,15 +22,13 @@ from pathlib import Path
 from emotion_edge.cameras import Camera, open_camera
 from emotion_edge.cameras.photos import is_photo
 from emotion_edge.cameras.supervised import SupervisedCamera
-from emotion_edge.detectors import open_detector
 from emotion_edge.errors import FrameTimeout
+from emotion_edge.factory import load
 from emotion_edge.kiosk.board import Condition, read_condition
 from emotion_edge.kiosk.configuration import Config
 from emotion_edge.kiosk.thermal import BoardWatch, HeatGovernor
 from emotion_edge.kiosk.watchdog import Watchdog
-from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.labels import EMOTIONS
-from emotion_edge.model.shipped import model_path
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.sinks import Sink, open_sinks
 from emotion_edge.sinks.settings import (
@@ -39,7 +37,6 @@ from emotion_edge.sinks.settings import (
     VideoSettings,
     WindowSettings,
 )
-from emotion_edge.tracker import FaceTracker
 from emotion_edge.values import Event
 
 READ_S = 1.0
@@ -258,12 +255,14 @@ class Service:
 
 
 def _pipeline(config: Config) -> Pipeline:
-    classifier = TFLiteClassifier.load(model_path(config.model), config.backend)
     source = Path(config.camera.source)
-    if source.is_dir() or (source.is_file() and is_photo(source)):  # photographs: each stands alone
-        return Pipeline(open_detector(config.detector), classifier)
-    detector = open_detector(config.detector, scheduled=True)
-    return Pipeline(detector, classifier, FaceTracker(config.tracker))
+    stills = source.is_dir() or (source.is_file() and is_photo(source))
+    return load(
+        config.model,
+        detector=config.detector,
+        track=False if stills else config.tracker,
+        backend=config.backend,
+    )
 
 
 def _to_stderr(line: str) -> None:

@@ -32,10 +32,12 @@ class EmotionClassifier(Protocol):
 
 
 class TFLiteClassifier:
-    """A model file with its manifest, ready to answer.
+    """A model file with its manifest, ready to classify.
 
-    The interpreter is made once. It is not safe to call from two threads at a time: make one
-    classifier for each.
+    The interpreter is made once. A classifier is not safe to call from two threads at a time: make
+    one for each.
+
+    interpreter: the runtime's ``Interpreter``, for measurements.
     """
 
     def __init__(self, model: bytes, manifest: Manifest, backend: Backend | None = None) -> None:
@@ -44,7 +46,7 @@ class TFLiteClassifier:
         Raises ManifestError when the model's inputs or outputs are not what the manifest says.
         """
         self.manifest = manifest
-        self._interpreter = open_interpreter(model, backend)
+        self.interpreter = open_interpreter(model, backend)
         source, sink = self._check()
         self._input: int = source["index"]
         self._output: int = sink["index"]
@@ -103,7 +105,7 @@ class TFLiteClassifier:
         face: uint8 ``(height, width)`` or ``(height, width, 3)``.
         Raises ImageError for another shape or type.
         """
-        interpreter = self._interpreter
+        interpreter = self.interpreter
         interpreter.set_tensor(self._input, self.tensor(face))
         interpreter.invoke()
         answer: NDArray[np.float32] = interpreter.get_tensor(self._output)[0]
@@ -122,8 +124,8 @@ class TFLiteClassifier:
         return np.stack([self.probabilities(face) for face in faces])
 
     def _check(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
+        inputs = self.interpreter.get_input_details()
+        outputs = self.interpreter.get_output_details()
         if len(inputs) != 1 or len(outputs) != 1:
             raise ManifestError(
                 f"the model has {len(inputs)} inputs and {len(outputs)} outputs; expected one each"

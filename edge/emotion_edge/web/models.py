@@ -11,13 +11,13 @@ from pathlib import Path
 
 from emotion_edge.detectors import FaceDetector, open_detector
 from emotion_edge.errors import ModelError, UsageError
+from emotion_edge.factory import load
 from emotion_edge.model import manifest as manifests
 from emotion_edge.model.backend import Backend
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.manifest import Manifest
 from emotion_edge.model.shipped import model_path, shipped_models
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.tracker import FaceTracker
 from emotion_edge.values import Box, Emotion, Image, Observation
 
 
@@ -125,11 +125,7 @@ class Models:
         Raises UsageError for an unknown name.
         """
         path = self.find(name).path
-        return Pipeline(
-            open_detector(self._detector_name, scheduled=True),
-            TFLiteClassifier.load(path, self._backend),
-            FaceTracker(),
-        )
+        return load(path, detector=self._detector_name, track=True, backend=self._backend)
 
     def _opinion(self, name: str, image: Image, boxes: tuple[Box, ...], repeats: int) -> Opinion:
         classifier = self._classifier(name)

@@ -17,6 +17,7 @@ from emotion_edge.cli import main
 from emotion_edge.errors import ModelError, OutputExists, UsageError
 from emotion_edge.kiosk.board import Condition, Throttling
 from emotion_edge.model.backend import installed
+from emotion_edge.model.graph import Graph
 
 TINY = Path(__file__).parents[1] / "tiny.tflite"
 STILL = Condition("performance", 1500.0, 50.0, Throttling(0))
@@ -291,7 +292,7 @@ def test_the_command_measures_a_real_model_in_its_own_process(capsys):
     assert on["memory_mb"]["before"] < on["memory_mb"]["peak"]
     assert result["machine"]["cores"] >= 1 and result["machine"]["packages"]["numpy"]
     (profile,) = result["operators"]
-    assert len(profile["operators"]) == len(operators.operators(Model.read(TINY).flatbuffer))
+    assert len(profile["operators"]) == len(Graph(Model.read(TINY).flatbuffer).operators)
 
 
 @needs_litert
@@ -339,9 +340,10 @@ def test_a_cut_after_the_last_operator_is_the_whole_model():
     from emotion_edge.model.backend import open_interpreter
 
     flatbuffer = Model.read(TINY).flatbuffer
-    parts = operators.operators(flatbuffer)
+    graph = Graph(flatbuffer)
+    parts = graph.operators
     whole = open_interpreter(flatbuffer)
-    same = open_interpreter(operators.cut(flatbuffer, len(parts)))
+    same = open_interpreter(graph.head(len(parts)))
     picture = random_inputs(whole.get_input_details()[0], 0)[0]
     answers = []
     for interpreter in (whole, same):
@@ -349,9 +351,9 @@ def test_a_cut_after_the_last_operator_is_the_whole_model():
         interpreter.invoke()
         answers.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
     assert np.array_equal(*answers)
-    first = open_interpreter(operators.cut(flatbuffer, 1))
-    assert tuple(first.get_output_details()[0]["shape"]) == parts[0].shape
-    assert operators.macs(flatbuffer) == sum(part.macs for part in parts) > 0
+    first = open_interpreter(graph.head(1))
+    assert tuple(first.get_output_details()[0]["shape"]) == graph.tensors[parts[0].outputs[0]].shape
+    assert operators.macs(flatbuffer) == sum(map(graph.macs, parts)) > 0
 
 
 def test_the_mean_of_nothing_is_null_in_json():

@@ -48,7 +48,7 @@ def test_a_pi_is_recognised(pi: Path) -> None:
     assert board.name == "Raspberry Pi 5 Model B Rev 1.0"
     assert board.is_pi
     assert board.cpu == "Cortex-A76"
-    assert board.memory_mb == 8063
+    assert board.memory_mb == 8455
     assert board.os == "Debian GNU/Linux 12 (bookworm)"
     assert 1 <= board.cores <= (os.cpu_count() or 1)
 
