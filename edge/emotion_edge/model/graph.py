@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from emotion_edge.errors import ModelError, UsageError
 
 _ACTIVATIONS = {0: "", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH", 5: "SIGN_BIT"}
@@ -98,15 +100,17 @@ class Graph:
         kept = graph.operators, graph.outputs, self._model.signatureDefs
         try:
             graph.operators = graph.operators[:count]
-            graph.outputs = [graph.operators[-1].outputs[0]]
+            graph.outputs = np.array([graph.operators[-1].outputs[0]], np.int32)
             self._model.signatureDefs = []
             return self.to_bytes()
         finally:
             graph.operators, graph.outputs, self._model.signatureDefs = kept
 
     def to_bytes(self) -> bytes:
-        """The FlatBuffer."""
-        return bytes(self._tools.convert_object_to_bytearray(self._model))
+        """The FlatBuffer, with every change made to it."""
+        builder = _aligned_builder()
+        builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
+        return bytes(builder.Output())
 
     def _read(self) -> None:
         graph = self._model.subgraphs[0]
@@ -144,6 +148,25 @@ class Graph:
             _ACTIVATIONS.get(fused, "?"),
             bool(custom),
         )
+
+
+def _aligned_builder() -> Any:
+    """A FlatBuffer builder that aligns byte vectors to 16 bytes, as the schema requires of buffers.
+
+    flatbuffers' own builder aligns a vector to the size of its elements, here one byte.
+    """
+    import flatbuffers  # a dependency of LiteRT's reader
+
+    class Builder(flatbuffers.Builder):  # type: ignore[misc]
+        def CreateNumpyVector(self, x: Any) -> int:
+            if x.dtype != np.uint8:
+                return int(super().CreateNumpyVector(x))
+            self.StartVector(1, x.size, 16)
+            self.head: int = self.head - x.size
+            self.Bytes[self.head : self.head + x.size] = x.tobytes()
+            return int(self.EndVector())
+
+    return Builder(1024)
 
 
 def tools() -> Any:
