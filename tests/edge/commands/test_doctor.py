@@ -91,7 +91,7 @@ def test_a_corrupt_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setattr(shipped, "shipped_models", lambda: {"fast": broken})
     found = list(doctor.models())
     assert [finding.state for finding in found] == ["bad"]
-    assert "is no TFLite model" in found[0].what
+    assert "is not a TFLite model" in found[0].what
 
 
 def test_cameras_and_what_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
