@@ -1,4 +1,4 @@
-"""``emotion-edge``: one line for each command, one place for errors."""
+"""``emotion-edge``: finds the command, and turns errors into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import errno
 import importlib
+import io
 import os
 import sys
 import threading
@@ -24,13 +25,17 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    arguments: None for this process's own, which then ends with this status whatever is left.
+    arguments: None for this process's own; the process then ends with this status even if a
+        thread is left.
     0: done. 1: a check failed. 2: bad input. 3: the camera. 4: an output. 130: interrupted.
     """
     statuses: list[int] = []
     if arguments is None:
         _open_closed_streams()
-        atexit.register(_leave, statuses)  # the first to be registered is the last to be called
+        atexit.register(_leave, statuses)  # registered first, called last
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A file name or label that the terminal's encoding lacks is not worth a traceback.
+            sys.stdout.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(words)
     options = parser.parse_args(words)
@@ -57,10 +62,10 @@ def _open_closed_streams() -> None:
 
 
 def _leave(statuses: list[int]) -> None:
-    """End the process here when a thread was left behind, in a driver that hangs or is slow.
+    """End the process here if a thread is left in a driver that hangs or is slow.
 
-    Before Python 3.14 a thread that comes back from C++ while the interpreter shuts down is
-    unwound, and C++ answers by aborting the process.
+    Before Python 3.14 a thread that returns from C++ while the interpreter shuts down is unwound,
+    and C++ then aborts the process.
     """
     if statuses and any(thread.daemon for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
@@ -70,9 +75,9 @@ def _leave(statuses: list[int]) -> None:
 
 
 def carry_out(program: str, command: Callable[[], int], *, debug: bool) -> int:
-    """Run a command and return its exit status; an error of ours becomes one line.
+    """Run a command and return its exit status; an EmotionEdgeError becomes one line.
 
-    program: what the line begins with. debug: let the error through, with its traceback.
+    program: what the line begins with. debug: raise the error, with its traceback.
     """
     try:
         status = command()
@@ -119,9 +124,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 def add_commands(
     parser: argparse.ArgumentParser, package: str, names: Sequence[str], words: Sequence[str]
 ) -> None:
-    """Give a program its commands: modules with ``HELP``, ``add_arguments`` and ``run``.
+    """Add a program's commands: modules with ``HELP``, ``add_arguments`` and ``run``.
 
-    Only the one among the words is imported, where one is: it must not pay for the others.
+    If one of them is among the words, only that one is imported, which saves time at the start.
     """
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     named = next((word for word in words if not word.startswith("-")), None)

@@ -5,21 +5,21 @@
     EmotionEdgeError
     ├── UsageError (ValueError)          a wrong flag, key or value
     ├── MissingExtra (ImportError)       an optional dependency is not installed
-    ├── ImageError (ValueError)          a file is no image, or an array has the wrong shape
+    ├── ImageError (ValueError)          a file is not an image, or an array has the wrong shape
     ├── ModelError                       a model file cannot be used
     │   └── ManifestError (ValueError)   its manifest is absent, unknown or contradicts it
     ├── DetectorError                    a face detector's file is absent or wrong
-    ├── CameraError                      base of what a camera can do to us
-    │   ├── CameraNotFound               nothing is there
-    │   ├── CameraBusy                   somebody else holds it
-    │   └── CameraLost                   it was there, and stopped
-    │       └── FrameTimeout             no frame in the time given; one may still come
+    ├── CameraError                      a camera or a file cannot deliver frames
+    │   ├── CameraNotFound               it does not exist
+    │   ├── CameraBusy                   another program uses it
+    │   └── CameraLost                   it delivered frames and stopped
+    │       └── FrameTimeout             no frame in time; one may still come
     ├── SinkError                        an output cannot be written
     └── OutputExists (FileExistsError)   an output would replace a file
 
 Each message is one line that says what was wrong, what was received and what to do.
-At the command line that line goes to standard error and ``exit_code`` to the shell;
-the traceback appears only with ``--debug``.
+The command line prints that line on standard error and exits with ``exit_code``;
+it shows the traceback only with ``--debug``.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class ImageError(EmotionEdgeError, ValueError):
 
 
 class ModelError(EmotionEdgeError):
-    """A model file is corrupt, unreadable or of another shape than its manifest says."""
+    """A model file is corrupt or unreadable, or its shape differs from its manifest."""
 
 
 class ManifestError(ModelError, ValueError):
-    """A manifest is absent, of an unknown schema, or contradicts the model it travels in."""
+    """A manifest is absent, has an unknown schema, or contradicts its model."""
 
 
 class DetectorError(EmotionEdgeError):
-    """A face detector's weights are absent, corrupt or refused by OpenCV."""
+    """A face detector's weights are absent or corrupt, or OpenCV refuses them."""
 
 
 class CameraError(EmotionEdgeError):
@@ -68,11 +68,11 @@ class CameraError(EmotionEdgeError):
 
 
 class CameraNotFound(CameraError):
-    """No camera, file or address answers by that name."""
+    """There is no camera, file or address of that name."""
 
 
 class CameraBusy(CameraError):
-    """The camera exists and another program holds it."""
+    """The camera exists and another program uses it."""
 
 
 class CameraLost(CameraError):
@@ -80,7 +80,7 @@ class CameraLost(CameraError):
 
 
 class FrameTimeout(CameraLost):
-    """No frame came in the time given to ``read``; reading again may bring one."""
+    """No frame came in the time given to ``read``; a later read may return one."""
 
 
 class SinkError(EmotionEdgeError):
@@ -90,9 +90,9 @@ class SinkError(EmotionEdgeError):
 
 
 class OutputExists(EmotionEdgeError, FileExistsError):
-    """An output file exists already and replacing it was not asked for."""
+    """An output file exists already and ``--overwrite`` was not given."""
 
     def __init__(self, path: object) -> None:
         super().__init__(
-            f"{path} exists already and is kept: choose another name or add --overwrite"
+            f"{path} exists already and was not changed: choose another name or add --overwrite"
         )

@@ -49,6 +49,8 @@ class LiveCamera(ABC):
     """
 
     live = True
+    remedy = "check its cable"
+    """What a user can do when frames stop: the end of such errors."""
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class LiveCamera(ABC):
                 return frame
             if slot.error is not None:
                 raise slot.error
-        raise FrameTimeout(f"{self.name} gave no frame for {timeout:g} s: check its cable")
+        raise FrameTimeout(f"{self.name} gave no frame for {timeout:g} s: {self.remedy}")
 
     def __exit__(self, *error: object) -> None:
         """Close; a driver that does not let go in time is reported and left behind."""
@@ -152,7 +154,7 @@ class LiveCamera(ABC):
                 failed += 1
                 if failed == FAILED_READS:
                     raise CameraLost(
-                        f"{self.name} stopped: {failed} reads in a row failed: check its cable"
+                        f"{self.name} stopped: {failed} reads in a row failed: {self.remedy}"
                     )
                 # After an unplug a read fails at once: do not spin.
                 slot.closing.wait(0.02 * failed)

@@ -1,4 +1,4 @@
-"""A photograph, or a folder of them."""
+"""An image, or a folder of images."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from emotion_edge.values import Frame
 
 
 class Photos:
-    """Every photograph once, by name, with ``photo-9`` before ``photo-10``.
+    """Every image once, by name, with ``photo-9`` before ``photo-10``.
 
-    ``Frame.index`` counts the files, so that ``paths[frame.index]`` is where a frame came from.
+    ``Frame.index`` counts the files, and ``Frame.source`` is the file.
     A damaged file of a folder is reported and left out.
     """
 
@@ -39,9 +39,9 @@ class Photos:
     ) -> None:
         """Nothing is read yet.
 
-        fps: photographs per second, 1 unless given: how far ``captured_ns`` advances from one to
+        fps: images per second, 1 unless given: how far ``captured_ns`` advances from one to
             the next.
-        paced: give them at that rate rather than at once.
+        paced: return them at that rate rather than immediately.
         """
         self.name = str(path)
         self.paths: list[Path] = []
@@ -53,27 +53,22 @@ class Photos:
         self._start_ns: int | None = None
 
     def __enter__(self) -> Self:
-        """Look for the files. Raises CameraNotFound when there is none."""
+        """List the files. Raises CameraNotFound when there are none."""
         path = Path(self.name)
         if path.is_dir():
-            found = [p for p in path.iterdir() if is_image_name(p) and p.is_file()]
-            self.paths = sorted(found, key=_natural)
+            self.paths = photos_in(path)
         elif path.is_file():
             self.paths = [path]
         else:
-            raise CameraNotFound(f"there is no photo or folder {path}: check the path")
-        if not self.paths:
-            raise CameraNotFound(
-                f"the folder {path} has no photo in it: put {', '.join(IMAGE_SUFFIXES)} files there"
-            )
+            raise CameraNotFound(f"there is no image or folder {path}: check the path")
         self._start_ns = time.monotonic_ns()
         self._next = self._readable = 0
         return self
 
     def read(self, timeout: float) -> Frame | None:
-        """The next photograph, or None after the last or once ``stop`` is set.
+        """The next image, or None after the last or once ``stop`` is set.
 
-        Raises ImageError when the only file given is no picture, or when no file of the folder is.
+        Raises ImageError when the only file given is not an image, or none of the folder's is.
         """
         if self._start_ns is None:
             raise CameraError(f"{self.name} is not open: use it in a with statement")
@@ -99,6 +94,24 @@ class Photos:
         self._start_ns = None
 
 
+def photos_in(folder: Path) -> list[Path]:
+    """The images of a folder by name, with ``photo-9`` before ``photo-10``.
+
+    Raises CameraNotFound when it has none, CameraError when it cannot be read.
+    """
+    try:
+        found = [p for p in folder.iterdir() if is_image_name(p) and p.is_file()]
+    except OSError as error:
+        raise CameraError(
+            f"cannot read the folder {folder} ({error.strerror}): check its permissions"
+        ) from error
+    if not found:
+        raise CameraNotFound(
+            f"the folder {folder} has no images in it: put {', '.join(IMAGE_SUFFIXES)} files there"
+        )
+    return sorted(found, key=_natural)
+
+
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Sort key: digits by value, letters without case."""
     parts = re.findall(r"\d+|\D+", path.name.lower())
@@ -106,5 +119,5 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def is_photo(path: Path) -> bool:
-    """Whether a file is a photograph by its name, or by its first bytes."""
+    """Whether a file is an image by its name, or by its first bytes."""
     return is_image_name(path) or bool(cv2.haveImageReader(str(path)))

@@ -22,6 +22,8 @@ class StreamCamera(LiveCamera):
     ``name`` is the URL without its password.
     """
 
+    remedy = "check the camera's power and the network"
+
     def __init__(
         self,
         url: str,

@@ -275,7 +275,7 @@ class SupervisedCamera:
             f"{self._name} gave no good frame for {now - self._last_good:.0f} s, "
             f"{self._attempts} attempts to reopen it failed"
             + (f" (last: {self._last_error})" if self._last_error else "")
-            + ": check the camera, its cable and its power"
+            + ": check the camera, its power and its connection"
         )
         report(self._on_event, "camera.gave_up", message, trouble=False, attempts=self._attempts)
         raise CameraLost(message)

@@ -1,4 +1,4 @@
-"""``emotion-edge detectors``: which face detectors are at hand, and fetching YuNet's weights."""
+"""``emotion-edge detectors``: lists the face detectors, downloads YuNet's weights."""
 
 from __future__ import annotations
 
@@ -12,54 +12,57 @@ from emotion_edge.detectors.haar import HaarDetector
 from emotion_edge.errors import DetectorError, OutputExists
 from emotion_edge.files import write_whole
 
-HELP = "list the face detectors, or fetch YuNet's weights"
+HELP = "list the face detectors, or download YuNet's weights"
 _TIMEOUT_S = 30
-_LARGEST = 4 << 20  # bytes: the weights have 0.23 MB, so a longer answer is another file
+_LARGEST = 4 << 20  # bytes: the weights have 0.23 MB, so a longer response is another file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``list`` and ``get``."""
-    actions = parser.add_subparsers(title="actions", dest="action", required=True)
-    actions.add_parser("list", help="what is installed, and which one auto takes")
-    get = actions.add_parser("get", help="fetch a detector's weights and verify them")
+    """Declare ``list``, the default, and ``get``."""
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="list | get")
+    actions.add_parser("list", help="list what is installed, and which one auto uses (the default)")
+    get = actions.add_parser("get", help="download a detector's weights and verify them")
     get.add_argument("detector", choices=["yunet"])
     get.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="FILE",
-        help=f"take a local copy of {yunet.FILE} instead of the network",
+        help=f"use a local copy of {yunet.FILE} instead of the network",
     )
-    get.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    get.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run(options: argparse.Namespace) -> int:
-    """List or fetch; 0, or an error is raised."""
-    if options.action == "list":
+    """List or download. Raises DetectorError or OutputExists."""
+    if options.action != "get":
         for line in _list():
             print(line)
         return 0
+    present = yunet.weights_path().exists()
     path = get_yunet(options.source, overwrite=options.overwrite)
-    print(f"{path} (SHA-256 verified); --detector auto takes YuNet from now on")
+    how = "was already installed" if present and not options.overwrite else "installed"
+    print(f"{path} {how} (SHA-256 verified); --detector auto uses YuNet")
     return 0
 
 
 def get_yunet(source: Path | None = None, *, overwrite: bool = False) -> Path:
     """Put YuNet's weights where the detector looks for them.
 
-    source: a local copy; None fetches it from OpenCV's zoo.
-    Returns the path; the right file that is there already is left as it is.
-    Raises DetectorError when the file cannot be had or is another one, OutputExists when another
-    file stands in its place.
+    source: a local copy, which is verified in any case; None downloads it from OpenCV's zoo.
+    Returns the path; if the right file exists there, it is kept.
+    Raises DetectorError when the file cannot be read, downloaded or verified, OutputExists when
+    another file has its name.
     """
     path = yunet.weights_path()
+    local = None if source is None else _read(source)
     if path.exists() and not overwrite:
         try:
             yunet.verify(path.read_bytes(), path)
         except DetectorError as error:
             raise OutputExists(path) from error
         return path
-    data = _fetch() if source is None else _read(source)
+    data = _fetch() if local is None else local
     return write_whole(
         path,
         data,
@@ -88,11 +91,11 @@ def _fetch() -> bytes:
             yunet.verify(data, url)
             return data
         except DetectorError:
-            failures.append(f"{host}: another file")
-        except (OSError, http.client.HTTPException) as error:  # URLError and time-outs too
+            failures.append(f"{host}: a different file")
+        except (OSError, http.client.HTTPException) as error:  # URLError and timeouts too
             failures.append(f"{host}: {getattr(error, 'reason', None) or error}")
     raise DetectorError(
-        f"cannot fetch {yunet.FILE} ({'; '.join(failures)}): without a network, copy the file "
+        f"cannot download {yunet.FILE} ({'; '.join(failures)}): without a network, copy the file "
         "from another computer and run emotion-edge detectors get yunet --from FILE"
     )
 

@@ -1,4 +1,4 @@
-"""``emotion-edge doctor``: what is installed, what is missing, and the command that mends it."""
+"""``emotion-edge doctor``: checks the installation and names the command that fixes each gap."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from emotion_edge import __version__
-from emotion_edge.cameras.auto import list_cameras
+from emotion_edge.cameras import CameraInfo, list_cameras
 from emotion_edge.detectors import yunet
 from emotion_edge.detectors.haar import HaarDetector
 from emotion_edge.errors import EmotionEdgeError
@@ -47,17 +47,15 @@ class Finding:
     """One line of the report.
 
     state: ``ok``; ``note`` for what only some need; ``bad`` for what stops the main job.
-    mend: the command or the deed that mends it.
+    fix: the command or the action that fixes it.
     """
 
     state: str
     what: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{_MARKS[self.state]}  {self.what}" + (
-            f"\n           {self.mend}" * bool(self.mend)
-        )
+        return f"{_MARKS[self.state]}  {self.what}" + (f"\n           {self.fix}" * bool(self.fix))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was found; 0 when the main job can be done, else 1."""
+    """Print the findings; 0 when faces can be classified, else 1."""
     board = read_board()
+    found = list_cameras()
     bad = 0
     for finding in chain(
         system(board),
@@ -76,15 +75,23 @@ def run(options: argparse.Namespace) -> int:
         numpy(board),
         models(),
         detectors(),
-        cameras(board),
+        cameras(board, found),
         extras(),
         condition(),
         kiosk(options.config),
     ):
         print(finding, flush=True)
         bad += finding.state == "bad"
-    print(f"\n{bad} missing." if bad else "\nReady: emotion-edge run --camera auto")
+    print(f"\n{bad} missing." if bad else f"\n{_ready(found)}")
     return 1 if bad else 0
+
+
+def _ready(found: list[CameraInfo]) -> str:
+    """What to run now, with what is here."""
+    if any(not camera.trouble for camera in found):
+        return "Ready: emotion-edge run --camera auto"
+    word = "demo" if importlib.util.find_spec("matplotlib") else "clip.mp4"
+    return f"Ready, without a camera: emotion-edge run --camera {word}"
 
 
 def system(board: Board) -> Iterator[Finding]:
@@ -121,13 +128,13 @@ def opencv(board: Board) -> Iterator[Finding]:
     if _bookworm(board) and numbers >= (4, 12):
         yield Finding(
             "note",
-            f"OpenCV {cv2.__version__} wants NumPy 2, which apt's picamera2 cannot use",
+            f"OpenCV {cv2.__version__} requires NumPy 2, which apt's picamera2 cannot use",
             f"{_pip()} install 'opencv-python-headless<4.12' 'numpy<2'",
         )
     if len(_distributions("opencv-python", "opencv-python-headless", "opencv-contrib-python")) > 1:
         yield Finding(
             "note",
-            "two OpenCV packages lie over each other",
+            "two OpenCV packages are installed over each other",
             f"{_pip()} uninstall -y opencv-python opencv-contrib-python && "
             f"{_pip()} install --force-reinstall --no-deps opencv-python-headless",
         )
@@ -147,12 +154,12 @@ def numpy(board: Board) -> Iterator[Finding]:
 
 
 def models() -> Iterator[Finding]:
-    """Every shipped model answers."""
+    """Whether every shipped model loads and runs."""
     found = shipped.shipped_models()
     if not found:
         yield Finding(
             "bad",
-            "no model is shipped with this installation",
+            "this installation contains no model",
             f"{_pip()} install --force-reinstall --no-deps emotion-edge",
         )
     for name, path in found.items():
@@ -169,31 +176,31 @@ def models() -> Iterator[Finding]:
                 f"{_pip()} install --force-reinstall --no-deps emotion-edge",
             )
         else:
-            yield Finding("ok", f"model {name}: {path} ({path.stat().st_size // 1000} kB)")
+            yield Finding("ok", f"model {name}: {path} ({path.stat().st_size / 1000:.0f} kB)")
 
 
 def detectors() -> Iterator[Finding]:
-    """Haar works; YuNet is there or not."""
+    """Whether Haar works, and whether YuNet is installed."""
     try:
         HaarDetector()
         yield Finding("ok", "detector haar")
     except EmotionEdgeError as error:
-        mend = f"{_pip()} install --force-reinstall 'opencv-python-headless<5'"
-        yield Finding("bad", f"detector haar: {error}", mend)
+        fix = f"{_pip()} install --force-reinstall 'opencv-python-headless<5'"
+        yield Finding("bad", f"detector haar: {error}", fix)
     if not yunet.weights_path().is_file():
-        mend = "emotion-edge detectors get yunet"
-        yield Finding("note", "detector yunet (finds turned and half-hidden faces) is absent", mend)
+        fix = "emotion-edge detectors get yunet"
+        yield Finding("note", "detector yunet (finds turned and half-hidden faces) is absent", fix)
         return
     try:
         yunet.YuNetDetector()
         yield Finding("ok", "detector yunet")
     except EmotionEdgeError as error:
-        mend = "emotion-edge detectors get yunet --overwrite"
-        yield Finding("bad", f"detector yunet: {error}", mend)
+        fix = "emotion-edge detectors get yunet --overwrite"
+        yield Finding("bad", f"detector yunet: {error}", fix)
 
 
-def cameras(board: Board) -> Iterator[Finding]:
-    """What could be opened, and what keeps a camera from it."""
+def cameras(board: Board, found: list[CameraInfo]) -> Iterator[Finding]:
+    """Each camera, and why it cannot be opened; found: as ``list_cameras`` returns them."""
     if board.is_pi and importlib.util.find_spec("picamera2") is None:
         within = "" if _sees_system_packages() else ", and a venv made with --system-site-packages"
         yield Finding(
@@ -201,20 +208,17 @@ def cameras(board: Board) -> Iterator[Finding]:
             "picamera2 (for the ribbon-cable camera) is absent",
             f"sudo apt install python3-picamera2{within}",
         )
-    found = list_cameras()
     for camera in found:
         if not camera.trouble:
             yield Finding("ok", f"camera {camera.spec}: {camera.model}")
         elif "ermission" in camera.trouble:
-            mend = "sudo usermod -aG video $USER, then log in again"
-            yield Finding("note", f"camera {camera.spec}: {camera.trouble}", mend)
+            fix = "sudo usermod -aG video $USER, then log in again"
+            yield Finding("note", f"camera {camera.spec}: {camera.trouble}", fix)
         else:
             yield Finding("note", f"camera {camera.spec}: {camera.model}, {camera.trouble}")
     if not found:
-        mend = (
-            "plug one in (rpicam-hello --list-cameras shows a ribbon-cable one); or --camera demo"
-        )
-        yield Finding("note", "no camera", mend)
+        fix = "plug one in (rpicam-hello --list-cameras shows a ribbon-cable one); or --camera demo"
+        yield Finding("note", "no camera", fix)
 
 
 def extras() -> Iterator[Finding]:
@@ -227,8 +231,8 @@ def extras() -> Iterator[Finding]:
         if present:
             yield Finding("ok", f"extra {extra}: {purpose}")
         else:
-            mend = f"{_pip()} install 'emotion-edge[{extra}]'"
-            yield Finding("note", f"extra {extra} ({purpose}) is absent", mend)
+            fix = f"{_pip()} install 'emotion-edge[{extra}]'"
+            yield Finding("note", f"extra {extra} ({purpose}) is absent", fix)
 
 
 def condition() -> Iterator[Finding]:
@@ -237,19 +241,19 @@ def condition() -> Iterator[Finding]:
     now = state.throttling.now if state.throttling else ()
     before = state.throttling.since_boot if state.throttling else ()
     if "under-voltage" in (*now, *before):
-        mend = "use the board's own power supply and a short cable"
-        yield Finding("note", "the power supply was too weak since boot", mend)
+        fix = "use the board's own power supply and a short cable"
+        yield Finding("note", "the power supply has been too weak since boot", fix)
     if now:
-        mend = "add a heat sink or a fan"
-        yield Finding("note", f"the board is held back now: {', '.join(now)}", mend)
+        fix = "add a heat sink or a fan"
+        yield Finding("note", f"the board is slowed down now: {', '.join(now)}", fix)
     if state.governor == "powersave":
-        mend = "echo ondemand | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
-        yield Finding("note", "the clock's governor is powersave: everything is slow", mend)
+        fix = "echo ondemand | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+        yield Finding("note", "the CPU governor is powersave: everything is slow", fix)
     yield Finding("ok", f"board: {state}")
 
 
 def kiosk(path: str | None) -> Iterator[Finding]:
-    """The service, where it is installed, and its configuration."""
+    """The service, if it is installed, and its configuration."""
     installed = Path("/etc/systemd/system", SERVICE).exists()
     if path is None and installed:
         path = "/etc/emotion-edge/kiosk.toml"
@@ -263,12 +267,12 @@ def kiosk(path: str | None) -> Iterator[Finding]:
     if not installed:
         yield Finding("note", "no kiosk service (only for unattended use)", "edge/install-kiosk.sh")
         return
-    for word, mend in (("is-enabled", "enable"), ("is-active", "restart")):
+    for word, fix in (("is-enabled", "enable"), ("is-active", "restart")):
         answer = _systemctl(word)
         if answer in ("enabled", "active"):
             yield Finding("ok", f"service {answer}")
         else:
-            command = f"sudo systemctl {mend} {SERVICE}; journalctl -u emotion-edge tells why"
+            command = f"sudo systemctl {fix} {SERVICE}; journalctl -u emotion-edge shows why"
             yield Finding("bad", f"service: {answer or 'unknown'}", command)
 
 
@@ -304,6 +308,6 @@ def _sees_system_packages() -> bool:
 
 
 def _pip() -> str:
-    """The pip of this very environment."""
+    """The pip of this environment."""
     pip = Path(sys.executable).parent / "pip"
     return str(pip) if pip.exists() and shutil.which("pip") != str(pip) else "pip"

@@ -1,17 +1,20 @@
-"""Photographs in, labels out."""
+"""Images in, labels out."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 
 from emotion_edge.annotate import annotate
+from emotion_edge.cameras.photos import photos_in
 from emotion_edge.commands.flags import add_backend_arguments, backend
-from emotion_edge.errors import EmotionEdgeError, OutputExists, SinkError, UsageError
+from emotion_edge.errors import EmotionEdgeError, OutputExists, SinkError
 from emotion_edge.factory import load
 from emotion_edge.files import write_whole
 from emotion_edge.model.labels import EMOJI
@@ -20,72 +23,130 @@ from emotion_edge.model.shipped import DEFAULT
 from emotion_edge.records import SCHEMA, face_record
 from emotion_edge.values import Image
 
-HELP = "name the emotions in photographs"
+HELP = "name the emotions in images"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a photograph")
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="an image, or a folder of images"
+    )
     parser.add_argument("--model", default=DEFAULT, help="a shipped name or a .tflite file")
     parser.add_argument("--detector", default="auto", help="auto, haar or yunet")
     add_backend_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON line for each file")
+    parser.add_argument("--json", action="store_true", help="print one JSON line per image")
     parser.add_argument(
-        "--annotate", type=Path, metavar="FOLDER", help="leave annotated copies in this folder"
+        "--annotate", type=Path, metavar="FOLDER", help="write annotated copies to this folder"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace annotated copies")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Classify every face of every file; a bad file is reported and the others go on."""
-    targets = _targets(options)
+    """Classify every face of every image; a bad file is reported and the others are processed."""
+    failed: list[EmotionEdgeError] = []
+
+    def report(error: EmotionEdgeError) -> None:
+        if options.debug:
+            raise error
+        print(f"emotion-edge: {error}", file=sys.stderr)
+        failed.append(error)
+
+    files: list[Path] = []
+    for path in options.files:
+        try:
+            files += photos_in(path) if path.is_dir() else [path]
+        except EmotionEdgeError as error:
+            report(error)
+    targets = _targets(files, options.annotate, overwrite=options.overwrite)
     pipeline = load(options.model, detector=options.detector, backend=backend(options))
-    failed: EmotionEdgeError | None = None
     for path, target in targets.items():
         try:
             image = read_image(path)
         except EmotionEdgeError as error:
-            if options.debug:
-                raise
-            print(f"emotion-edge: {error}", file=sys.stderr)
-            failed = error
+            report(error)
             continue
         faces = pipeline.image(image).faces
         if options.json:
             record = {"schema": SCHEMA, "type": "image", "file": str(path)}
             height, width = image.shape[:2]
             record |= {"width": width, "height": height, "faces": [face_record(f) for f in faces]}
-            print(json.dumps(record, ensure_ascii=False))
+            # JSON is UTF-8; a terminal of another encoding gets escapes, which mean the same.
+            print(json.dumps(record, ensure_ascii=not _utf8()))
         elif not faces:
             print(f"{path}: no face found")
         else:
             for face in faces:
-                box = face.box
+                box, emoji = face.box, EMOJI.get(face.label, "")
+                label = f"{emoji} {face.label}" if emoji and _encodes(emoji) else face.label
                 print(
-                    f"{path}: {EMOJI.get(face.label, '')} {face.label} "
-                    f"{face.shown.confidence:.0%} at {box.x},{box.y} {box.width}x{box.height}"
+                    f"{path}: {label} {face.shown.confidence:.0%} "
+                    f"at {box.x},{box.y} {box.width}x{box.height}"
                 )
         if target is not None:
             _write(target, annotate(image, faces))
             print(f"{path}: annotated copy in {target}", file=sys.stderr)
-    return failed.exit_code if failed else 0
+    return failed[0].exit_code if failed else 0
 
 
-def _targets(options: argparse.Namespace) -> dict[Path, Path | None]:
-    """Each file's annotated copy, refused before any work is done."""
-    if options.annotate is None:
-        return dict.fromkeys(options.files)
-    targets = {path: options.annotate / f"{path.stem}-emotions.png" for path in options.files}
-    if len(set(targets.values())) < len(targets):
-        raise UsageError("two files of the same name cannot be annotated into one folder: rename")
+def _targets(
+    files: Iterable[Path], folder: Path | None, *, overwrite: bool
+) -> dict[Path, Path | None]:
+    """Each file's annotated copy. Raises OutputExists or SinkError before any work is done."""
+    paths = list(dict.fromkeys(files))
+    if folder is None:
+        return dict.fromkeys(paths)
+    targets = {path: folder / f"{name}-emotions.png" for path, name in _names(paths).items()}
     for target in targets.values():
-        if target.exists() and not options.overwrite:
+        if target.exists() and not overwrite:
             raise OutputExists(target)
     try:
-        options.annotate.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SinkError(f"cannot make the folder {options.annotate}: {error.strerror}") from error
+        raise SinkError(
+            f"cannot make the folder {folder} ({error.strerror}): give another --annotate folder"
+        ) from error
     return dict(targets)
+
+
+def _names(paths: list[Path]) -> dict[Path, str]:
+    """A different name for each file: its own, with its folders where two would be the same."""
+    candidates = {path: _candidates(path) for path in paths}
+    names = {path: next(candidates[path]) for path in paths}
+    while True:
+        count = Counter(names.values())
+        same = [path for path in paths if count[names[path]] > 1]
+        longer = {path: next(candidates[path], names[path]) for path in same}
+        if all(longer[path] == names[path] for path in same):
+            return names  # different at last; ``a.jpg`` and ``./a.jpg`` share one copy
+        names |= longer
+
+
+def _candidates(path: Path) -> Iterator[str]:
+    """``photo``, ``photo-jpg``, ``party-photo-jpg``, ``2026-party-photo-jpg``, ..."""
+    path = path.absolute()
+    yield path.stem
+    name = path.name.replace(".", "-")
+    yield name
+    for folder in path.parent.parts[:0:-1]:
+        name = f"{folder}-{name}"
+        yield name
+
+
+def _utf8() -> bool:
+    return _encoding().lower().replace("-", "") == "utf8"
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "ascii"
+
+
+def _encodes(text: str) -> bool:
+    """Whether standard output can encode a text."""
+    try:
+        text.encode(_encoding())
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _write(path: Path, image: Image) -> None:

@@ -1,4 +1,4 @@
-"""What a model file is, from its own manifest."""
+"""Shows what a model file is, from its own manifest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print a model's manifest, after proving that the file matches it and runs."""
+    """Print a model's manifest, after checking that the file matches it and runs."""
     path = model_path(options.model or DEFAULT)
     model, manifest = manifests.load(path)
     TFLiteClassifier(model, manifest)
@@ -31,16 +31,16 @@ def run(options: argparse.Namespace) -> int:
     spec = manifest.input
     rows: list[tuple[str, str]] = [
         ("model", f"{manifest.name} ({manifest.variant})"),
-        ("file", f"{path}, {len(model) / 1000:.0f} kB"),
+        ("file", f"{path}, {path.stat().st_size / 1000:.0f} kB"),
         ("sha256", manifest.model_sha256),
         ("labels", ", ".join(manifest.labels)),
         ("input", f"{spec.width}x{spec.height} {spec.colour}, crop margin {spec.margin:g}"),
         ("licence", manifest.licence or "not stated"),
     ]
     for split, result in manifest.accuracy.items():
-        rows += _told(_accuracy, split, result)
+        rows += _rows_of(_accuracy, split, result)
     if manifest.gate:
-        rows += _told(_gate, "gate", manifest.gate)
+        rows += _rows_of(_gate, "gate", manifest.gate)
     for section in ("calibration", "training", "versions"):
         facts = [
             f"{key} {value}"
@@ -57,28 +57,32 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _told(
-    tell: Callable[[str, Any], list[tuple[str, str]]], name: str, facts: Any
+def _rows_of(
+    describe: Callable[[str, Any], list[tuple[str, str]]], name: str, facts: Any
 ) -> list[tuple[str, str]]:
-    """Rows for facts; those of another shape than our converter's stand as they are."""
+    """Rows for facts; those of another shape than our converter's are shown as JSON."""
     try:
-        return tell(name, facts)
+        return describe(name, facts)
     except (AttributeError, KeyError, TypeError, ValueError):
         return [(name, json.dumps(facts, ensure_ascii=False))]
 
 
 def _accuracy(split: str, result: Any) -> list[tuple[str, str]]:
-    """A split's figures: of this file, and in brackets of the float model."""
+    """A split's figures: of this file, and in brackets those of the float model."""
     own, source = result["converted"], result["float"]
-    parts = [f"{own['accuracy']:.1%} ({source['accuracy']:.1%}) of {result['n']}"]
+    parts = [f"{own['accuracy']:.1%} of {result['n']} (float model {source['accuracy']:.1%})"]
     if "without_twins" in own:
-        parts.append(f"without twins {own['without_twins']:.1%} ({source['without_twins']:.1%})")
+        parts.append(_compared("without twins", own["without_twins"], source["without_twins"]))
     if "ferplus" in own:
         share, other = own["ferplus"]["accuracy"], source["ferplus"]["accuracy"]
-        parts.append(f"FER+ majority {share:.1%} ({other:.1%})")
-    parts.append(f"{result['agreement_percent']:.1f}% answers equal")
+        parts.append(_compared("FER+ majority", share, other))
+    parts.append(f"same answer as the float model on {result['agreement_percent']:.1f}%")
     recall = ", ".join(f"{label} {share:.0%}" for label, share in own["recall"].items())
     return [(split, "; ".join(parts)), (f"{split} recall", recall)]
+
+
+def _compared(name: str, own: float, source: float) -> str:
+    return f"{name} {own:.1%} (float {source:.1%})"
 
 
 def _gate(name: str, gate: Any) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from emotion_edge.cameras import SPECS
 from emotion_edge.commands.flags import BACKEND_HELP
 from emotion_edge.errors import CameraError, SinkError, UsageError
 from emotion_edge.kiosk import configuration
+from emotion_edge.sinks.settings import STANDARD_OUTPUT
 
 HELP = "watch a camera, a video or a folder of photos"
 
@@ -53,7 +54,7 @@ FLAGS = (
     Flag("--unsure-below", "tracker.unsure_below", "say unsure below this probability", "P"),
     Flag("--frames", "frames", "end after so many frames", "N"),
     Flag("--seconds", "seconds", "end after so many seconds", "S"),
-    Flag("--jsonl", "sinks.jsonl.path", "one JSON record a frame", "FILE"),
+    Flag("--jsonl", "sinks.jsonl.path", "one JSON record per frame; - is standard output", "FILE"),
     Flag("--csv", "sinks.csv.path", "one row a face, for a spreadsheet", "FILE"),
     Flag("--record", "sinks.video.path", "STORE the picture, annotated: .mp4 or .avi", "FILE"),
     Flag("--window", "sinks.window.", "show it in a window on this machine"),
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
         path = getattr(sink, "path", None)
         if trouble:
             print(f"emotion-edge: incomplete at the end: {trouble}", file=sys.stderr)
-        elif path is not None:
+        elif path not in (None, STANDARD_OUTPUT):
             print(f"emotion-edge: written: {path}", file=sys.stderr)
     lost = any(summary.troubles) and not received  # who stops a kiosk knows of no failure
     status = 130 if signal.SIGINT in received else 0

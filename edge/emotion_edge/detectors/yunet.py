@@ -32,7 +32,11 @@ _EXTENT = Extent(side=1.07, right=-0.006, down=-0.014)
 def weights_path() -> Path:
     """Where the weights are looked for: ``$XDG_DATA_HOME/emotion-edge``, as a rule under ~."""
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser() / "emotion-edge" / FILE
+    try:
+        folder = Path(data).expanduser()
+    except RuntimeError:  # a user without a home, as some services and containers have
+        folder = Path("/usr/local/share")
+    return folder / "emotion-edge" / FILE
 
 
 def verify(data: bytes, name: object) -> None:

@@ -36,6 +36,7 @@ from emotion_edge.model.backend import Backend
 from emotion_edge.model.shipped import DEFAULT
 from emotion_edge.sinks.settings import (
     SETTINGS,
+    STANDARD_OUTPUT,
     AggregateSettings,
     ConsoleSettings,
     SinkSettings,
@@ -214,9 +215,13 @@ def build(tables: Mapping[str, Any], where: str = "the configuration") -> Config
             table = _table(tables.pop(name), name, where)
             parts[name] = _dataclass(section, table, name, where)
     config = _dataclass(Config, tables, "", where, **parts, sinks=tuple(outputs))
-    if not config.quiet and not any(isinstance(sink, ConsoleSettings) for sink in outputs):
+    to_stdout = sum(getattr(sink, "path", None) == STANDARD_OUTPUT for sink in outputs)
+    if to_stdout > 1:
+        raise UsageError(f"{where}: {to_stdout} outputs write to standard output: give files")
+    quiet = config.quiet or to_stdout  # labels would mix with the records
+    if not quiet and not any(isinstance(sink, ConsoleSettings) for sink in outputs):
         config = dataclasses.replace(config, sinks=(ConsoleSettings(), *outputs))
-    elif config.quiet:
+    elif quiet:
         heard = tuple(sink for sink in outputs if not isinstance(sink, ConsoleSettings))
         config = dataclasses.replace(config, sinks=heard)
     return config
@@ -303,7 +308,13 @@ def _checked(hint: Any, value: Any, dotted: str, where: str) -> Any:
                 return value
         elif kind is Path:
             if isinstance(value, str | Path) and str(value):
-                return Path(value).expanduser()
+                try:
+                    return Path(value).expanduser()
+                except RuntimeError:
+                    raise UsageError(
+                        f"{where}: {dotted} is {str(value)!r} and this user has no home folder: "
+                        "give the whole path"
+                    ) from None
         elif isinstance(kind, type) and isinstance(value, kind):
             return value
     raise UsageError(f"{where}: {dotted} is {value!r}; expected {_in_words(hint)}")

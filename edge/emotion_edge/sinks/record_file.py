@@ -13,7 +13,7 @@ from typing import Self
 
 from emotion_edge.errors import OutputExists, SinkError
 from emotion_edge.sinks import Sink
-from emotion_edge.sinks.settings import RecordFileSettings
+from emotion_edge.sinks.settings import STANDARD_OUTPUT, RecordFileSettings
 from emotion_edge.values import Observation
 
 
@@ -54,7 +54,7 @@ class RecordFile:
         writes to it.
         """
         older = self._older()
-        if self._existing == "refuse":
+        if self._existing == "refuse" and self._path != STANDARD_OUTPUT:
             for path in (self._path, *older):
                 if path.is_file():
                     raise OutputExists(path)
@@ -80,6 +80,10 @@ class RecordFile:
             if full and self._size > len(self._header):
                 self._rotate()
             self._append(record)
+        except BrokenPipeError:
+            if self._path == STANDARD_OUTPUT:  # | head: its reader has seen enough
+                raise
+            raise SinkError(f"cannot write {self._path}: its reader has left") from None
         except OSError as error:
             raise _problem(self._path, error) from error
 
@@ -98,6 +102,16 @@ class RecordFile:
                 raise _problem(self._path, error) from error
 
     def _open(self, *, fresh: bool) -> None:
+        if self._path == STANDARD_OUTPUT:
+            try:
+                self._file = os.dup(1)
+            except OSError as error:
+                raise SinkError(
+                    "cannot write to standard output, which is closed: give a file"
+                ) from error
+            self._limit = 0
+            self._append(self._header)
+            return
         if self._path.exists() and not self._path.is_file():
             # A pipe or a device: nothing to lock, to cut or to rotate.
             self._file = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)

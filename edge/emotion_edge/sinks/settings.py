@@ -44,11 +44,16 @@ class ConsoleSettings(SinkSettings):
         _positive(self, "refresh_hz")
 
 
+STANDARD_OUTPUT = Path("-")
+"""The path of a record file that means standard output."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFileSettings(SinkSettings):
     """A file of records that grows, and is rotated when it is full.
 
     path: the newest file; older ones are ``PATH.1`` (the youngest of them), ``PATH.2``, ...
+        ``-`` is standard output.
     existing: what to do with a file of that name: ``refuse``, ``overwrite`` or ``append``.
     rotate_mb: megabytes (10**6 bytes) at which the file is rotated; 0 never does.
     keep: how many older files stay; the oldest is deleted.

@@ -5,7 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from emotion_edge.cameras.live import FAILED_READS, Grab
+from emotion_edge.cameras.live import FAILED_READS, Grab, LiveCamera
+from emotion_edge.cameras.stream import StreamCamera
 from emotion_edge.errors import (
     CameraBusy,
     CameraError,
@@ -13,7 +14,7 @@ from emotion_edge.errors import (
     CameraNotFound,
     FrameTimeout,
 )
-from tests.edge.cameras.fakes import Events, HandFed, picture
+from tests.edge.cameras.fakes import Events, FakeCapture, HandFed, picture
 
 
 def test_a_slow_reader_gets_the_newest_frame_and_can_count_the_skipped() -> None:
@@ -155,3 +156,15 @@ def test_it_opens_again() -> None:
             camera.feed(picture())
             frame = camera.read(5)
             assert frame is not None and frame.index == 0
+
+
+def test_advice_fits_the_kind_of_camera() -> None:
+    stream = StreamCamera("http://camera/video", capture=lambda *_: FakeCapture())
+    assert "cable" in LiveCamera.remedy and "cable" not in stream.remedy
+    reads = [picture(), *[(False, None)] * 10]
+    with (
+        StreamCamera("http://camera/video", capture=lambda *_: FakeCapture(reads)) as camera,
+        pytest.raises(CameraLost, match="check the camera's power and the network"),
+    ):
+        while True:
+            camera.read(5.0)

@@ -81,9 +81,9 @@ def test_only_damaged_ones_are_an_error(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(CameraNotFound, match="has no photo in it"):
+    with pytest.raises(CameraNotFound, match="has no images in it"):
         read_all(Photos(tmp_path))
-    with pytest.raises(CameraNotFound, match="no photo or folder"):
+    with pytest.raises(CameraNotFound, match="no image or folder"):
         read_all(Photos(tmp_path / "absent"))
 
 

@@ -43,7 +43,12 @@ def test_status_zero_only_when_nothing_is_missing(
     monkeypatch.setattr(shipped, "shipped_models", lambda: {"fast": tiny})
     monkeypatch.setattr(doctor, "list_cameras", lambda: [])
     assert cli.main(["doctor"]) == 0
-    assert "Ready" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no camera" in out and "Ready, without a camera:" in out
+    assert "--camera auto" not in out
+    monkeypatch.setattr(doctor, "list_cameras", lambda: [CameraInfo("/dev/video0", "C270")])
+    assert cli.main(["doctor"]) == 0
+    assert "Ready: emotion-edge run --camera auto" in capsys.readouterr().out
     wrong = tmp_path / "kiosk.toml"
     wrong.write_text("frsmes = 5")
     assert cli.main(["doctor", "--config", str(wrong)]) == 1
@@ -63,7 +68,7 @@ def test_numpy_2_on_bookworm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "__version__", "2.4.6")
     found = list(doctor.numpy(PI))
     assert [finding.state for finding in found] == ["bad"]
-    assert "'numpy<2' 'opencv-python-headless<4.12'" in found[0].mend
+    assert "'numpy<2' 'opencv-python-headless<4.12'" in found[0].fix
     monkeypatch.setattr(np, "__version__", "1.26.4")
     assert [finding.state for finding in doctor.numpy(PI)] == ["ok"]
 
@@ -82,7 +87,7 @@ def test_opencv_on_bookworm(
 
 def test_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipped, "shipped_models", dict)
-    assert "no model is shipped" in lines(doctor.models())
+    assert "contains no model" in lines(doctor.models())
 
 
 def test_a_corrupt_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -100,18 +105,16 @@ def test_cameras_and_what_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
         CameraInfo("/dev/video2", "C920", "in use by zoom (123)"),
         CameraInfo("/dev/video4", "unknown", "Permission denied"),
     ]
-    monkeypatch.setattr(doctor, "list_cameras", lambda: infos)
-    text = lines(doctor.cameras(board.read_board()))
+    text = lines(doctor.cameras(board.read_board(), infos))
     assert "ok       camera /dev/video0: C270" in text
     assert "in use by zoom (123)" in text
     assert "usermod -aG video" in text
 
 
 def test_picamera2_is_named_on_a_pi(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "list_cameras", lambda: [])
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(doctor, "_sees_system_packages", lambda: False)
-    text = lines(doctor.cameras(PI))
+    text = lines(doctor.cameras(PI, []))
     assert "sudo apt install python3-picamera2, and a venv made with --system-site" in text
 
 
@@ -129,8 +132,8 @@ def test_weak_power_and_heat(monkeypatch: pytest.MonkeyPatch) -> None:
     state = Condition("powersave", 600.0, 84.0, Throttling(0x10004))
     monkeypatch.setattr(doctor, "read_condition", lambda: state)
     text = lines(doctor.condition())
-    assert "power supply was too weak" in text
-    assert "held back now: throttled" in text
+    assert "power supply has been too weak" in text
+    assert "slowed down now: throttled" in text
     assert "governor is powersave" in text
 
 
@@ -142,4 +145,4 @@ def test_a_service_that_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(doctor, "_systemctl", answers.__getitem__)
     found = list(doctor.kiosk(str(config)))
     assert [finding.state for finding in found] == ["ok", "ok", "bad"]
-    assert "systemctl restart emotion-edge.service" in found[-1].mend
+    assert "systemctl restart emotion-edge.service" in found[-1].fix

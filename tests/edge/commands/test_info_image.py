@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from emotion_edge.cli import main
 from emotion_edge.model import manifest as manifests
+from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.model.shipped import shipped_models
 
 TINY = str(Path(__file__).parents[1] / "tiny.tflite")
@@ -92,6 +95,44 @@ def test_a_bad_file_does_not_stop_the_others(
     output = capsys.readouterr()
     assert "bad.jpg is not an image" in output.err and output.err.count("\n") == 1
     assert "portrait.jpg" in output.out
+
+
+def test_a_folder_and_files_of_the_same_name(
+    portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/face.png", "b/face.png", "b/face.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.full((40, 40, 3), 128, np.uint8))
+    out = tmp_path / "out"
+    words = ["image", str(tmp_path / "a" / "face.png"), str(tmp_path / "b"), "--json"]
+    assert main([*words, "--model", TINY, "--annotate", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    files = [json.loads(line)["file"] for line in lines]
+    assert files == [str(tmp_path / n) for n in ("a/face.png", "b/face.jpg", "b/face.png")]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "a-face-png-emotions.png",
+        "b-face-png-emotions.png",
+        "face-jpg-emotions.png",
+    ]
+
+
+def test_an_empty_folder_does_not_stop_the_others(
+    portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["image", str(tmp_path), str(portrait), "--model", TINY]) == 3
+    output = capsys.readouterr()
+    assert "has no images in it" in output.err and "portrait.jpg" in output.out
+
+
+def test_a_terminal_without_emoji_gets_the_label(
+    portrait: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for encoding, first in (("latin-1", True), ("utf-8", False)):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["image", str(portrait), "--model", TINY]) == 0
+        stream.seek(0)
+        assert (stream.read().split(": ")[1].split()[0] in EMOTIONS) == first
 
 
 def test_annotated_copies_are_kept_unless_told(

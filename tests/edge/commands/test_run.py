@@ -3,6 +3,8 @@
 import argparse
 import json
 import os
+import pwd
+import shlex
 import signal
 import subprocess
 import sys
@@ -150,6 +152,56 @@ def test_damaged_frames_are_in_the_summary_and_a_cut_clip_is_a_failure(
     (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
     assert main("--camera", str(tmp_path / "cut.avi"), "--quiet") == 3
     assert "and the file is cut off\n" in capsys.readouterr().err
+
+
+def test_records_on_standard_output(photo: Path) -> None:
+    words = [sys.executable, "-m", "emotion_edge", "run", "--camera", str(photo), "--model", TINY]
+    done = subprocess.run(
+        [*words, "--jsonl", "-"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(record["source"]).name for record in records] == ["0.png", "1.png", "2.png"]
+    head = subprocess.run(
+        f"{shlex.join(words)} --jsonl - | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert head.stdout.count("\n") == 1 and "cannot write" not in head.stderr
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["detectors"], ["run"], ["image"]])
+def test_a_user_without_a_home(words: list[str], photo: Path, tmp_path: Path) -> None:
+    if words == ["run"]:
+        words = ["run", "--camera", str(photo), "--model", TINY]
+    elif words == ["image"]:
+        words = ["image", str(photo / "0.png"), "--model", TINY]
+    # The user is in no list of users, as in some containers, and HOME is not set.
+    script = (
+        "import pwd, runpy, sys; pwd.getpwuid = {}.__getitem__; "
+        "sys.argv[0] = 'emotion-edge'; runpy.run_module('emotion_edge', run_name='__main__')"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_DATA_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_path_below_a_missing_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises(UsageError, match="this user has no home folder: give the whole path"):
+        configured("--camera", "pattern", "--jsonl", "~/a.jsonl")
 
 
 @pytest.mark.parametrize(
