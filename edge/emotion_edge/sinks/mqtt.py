@@ -1,28 +1,34 @@
-"""An MQTT broker, and Home Assistant behind it (extra ``[mqtt]``).
+"""Publishes to an MQTT broker, and describes its entities to Home Assistant (extra ``[mqtt]``).
 
 Topics, below the base (``emotion-edge/HOSTNAME``), all QoS 1::
 
-    status      online / offline (retained; the last will)
+    status      online; stopped (ended on purpose); offline (the last will: it died); retained
     camera      online / offline (retained)
-    state       the newest record, as emotion_edge.records has it (retained)
+    state       the newest record, as emotion_edge.records describes it (retained)
     faces       how many (retained)
     label       of the largest face, or "none" (retained)
-    confidence  its probability in percent (retained)
+    confidence  its probability in percent, or "None" without a face, which Home Assistant takes
+                for "unknown" and keeps out of its statistics (retained)
     event       each event's record
     aggregate   the newest count (retained); in aggregate mode, instead of the four states above
 
-Discovery (Home Assistant's "MQTT discovery", one configuration for each entity): retained below
-``homeassistant/``, and sent again when Home Assistant announces its start. Entities are
-unavailable while the device or its camera is.
+On each connection, retained topics that this configuration does not publish are cleared: the
+single-face topics in aggregate mode, and discovery entries of another form or another model.
+
+Discovery (Home Assistant's "MQTT discovery"): one retained description of the device with all its
+entities (Home Assistant 2024.11 and later), or one for each entity; published again when Home
+Assistant announces its start. Entities are unavailable while the device or its camera is.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from emotion_edge import __version__
@@ -41,14 +47,18 @@ _FLUSH_S = 1.0  # for the last acknowledgements
 _STOP_S = 0.3  # for paho's thread to end
 _RECONNECT_S = (1, 30)  # the first and the longest pause
 _QUEUE_FULL = 15  # paho's MQTT_ERR_QUEUE_SIZE
+_CREDENTIAL = "emotion-edge.mqtt-password"
+_SINGLE_FACES = ("state", "faces", "label", "confidence")
+_RETAINED = (*_SINGLE_FACES, "aggregate")  # status and camera are always published
+_UNKNOWN = "None"  # Home Assistant's payload for "unknown"
 
 
 class MqttSink(Sink):
     """Publishes on change, and at a slow rate while nothing changes.
 
     paho's own thread connects, reconnects, and repeats what the broker has not acknowledged.
-    While the broker is away events wait, up to ``queue`` of them; of the states only the newest
-    does.
+    While the broker is away, events are queued, up to ``queue`` of them; of the states only the
+    newest is kept.
     """
 
     name = "mqtt"
@@ -57,7 +67,7 @@ class MqttSink(Sink):
     def __init__(
         self, settings: MqttSettings, labels: Sequence[str], *, aggregate: bool = False
     ) -> None:
-        """labels: the classifier's. aggregate: whether counts come in place of faces."""
+        """labels: the classifier's. aggregate: whether counts are published instead of faces."""
         host = socket.gethostname()
         self.name = f"mqtt {settings.host}:{settings.port}"
         self._settings = settings
@@ -65,6 +75,8 @@ class MqttSink(Sink):
         self._aggregate = aggregate
         self._base = (settings.topic or f"emotion-edge/{host}").strip("/")
         self._device = settings.device or f"Emotion {host}"
+        # Where discovery is switched off, entries of an earlier configuration are cleared.
+        self._prefix = settings.discovery or "homeassistant"
         self._client: Any = None
         # paho calls back with its own locks held, so the counters have a lock of their own that
         # is never held while paho is called.
@@ -77,14 +89,17 @@ class MqttSink(Sink):
         self._ready = False  # connected, and nothing older is on its way
         self._away_since = time.monotonic()
         self._refusal = ""
-        self._wanted = {"status": "online"}  # retained payloads by topic, as they should be
+        # Retained payloads by topic, as they should be; an empty one clears the topic.
+        ours = ("aggregate",) if aggregate else _SINGLE_FACES
+        self._wanted = {"status": "online"}
+        self._wanted |= {topic: "" for topic in _RETAINED if topic not in ours}
         self._there: dict[str, str] = {}  # as the broker has them
         self._shown: tuple[tuple[int | None, str], ...] | None = None
         self._shown_ns = float("-inf")
 
     @property
     def trouble(self) -> str:
-        """Why the broker has been away for more than a moment; empty while it is there."""
+        """Why the broker has been away for more than a moment; empty while it is connected."""
         if self._connected or time.monotonic() - self._away_since < _GRACE_S:
             return ""
         if self._refusal:
@@ -156,49 +171,52 @@ class MqttSink(Sink):
         self._publish_wanted()
 
     def __exit__(self, *error: object) -> None:
-        """Say good-bye and wait up to a second for what the broker still owes.
+        """Publish that we stop, and wait up to a second for outstanding acknowledgements.
 
-        Raises SinkError when messages stayed without an acknowledgement.
+        Raises SinkError when messages were not acknowledged.
         """
         client = self._client
         if client is None:
             return
         if self._connected:
             with self._lock:
-                self._wanted = {"status": "offline"}
-            self._publish("status", "offline", retain=True)
+                self._wanted = {"status": "stopped"}
+            self._publish("status", "stopped", retain=True)
             with self._counting:
                 self._counting.wait_for(
                     lambda: self._acknowledged >= self._sent or not self._connected, _FLUSH_S
                 )
         self._client = None
         client.disconnect()
-        # Stopping joins paho's thread, which may stand in a connect that takes its time.
+        # Stopping joins paho's thread, which may be in a slow connect.
         stopper = threading.Thread(target=client.loop_stop, name="mqtt stop", daemon=True)
         stopper.start()
         stopper.join(_STOP_S)
         if lost := self._sent - self._acknowledged:
             self.dropped += lost
             raise SinkError(
-                f"{self.name} did not acknowledge {lost} messages, they are lost: "
+                f"{self.name} did not acknowledge {lost} messages, which are lost: "
                 "check that the broker runs"
             )
 
     def _publish_wanted(self) -> None:
-        """Bring the retained topics up to date, unless the broker is away: then on its return."""
+        """Bring the retained topics up to date; while the broker is away, on its return."""
         with self._lock:
-            if not self._ready:
-                return
-            for topic, payload in self._wanted.items():
-                if self._there.get(topic) != payload and self._publish(topic, payload, retain=True):
-                    self._there[topic] = payload
+            if self._ready:
+                self._publish_changes()
+
+    def _publish_changes(self) -> None:
+        # Clear first: Home Assistant refuses an entity that it already has from another entry.
+        for topic, payload in sorted(self._wanted.items(), key=lambda item: item[1] != ""):
+            if self._there.get(topic) != payload and self._publish(topic, payload, retain=True):
+                self._there[topic] = payload
 
     def _publish(self, topic: str, payload: str, *, retain: bool) -> bool:
         """Hand one message to paho; False when its queue is full."""
         client = self._client
         if client is None:
             return False
-        if not topic.startswith(f"{self._settings.discovery}/"):
+        if not topic.startswith(f"{self._prefix}/"):
             topic = f"{self._base}/{topic}"
         with self._counting:
             self._sent += 1
@@ -213,8 +231,15 @@ class MqttSink(Sink):
         if reason.is_failure:
             self._refusal = str(reason)
             return
-        if self._settings.discovery:
-            client.subscribe(f"{self._settings.discovery}/status", qos=1)
+        me = _identifier(self._base)
+        client.subscribe(
+            [
+                (f"{self._prefix}/status", 1),
+                # Our own entries; QoS 0, so that all retained ones come before the next PUBACK.
+                (f"{self._prefix}/device/{me}/config", 0),
+                (f"{self._prefix}/+/{me}/+/config", 0),
+            ]
+        )
         with self._counting:
             self._refusal = ""
             self._connected = True
@@ -227,21 +252,28 @@ class MqttSink(Sink):
         ).start()
 
     def _catch_up(self, connection: int, sent: int) -> None:
-        """Once the broker has all that was under way, publish the present."""
-        with self._counting:
-            self._counting.wait_for(
-                lambda: (
-                    self._acknowledged >= sent
-                    or not self._connected
-                    or self._connections != connection
-                )
-            )
-            if not self._connected or self._connections != connection:
-                return
+        """Once the broker has everything that was under way, publish the present state."""
+        if not self._acknowledged_in(connection, sent):
+            return
+        # The acknowledgement of this one follows the retained entries subscribed to before it.
+        self._publish("status", "online", retain=True)
+        if not self._acknowledged_in(connection, self._sent):
+            return
         with self._lock:
-            self._there.clear()
+            self._there = {"status": "online"}
             self._ready = self._client is not None
-        self._publish_wanted()
+            if self._ready:
+                self._publish_changes()
+
+    def _acknowledged_in(self, connection: int, sent: int) -> bool:
+        """Wait for so many acknowledgements; False when the connection ends before."""
+
+        def over() -> bool:
+            return not self._connected or self._connections != connection
+
+        with self._counting:
+            self._counting.wait_for(lambda: self._acknowledged >= sent or over())
+            return not over()
 
     def _on_disconnect(self, *_: Any) -> None:
         with self._counting:
@@ -256,29 +288,68 @@ class MqttSink(Sink):
             self._counting.notify_all()
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
-        """Home Assistant has started, and may have forgotten us."""
-        if message.payload == b"online" and not message.retain:
+        """Home Assistant has started, or the broker holds a discovery entry under our name."""
+        if message.topic != f"{self._prefix}/status":
             with self._lock:
-                self._there.clear()
+                stale = message.retain and message.payload and message.topic not in self._wanted
+                if stale:
+                    self._wanted[message.topic] = ""
+        elif message.payload == b"online" and not message.retain and self._settings.discovery:
+            with self._lock:
+                self._there = {topic: text for topic, text in self._there.items() if not text}
             self._publish_wanted()
 
     def _discovery(self) -> dict[str, str]:
-        """Home Assistant's configuration of each entity, by topic."""
-        prefix, base, me = self._settings.discovery, self._base, _identifier(self._base)
-        status = [{"topic": f"{base}/status"}]
-        common = {
-            "device": {
-                "identifiers": [me],
-                "name": self._device,
-                "manufacturer": "emotion-edge",
-                "model": "Facial expression camera",
-                "sw_version": __version__,
-            },
-            "origin": {"name": "emotion-edge", "sw_version": __version__},
-            "availability": [*status, {"topic": f"{base}/camera"}],
+        """Home Assistant's description of our entities, by topic."""
+        me = _identifier(self._base)
+        device = {
+            "identifiers": [me],
+            "name": self._device,
+            "manufacturer": "emotion-edge",
+            "model": "Facial expression camera",
+            "sw_version": __version__,
+        }
+        if self._settings.configuration_url:
+            device["configuration_url"] = self._settings.configuration_url
+        common = {"device": device, "origin": {"name": "emotion-edge", "sw_version": __version__}}
+        entities = {
+            (platform, key): {"unique_id": f"{me}_{key}", **entity}
+            for (platform, key), entity in self._entities().items()
+        }
+        if self._settings.discovery_form == "device":
+            components = {
+                key: {"platform": platform, **entity}
+                for (platform, key), entity in entities.items()
+            }
+            payload = to_json({**common, "components": components, "qos": 1})
+            return {f"{self._prefix}/device/{me}/config": payload}
+        return {
+            f"{self._prefix}/{platform}/{me}/{key}/config": to_json({**common, **entity})
+            for (platform, key), entity in entities.items()
+        }
+
+    def _entities(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Each entity's configuration, by its platform and its key."""
+        base = self._base
+        # A template: an availability payload that Home Assistant does not expect ("stopped")
+        # would leave the entity available.
+        alive = {
+            "topic": f"{base}/status",
+            "value_template": "{{ 'online' if value == 'online' else 'offline' }}",
+        }
+        seeing = {
+            "availability": [alive, {"topic": f"{base}/camera"}],
             "availability_mode": "all",
         }
         entities: dict[tuple[str, str], dict[str, Any]] = {
+            ("sensor", "status"): {
+                "name": "Status",
+                "icon": "mdi:power",
+                "state_topic": f"{base}/status",
+                "device_class": "enum",
+                "options": ["online", "stopped", "offline"],
+                "entity_category": "diagnostic",
+            },
             ("binary_sensor", "camera"): {
                 "name": "Camera",
                 "state_topic": f"{base}/camera",
@@ -286,11 +357,16 @@ class MqttSink(Sink):
                 "payload_off": "offline",
                 "device_class": "connectivity",
                 "entity_category": "diagnostic",
-                "availability": status,
-            }
+                "availability": [alive],
+            },
         }
         if self._aggregate:
-            count = {"state_topic": f"{base}/aggregate", "state_class": "measurement"}
+            count = {
+                "state_topic": f"{base}/aggregate",
+                "state_class": "measurement",
+                "unit_of_measurement": "people",
+                **seeing,
+            }
             entities["sensor", "people"] = {
                 "name": "People",
                 "icon": "mdi:account-group",
@@ -298,46 +374,45 @@ class MqttSink(Sink):
                 **count,
             }
             for label in self._labels:
-                key = _identifier(label)
-                entities["sensor", f"people_{key}"] = {
+                entities["sensor", f"people_{_identifier(label)}"] = {
                     "name": f"People {label}",
                     "icon": "mdi:emoticon-outline",
                     "value_template": f"{{{{ value_json.details.labels.get({label!r}, 0) }}}}",
                     **count,
                 }
-        else:
-            entities["sensor", "label"] = {
-                "name": "Emotion",
-                "icon": "mdi:emoticon-outline",
-                "state_topic": f"{base}/label",
-                "device_class": "enum",
-                "options": [*self._labels, _NONE],
-            }
-            entities["sensor", "confidence"] = {
-                "name": "Confidence",
-                "icon": "mdi:gauge",
-                "state_topic": f"{base}/confidence",
-                "unit_of_measurement": "%",
-                "state_class": "measurement",
-            }
-            entities["sensor", "faces"] = {
-                "name": "Faces",
-                "icon": "mdi:account-group",
-                "state_topic": f"{base}/faces",
-                "state_class": "measurement",
-            }
-            entities["binary_sensor", "presence"] = {
-                "name": "Presence",
-                "device_class": "occupancy",
-                "state_topic": f"{base}/faces",
-                "value_template": "{{ 'ON' if value | int > 0 else 'OFF' }}",
-            }
-        return {
-            f"{prefix}/{component}/{me}/{key}/config": to_json(
-                {**common, "unique_id": f"{me}_{key}", **entity}
-            )
-            for (component, key), entity in entities.items()
+            return entities
+        entities["sensor", "label"] = {
+            "name": "Emotion",
+            "icon": "mdi:emoticon-outline",
+            "state_topic": f"{base}/label",
+            "device_class": "enum",
+            "options": [*self._labels, _NONE],
+            **seeing,
         }
+        entities["sensor", "confidence"] = {
+            "name": "Confidence",
+            "icon": "mdi:gauge",
+            "state_topic": f"{base}/confidence",
+            "unit_of_measurement": "%",
+            "state_class": "measurement",
+            **seeing,
+        }
+        entities["sensor", "faces"] = {
+            "name": "Faces",
+            "icon": "mdi:account-group",
+            "state_topic": f"{base}/faces",
+            "state_class": "measurement",
+            "unit_of_measurement": "faces",
+            **seeing,
+        }
+        entities["binary_sensor", "presence"] = {
+            "name": "Presence",
+            "device_class": "occupancy",
+            "state_topic": f"{base}/faces",
+            "value_template": "{{ 'ON' if value | int > 0 else 'OFF' }}",
+            **seeing,
+        }
+        return entities
 
 
 def _state(observation: Observation) -> dict[str, str]:
@@ -347,22 +422,26 @@ def _state(observation: Observation) -> dict[str, str]:
         "state": to_json(observation_record(observation)),
         "faces": str(len(observation.faces)),
         "label": first.label if first else _NONE,
-        "confidence": str(round(100 * first.shown.confidence)) if first else "0",
+        "confidence": str(round(100 * first.shown.confidence)) if first else _UNKNOWN,
     }
 
 
 def _password(settings: MqttSettings) -> str | None:
-    if settings.password_file is None:
+    """From ``password_file``, else from systemd's credential, else from the configuration."""
+    path = settings.password_file
+    if path is None and not settings.password:
+        credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / _CREDENTIAL
+        path = credential if credential.is_absolute() and credential.is_file() else None
+    if path is None:
         return settings.password or None
     try:
-        return settings.password_file.read_text(encoding="utf-8").partition("\n")[0]
+        return path.read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
         raise SinkError(
-            f"cannot read the MQTT password in {settings.password_file}: {error}: "
-            "check password_file"
+            f"cannot read the MQTT password in {path}: {error}: check password_file"
         ) from error
 
 
 def _identifier(text: str) -> str:
-    """Letters, digits, ``_`` and ``-`` only, as Home Assistant wants them in topics."""
+    """Letters, digits, ``_`` and ``-`` only, as Home Assistant requires in its topics."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", text)

@@ -162,12 +162,15 @@ class MqttSettings(SinkSettings):
     """An MQTT broker, with Home Assistant discovery (extra ``[mqtt]``).
 
     host, port: the broker's; 8883 is usual with ``tls``.
-    username, password: empty for none; ``password_file`` (its first line) keeps the secret out of
-        the configuration.
+    username, password: empty for none. Better than ``password`` in the configuration: systemd's
+        credential ``emotion-edge.mqtt-password``, or ``password_file`` (its first line).
     tls: encrypt, and verify the broker against ``ca_file`` or the system's authorities.
     topic: base of all topics; empty for ``emotion-edge/HOSTNAME``. Unique per device.
     device: name shown in Home Assistant; empty for ``Emotion HOSTNAME``.
     discovery: Home Assistant's discovery prefix; empty switches discovery off.
+    discovery_form: ``device`` (one description of everything; Home Assistant 2024.11 and later) or
+        ``entities`` (one for each entity).
+    configuration_url: address that Home Assistant links to from the device, such as the page's.
     interval_s: seconds between two states while nothing changes.
     change_interval_s: seconds between two states at least, however much changes.
     queue: messages kept while the broker is away; the newest above it are dropped and counted.
@@ -186,6 +189,8 @@ class MqttSettings(SinkSettings):
     topic: str = ""
     device: str = ""
     discovery: str = "homeassistant"
+    discovery_form: Literal["device", "entities"] = "device"
+    configuration_url: str = ""
     interval_s: float = 5.0
     change_interval_s: float = 0.2
     queue: int = 1000
@@ -195,6 +200,13 @@ class MqttSettings(SinkSettings):
         _positive(self, "port", "interval_s", "queue", "keepalive_s")
         _not_negative(self, "change_interval_s")
         _port(self)
+        if self.configuration_url and not self.configuration_url.startswith(
+            ("http://", "https://")
+        ):
+            raise UsageError(
+                f"[sinks.mqtt] configuration_url is {self.configuration_url!r}: "
+                "use an address that starts with http:// or https://"
+            )
         for key in ("topic", "discovery"):
             if any(sign in getattr(self, key) for sign in "+#\0"):
                 raise UsageError(

@@ -144,8 +144,8 @@ def test_states_availability_and_the_largest_face(
         assert json.loads(state["kiosk/hall/state"])["faces"][1]["label"] == "happy"
         sink.write(observation(1, (), at_s=time.monotonic() + 1))
         until(lambda: state["kiosk/hall/label"] == "none" and state["kiosk/hall/faces"] == "0")
-    until(lambda: listener.retained["kiosk/hall/status"] == "offline")
-    # All of them are retained: who comes later knows the last state.
+    until(lambda: listener.retained["kiosk/hall/status"] == "stopped")
+    # All of them are retained: a later client receives the last state.
     late = Listener(broker)
     until(lambda: late.retained.get("kiosk/hall/label") == "none")
     late.close()
@@ -160,7 +160,7 @@ def test_published_on_change_and_at_limited_rates(
             sink.write(observation(tenth, (face(EMOTIONS[tenth % 2]),), at_s=tenth / 10))
         for tenth in range(100, 201):  # ten that are steady
             sink.write(observation(tenth, (face("happy"),), at_s=tenth / 10))
-    until(lambda: listener.retained.get("kiosk/hall/status") == "offline")
+    until(lambda: listener.retained.get("kiosk/hall/status") == "stopped")
     frames = [json.loads(text)["frame"] for text in listener.on("kiosk/hall/state")]
     # Once a second, at the first frame that differs from what was last published.
     assert [frame for frame in frames if frame < 100] == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]
@@ -168,44 +168,176 @@ def test_published_on_change_and_at_limited_rates(
     assert len(listener.on("kiosk/hall/faces")) == 1  # it never changed
 
 
-def test_home_assistant_finds_the_sensors_by_itself(broker, listener, observation, until) -> None:
-    with MqttSink(settings(broker, device="Hall kiosk"), EMOTIONS) as sink:
-        sink.write(observation(0))
-        until(lambda: len([t for t in listener.retained if t.startswith("homeassistant/")]) == 5)
-        configs = {
-            topic: json.loads(text)
-            for topic, text in listener.retained.items()
-            if topic.startswith("homeassistant/")
-        }
-        assert set(configs) == {
+def discovered(listener: Listener) -> dict[str, dict]:
+    """Each entity's configuration by its unique_id, as Home Assistant would see it."""
+    entities: dict[str, dict] = {}
+    for topic, text in list(listener.retained.items()):
+        if not topic.startswith("homeassistant/") or not text:
+            continue
+        config = json.loads(text)
+        assert {"device", "origin"} <= set(config)
+        shared = {key: config[key] for key in ("device", "origin")}
+        if topic.startswith("homeassistant/device/"):
+            # schemas.py of Home Assistant's MQTT integration
+            assert set(config) == {"device", "origin", "components", "qos"}
+            for component in config["components"].values():
+                platform = component.pop("platform")
+                entities[component["unique_id"]] = {**component, **shared, "platform": platform}
+        else:
+            platform = topic.split("/")[1]
+            entities[config["unique_id"]] = {**config, "platform": platform}
+    return entities
+
+
+# The options of Home Assistant's MQTT integration that we use, by platform.
+ALLOWED = {"device", "origin", "unique_id", "name", "platform", "state_topic", "value_template"}
+ALLOWED |= {"device_class", "entity_category", "availability", "availability_mode", "icon"}
+ALLOWED_ON = {
+    "sensor": ALLOWED | {"options", "state_class", "unit_of_measurement"},
+    "binary_sensor": ALLOWED | {"payload_on", "payload_off"},
+}
+
+
+@pytest.mark.parametrize("form", ["device", "entities"])
+def test_home_assistant_finds_the_sensors_by_itself(
+    form, broker, listener, observation, until
+) -> None:
+    topics = {
+        "device": {"homeassistant/device/kiosk_hall/config"},
+        "entities": {
             "homeassistant/binary_sensor/kiosk_hall/camera/config",
             "homeassistant/binary_sensor/kiosk_hall/presence/config",
             "homeassistant/sensor/kiosk_hall/confidence/config",
             "homeassistant/sensor/kiosk_hall/faces/config",
             "homeassistant/sensor/kiosk_hall/label/config",
-        }
+            "homeassistant/sensor/kiosk_hall/status/config",
+        },
+    }[form]
+    page = "http://hall.local:8080"
+    more = {"device": "Hall kiosk", "discovery_form": form, "configuration_url": page}
+    with MqttSink(settings(broker, **more), EMOTIONS) as sink:
+        sink.write(observation(0))
         until(lambda: "kiosk/hall/confidence" in listener.retained)
-        for config in configs.values():
+        until(lambda: topics <= set(listener.retained))
+        assert {t for t in listener.retained if t.startswith("homeassistant/")} == topics
+        entities = discovered(listener)
+        assert {name.removeprefix("kiosk_hall_") for name in entities} == {
+            "status",
+            "camera",
+            "presence",
+            "confidence",
+            "faces",
+            "label",
+        }
+        for config in entities.values():
+            assert set(config) <= ALLOWED_ON[config["platform"]]
             assert config["state_topic"] in listener.retained
-            assert all(place["topic"] in listener.retained for place in config["availability"])
+            for place in config.get("availability", ()):
+                assert place["topic"] in listener.retained
             assert config["device"]["name"] == "Hall kiosk"
-        assert len({config["unique_id"] for config in configs.values()}) == 5
-        emotion = configs["homeassistant/sensor/kiosk_hall/label/config"]
+            assert config["device"]["configuration_url"] == page
+        emotion = entities["kiosk_hall_label"]
         assert emotion["device_class"] == "enum"
+        assert "state_class" not in emotion  # Home Assistant refuses both together
         assert set(emotion["options"]) == {*EMOTIONS, "unsure", "none"}
         # Home Assistant starts again, without its memory.
-        before = len(listener.on("homeassistant/sensor/kiosk_hall/label/config"))
+        topic = min(topics)
+        before = len(listener.on(topic))
         listener.client.publish("homeassistant/status", "online", qos=1)
-        until(
-            lambda: len(listener.on("homeassistant/sensor/kiosk_hall/label/config")) == before + 1
-        )
+        until(lambda: len(listener.on(topic)) == before + 1)
+
+
+def test_nobody_there_is_no_measurement(broker, listener, observation, until) -> None:
+    with MqttSink(settings(broker), EMOTIONS) as sink:
+        sink.write(observation(0, ()))
+        until(lambda: listener.retained.get("kiosk/hall/confidence") == "None")
+    assert listener.on("kiosk/hall/confidence") == ["None"]
+
+
+def retained(broker: Broker, until) -> dict[str, str]:
+    """What the broker keeps for a client that comes later."""
+    late = Listener(broker)
+    late.client.publish("over", "", qos=1)
+    until(lambda: late.on("over"))
+    late.close()
+    return {topic: text for topic, text in late.retained.items() if text}
+
+
+def test_aggregate_clears_what_a_plain_run_left_on_the_broker(
+    broker, observation, face, until
+) -> None:
+    with MqttSink(settings(broker, discovery_form="entities"), EMOTIONS) as sink:
+        sink.write(observation(0, (face("sad"),)))
+        until(lambda: sink._ready and sink._acknowledged == sink._sent)
+    before = retained(broker, until)
+    assert json.loads(before["kiosk/hall/state"])["faces"]
+    assert "homeassistant/sensor/kiosk_hall/label/config" in before
+    with open_sinks([settings(broker)], aggregate=AggregateSettings(period_s=10)) as sinks:
+        for second in range(25):
+            sinks.write(observation(second, (face("sad"),), at_s=second))
+        until(lambda: "kiosk/hall/aggregate" in retained(broker, until))
+    after = retained(broker, until)
+    assert set(after) == {
+        "kiosk/hall/status",
+        "kiosk/hall/camera",
+        "kiosk/hall/aggregate",
+        "homeassistant/device/kiosk_hall/config",
+    }
+    assert '"label"' not in after["homeassistant/device/kiosk_hall/config"]
+    # And back: a count of strangers is not kept for a configuration that publishes none.
+    with MqttSink(settings(broker), EMOTIONS) as sink:
+        sink.write(observation(0, (face("happy"),)))
+        until(lambda: sink._ready and sink._acknowledged == sink._sent)
+    assert "kiosk/hall/aggregate" not in retained(broker, until)
+
+
+def test_entries_of_another_model_and_of_a_discovery_now_off_are_cleared(
+    broker, observation, until
+) -> None:
+    with MqttSink(settings(broker, discovery_form="entities"), ["bored"], aggregate=True) as sink:
+        until(lambda: sink._ready and sink._acknowledged == sink._sent)
+    other = Listener(broker)
+    kept = "homeassistant/sensor/another_device/label/config"
+    other.client.publish(kept, "{}", qos=1, retain=True)
+    until(lambda: kept in other.retained)
+    other.close()
+    assert "homeassistant/sensor/kiosk_hall/people_bored/config" in retained(broker, until)
+    with MqttSink(settings(broker), EMOTIONS, aggregate=True) as sink:
+        until(lambda: sink._ready and sink._acknowledged == sink._sent)
+    there = {topic for topic in retained(broker, until) if topic.startswith("homeassistant")}
+    assert there == {kept, "homeassistant/device/kiosk_hall/config"}
+    with MqttSink(settings(broker, discovery=""), EMOTIONS) as sink:
+        until(lambda: sink._ready and sink._acknowledged == sink._sent)
+    there = {topic for topic in retained(broker, until) if topic.startswith("homeassistant")}
+    assert there == {kept}
+
+
+def test_ended_on_purpose_is_not_the_same_as_dead(broker, listener, observation, until) -> None:
+    with MqttSink(settings(broker), EMOTIONS) as sink:
+        sink.write(observation(0))
+        until(lambda: "homeassistant/device/kiosk_hall/config" in listener.retained)
+    until(lambda: listener.retained["kiosk/hall/status"] == "stopped")
+    entities = discovered(listener)
+    assert set(entities["kiosk_hall_status"]["options"]) == {"online", "stopped", "offline"}
+    (alive, _) = entities["kiosk_hall_label"]["availability"]
+    assert alive["value_template"] == "{{ 'online' if value == 'online' else 'offline' }}"
+
+
+def test_a_password_from_systemd(broker, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert mqtt._password(MqttSettings(username="kiosk")) is None
+    (tmp_path / "emotion-edge.mqtt-password").write_text("secret\n")
+    assert mqtt._password(MqttSettings(username="kiosk")) == "secret"
+    assert mqtt._password(MqttSettings(username="kiosk", password="mine")) == "mine"
 
 
 def test_discovery_can_be_switched_off(broker, listener, observation, until) -> None:
     with MqttSink(settings(broker, discovery=""), EMOTIONS) as sink:
         sink.write(observation(0))
         until(lambda: "kiosk/hall/label" in listener.retained)
-    assert not [topic for topic in listener.retained if topic.startswith("homeassistant")]
+    assert not [
+        topic for topic, text in listener.retained.items() if "homeassistant" in topic and text
+    ]
 
 
 def test_a_lost_camera_makes_the_sensors_unavailable(
@@ -366,10 +498,9 @@ def test_aggregate_mode_publishes_counts_only(broker, listener, observation, fac
         for second in range(25):
             sinks.write(observation(second, (face("sad"),), at_s=second))
         until(lambda: len(listener.on("kiosk/hall/aggregate")) >= 1)
-    until(lambda: listener.retained.get("kiosk/hall/status") == "offline")
+    until(lambda: listener.retained.get("kiosk/hall/status") == "stopped")
     count = json.loads(listener.retained["kiosk/hall/aggregate"])["details"]
     assert count["labels"] == {"sad": 1}
-    ours = {topic.removeprefix("kiosk/hall/") for topic in listener.retained}
+    ours = {topic.removeprefix("kiosk/hall/") for topic, text in listener.retained.items() if text}
     assert {topic for topic in ours if "/" not in topic} == {"status", "camera", "aggregate"}
-    people = json.loads(listener.retained["homeassistant/sensor/kiosk_hall/people/config"])
-    assert people["state_topic"] == "kiosk/hall/aggregate"
+    assert discovered(listener)["kiosk_hall_people"]["state_topic"] == "kiosk/hall/aggregate"
