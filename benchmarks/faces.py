@@ -47,7 +47,7 @@ _Z = 1.96
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_data_arguments(parser)
-    parser.add_argument("--detector", action="append", choices=DETECTORS, help="default: all")
+    parser.add_argument("--detector", action="append", choices=list(DETECTORS), help="default: all")
     parser.add_argument(
         "--margin", action="append", type=float, help=f"default: {' '.join(map(str, MARGINS))}"
     )
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     cv2.setNumThreads(1)  # figures of one core, so that machines compare
     split = load_faces(options, options.count)
     classifier = TFLiteClassifier.load(model_path(options.model))
-    names = available(options.detector or DETECTORS)
+    names = available(options.detector or list(DETECTORS))
     found, crops = look_at_scenes(
         names, split.images, classifier, tuple(options.margin or MARGINS), options.seed
     )

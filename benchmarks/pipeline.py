@@ -34,7 +34,6 @@ from emotion_edge.bench.report import (
 from emotion_edge.bench.worker import time_runs
 from emotion_edge.cameras import Camera, open_camera
 from emotion_edge.detectors import DETECTORS
-from emotion_edge.detectors.yunet import weights_path
 from emotion_edge.errors import UsageError
 from emotion_edge.factory import load
 from emotion_edge.model.classifier import TFLiteClassifier
@@ -220,7 +219,7 @@ def emotion_stage(model: Model, rounds: int = 60, runs: int = 20) -> dict[str, A
 
 
 def _setups(options: argparse.Namespace) -> list[Setup]:
-    installed = [name for name in DETECTORS if name != "yunet" or weights_path().is_file()]
+    installed = [name for name, kind in DETECTORS.items() if kind.installed()]
     detectors = options.detectors.split(",") if options.detectors else installed
     if options.source != "demo":
         return [Setup(detector, None, None, None) for detector in detectors]

@@ -16,8 +16,6 @@ The same for a stream, where faces keep their identity and labels are steadied:
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
-
 from emotion_edge.cameras import Camera, open_camera
 from emotion_edge.detectors import FaceDetector
 from emotion_edge.errors import EmotionEdgeError
@@ -30,6 +28,7 @@ from emotion_edge.model.preprocessing import crop_face, read_image
 from emotion_edge.pipeline import Pipeline, Tracker
 from emotion_edge.sinks import Sink
 from emotion_edge.values import Box, Emotion, Event, Face, Frame, Observation
+from emotion_edge.version import __version__
 
 __all__ = [
     "EMOTIONS",
@@ -50,6 +49,7 @@ __all__ = [
     "Sink",
     "TFLiteClassifier",
     "Tracker",
+    "__version__",
     "crop_face",
     "load",
     "open_camera",

@@ -13,8 +13,8 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from emotion_edge import __version__
 from emotion_edge.errors import EmotionEdgeError, SinkError
+from emotion_edge.version import __version__
 
 COMMANDS = ("run", "image", "info", "doctor", "detectors", "bench", "status", "web")
 """Each is a module of ``emotion_edge.commands`` with ``HELP``, ``add_arguments`` and ``run``."""

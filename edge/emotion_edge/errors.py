@@ -4,6 +4,7 @@
 
     EmotionEdgeError
     ├── UsageError (ValueError)          a wrong flag, key or value
+    ├── PluginError                      another package's camera, detector or sink is broken
     ├── MissingExtra (ImportError)       an optional dependency is not installed
     ├── ImageError (ValueError)          a file is not an image, or an array has the wrong shape
     ├── ModelError                       a model file cannot be used
@@ -33,6 +34,10 @@ class EmotionEdgeError(Exception):
 
 class UsageError(EmotionEdgeError, ValueError):
     """A flag, a configuration key or an argument has a value that cannot be used."""
+
+
+class PluginError(EmotionEdgeError):
+    """A camera, detector or sink that another package offers cannot be used."""
 
 
 class MissingExtra(EmotionEdgeError, ImportError):

@@ -9,56 +9,72 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emotion_edge.errors import UsageError
 from emotion_edge.model.labels import UNSURE
+from emotion_edge.settings import Settings, key
 from emotion_edge.values import Box, Emotion, Face
 
 _FOLLOW = 0.5  # box sides: a face that moved this far is followed at once, not smoothed
 _FIRST_S = 1 / 15  # seconds a track's first frame stands for, as no frame came before it
 
 
-@dataclass(frozen=True, slots=True)
-class TrackerSettings:
-    """How faces live and labels change. The defaults were chosen by
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerSettings(Settings):
+    """How faces are followed and labels change. The defaults were chosen by
     ``python -m benchmarks steady`` on PublicTest.
-
-    min_iou: overlap, 0..1, from which two boxes of neighbouring frames are one face.
-    reach: boxes that overlap less are one face when their centres are nearer than this, in box
-        sides: a fast move.
-    confirm_hits: frames that must have shown a face before it is reported.
-    hold_s: seconds a face that is no longer seen is still reported, at its last place.
-    forget_s: seconds after which it is another face if it comes back.
-    gap_s: seconds without any frame after which nothing is known any more.
-    box_half_life_s: seconds after which an old position weighs half in a still face's box.
-    half_life_s: seconds after which an old probability weighs half, at any frame rate.
-    lead: how many times the shown label's probability another label must have to replace it; a
-        ratio, so that it means the same to a hesitant network as to a confident one.
-    switch_s: seconds it must lead for.
-    unsure_below: probability below which ``unsure`` is shown, until ``lead`` times it is reached;
-        None: never.
     """
 
-    min_iou: float = 0.2
-    reach: float = 0.7
-    confirm_hits: int = 3
-    hold_s: float = 0.3
-    forget_s: float = 1.0
-    gap_s: float = 5.0
-    box_half_life_s: float = 0.08
-    half_life_s: float = 0.15
-    lead: float = 1.25
-    switch_s: float = 0.05
-    unsure_below: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("hold_s", "forget_s", "gap_s", "switch_s", "reach", "min_iou"):
-            _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        for name in ("box_half_life_s", "half_life_s"):
-            _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0 s")
-        _require("lead", self.lead, self.lead >= 1, "1 or more")
-        _require("confirm_hits", self.confirm_hits, self.confirm_hits >= 1, "1 or more")
-        unsure = self.unsure_below
-        _require("unsure_below", unsure, unsure is None or 0 < unsure <= 1, "None or 0..1")
+    min_iou: float = key(
+        0.2, "overlap, 0..1, from which two boxes of neighbouring frames are one face.", ge=0, le=1
+    )
+    reach: float = key(
+        0.7,
+        "boxes that overlap less are one face when their centres are nearer than this, in box "
+        "sides: a fast move.",
+        ge=0,
+        le=10,
+    )
+    confirm_hits: int = key(
+        3, "frames that must have shown a face before it is reported.", ge=1, le=1000
+    )
+    hold_s: float = key(
+        0.3,
+        "seconds for which a face that is no longer seen is still reported, at its last place.",
+        ge=0,
+        le=3600,
+    )
+    forget_s: float = key(
+        1.0, "seconds after which it is another face if it comes back.", ge=0, le=3600
+    )
+    gap_s: float = key(
+        5.0, "seconds without any frame after which all faces are forgotten.", ge=0, le=3600
+    )
+    box_half_life_s: float = key(
+        0.08,
+        "seconds after which an old position weighs half in a still face's box.",
+        gt=0,
+        le=3600,
+    )
+    half_life_s: float = key(
+        0.15,
+        "seconds after which an old probability weighs half, at any frame rate.",
+        gt=0,
+        le=3600,
+    )
+    lead: float = key(
+        1.25,
+        "how many times the shown label's probability another label must have to replace it; a "
+        "ratio, so that it means the same to a hesitant network as to a confident one.",
+        ge=1,
+        le=1000,
+    )
+    switch_s: float = key(0.05, "seconds for which it must lead.", ge=0, le=3600)
+    unsure_below: float | None = key(
+        None,
+        "probability below which `unsure` is shown, until `lead` times it is reached; unset: "
+        "never.",
+        gt=0,
+        le=1,
+    )
 
 
 class FaceTracker:
@@ -242,8 +258,3 @@ def _affinity(old: Box, new: Box, settings: TrackerSettings) -> float:
     down = old.y + old.height / 2 - new.y - new.height / 2
     distance = (across**2 + down**2) ** 0.5 / side
     return max(0.0, 1 - distance / settings.reach) if settings.reach else 0.0
-
-
-def _require(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise UsageError(f"tracker: {name} is {value}; expected {expected}")

@@ -1,43 +1,29 @@
 """Where frames come from.
 
-To add a camera: write one file with a class that has ``Camera``'s members, and add its line to
-``open_camera``.
+To add a camera, write one file with a class that has ``Camera``'s members and a ``CameraSettings``
+that opens it, and add one line to ``CAMERAS``. Another package registers its settings class as an
+entry point in the group ``emotion_edge.cameras``.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, TypedDict
+from typing import Any, ClassVar, Protocol, Self
 
 from emotion_edge.errors import CameraNotFound, UsageError
+from emotion_edge.registry import Registry
+from emotion_edge.settings import Settings, from_table, parse_text
+from emotion_edge.settings import keys as keys_of
 from emotion_edge.values import Event, Frame
-
-SPECS = (
-    "auto, demo, pattern, picamera2, /dev/videoN, an RTSP or HTTP address, "
-    "a video, a photo or a folder of photos"
-)
-"""What ``open_camera`` understands, for help texts."""
-
-
-class _Size(TypedDict):
-    width: int
-    height: int
-    fps: float | None
-    colour: bool
-
-
-class _Told(TypedDict):
-    on_event: Callable[[Event], None] | None
-    stop: threading.Event | None
 
 
 class Camera(Protocol):
     """A source of frames, used as a context manager: entering opens it, leaving closes it.
 
-    Two frame policies, and only two: a file yields every frame, a live camera the newest.
+    There are two frame policies: a file yields every frame, a live camera the newest.
     """
 
     @property
@@ -46,7 +32,11 @@ class Camera(Protocol):
 
     @property
     def live(self) -> bool:
-        """Whether frames that nobody reads in time are skipped."""
+        """Whether frames that are not read in time are skipped."""
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, once open; 0 when the source does not report it."""
 
     def __enter__(self) -> Self:
         """Open. Raises CameraNotFound or CameraBusy."""
@@ -62,6 +52,104 @@ class Camera(Protocol):
         """Close; safe to call twice, and after a failed open."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraRequest:
+    """What every camera is opened with.
+
+    width, height: pixels to request from the camera. Files have their own.
+    fps: frames per second to request, None for the camera's choice; of photographs, how many
+        count as a second.
+    colour: False gives gray frames ``(height, width)``, which cost less in every stage.
+    paced: whether a file or a virtual camera keeps to its frame rate; None means yes for a
+        virtual camera and no for a file. Live cameras always do.
+    on_event: receives every change of state, possibly from another thread. Without it, a problem
+        becomes a RuntimeWarning.
+    stop: once set, every wait ends and ``read`` returns None.
+    """
+
+    width: int = 640
+    height: int = 480
+    fps: float | None = None
+    colour: bool = True
+    paced: bool | None = None
+    on_event: Callable[[Event], None] | None = None
+    stop: threading.Event | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraSettings(Settings):
+    """A camera that can be opened: the base of every camera's settings.
+
+    usage: how ``--camera`` names it. help: what it is, in one line.
+    positional: the key that the text after ``NAME:`` sets; without one the text is
+        ``KEY=VALUE,...``. When ``matches`` chose the camera, this key receives the whole text.
+    stream: whether frames follow one another, so that faces are tracked; False for photographs.
+    """
+
+    usage: ClassVar[str]
+    help: ClassVar[str]
+    positional: ClassVar[str] = ""
+    stream: ClassVar[bool] = True
+
+    @classmethod
+    def matches(cls, spec: str) -> bool:
+        """Whether a text that does not start with a camera's name means this camera."""
+        return False
+
+    def open(self, request: CameraRequest) -> Camera:
+        """The camera, not yet entered."""
+        raise NotImplementedError
+
+
+CAMERAS: Registry[CameraSettings] = Registry(
+    "camera",
+    "emotion_edge.cameras",
+    CameraSettings,
+    {
+        "webcam": "emotion_edge.cameras.webcam:WebcamSettings",
+        "stream": "emotion_edge.cameras.stream:StreamSettings",
+        "photos": "emotion_edge.cameras.photos:PhotosSettings",
+        "video": "emotion_edge.cameras.video:VideoFileSettings",
+        "picamera2": "emotion_edge.cameras.picamera:PicameraSettings",
+        "auto": "emotion_edge.cameras.auto:AutoSettings",
+        "demo": "emotion_edge.cameras.demo:DemoSettings",
+        "pattern": "emotion_edge.cameras.pattern:PatternSettings",
+    },
+)
+"""By name. Those that match a text without a name come first, in the order they are tried."""
+
+
+def find_camera(
+    spec: str | Path, tables: Mapping[str, Mapping[str, Any]] | None = None
+) -> CameraSettings:
+    """The settings of the camera that a name, a device, an address or a path means.
+
+    spec: ``NAME``, ``NAME:TEXT``, or a text that one of our cameras matches.
+    tables: settings by camera name; the text wins over them.
+    Raises CameraNotFound when nothing matches, UsageError for an unknown setting, PluginError.
+    """
+    spec = str(spec)
+    if not spec.strip():
+        raise UsageError(f"the camera is {spec!r}: give one of {usage()}")
+    name, _, text = spec.partition(":")
+    kind = CAMERAS.get(name)
+    if kind is None:
+        for ours, candidate in CAMERAS.items():
+            if candidate.matches(spec):
+                name, kind, text = ours, candidate, spec
+                break
+        else:
+            kind = CAMERAS.find(name)
+    if kind is None:
+        raise CameraNotFound(f"there is no camera, file or folder {spec}: give one of {usage()}")
+    table = dict((tables or {}).get(name, {}))
+    if kind.positional:
+        table |= {kind.positional: parse_text(keys_of(kind)[kind.positional], text)} if text else {}
+    else:
+        table |= _pairs(kind, spec, text)
+    return from_table(kind, table, where=f"camera {spec}")
+
+
 def open_camera(
     spec: str | Path,
     *,
@@ -72,66 +160,34 @@ def open_camera(
     paced: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
     stop: threading.Event | None = None,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Camera:
-    """The camera that a word, a device, an address or a path means, not yet opened.
+    """The camera that a name, a device, an address or a path means, not yet opened.
 
-    spec: one of ``SPECS``. ``demo`` and ``pattern`` take settings:
+    spec: ``auto``, ``demo``, ``pattern``, ``picamera2``, ``/dev/videoN``, an RTSP or HTTP address,
+        a video, a photograph or a folder of photographs. Some take settings:
         ``demo:faces=3,frames=200,seed=1,noise=4``, ``pattern:frames=1000``. ``picamera2:1`` is the
         second of two.
-    width, height, fps: pixels and frames per second to ask a camera for. Files have their own;
-        for photos fps is how many count as a second.
-    colour: False gives gray frames ``(height, width)``, cheaper everywhere.
-    paced: whether a file or a drawn camera keeps to its frame rate; None means yes for the drawn,
-        no for files. Live cameras always do.
-    on_event: told of every change of state, maybe from another thread. Without it, trouble becomes
-        a RuntimeWarning.
-    stop: once set, every wait ends and ``read`` returns None.
-    Raises CameraNotFound when the path does not exist, UsageError for an unknown setting.
+    width, height, fps, colour, paced, on_event, stop: see ``CameraRequest``.
+    tables: settings by camera name, as in the configuration's ``[cameras.NAME]``.
+    Raises CameraNotFound when nothing matches, UsageError for an unknown setting, PluginError for
+    a broken camera of another package.
     """
-    spec = str(spec)
-    word, _, rest = spec.partition(":")
-    size: _Size = {"width": width, "height": height, "fps": fps, "colour": colour}
-    told: _Told = {"on_event": on_event, "stop": stop}
-    drawn = paced is not False
-    filed = paced is True
-    if word == "demo":
-        from emotion_edge.cameras.demo import DemoCamera
+    request = CameraRequest(
+        width=width,
+        height=height,
+        fps=fps,
+        colour=colour,
+        paced=paced,
+        on_event=on_event,
+        stop=stop,
+    )
+    return find_camera(spec, tables).open(request)
 
-        settings = _settings(spec, rest, {"faces": int, "frames": int, "seed": int, "noise": float})
-        return DemoCamera(**size, paced=drawn, stop=stop, **settings)
-    if word == "pattern":
-        from emotion_edge.cameras.pattern import PatternCamera
 
-        settings = _settings(spec, rest, {"frames": int})
-        return PatternCamera(**size, paced=drawn, stop=stop, **settings)
-    if word in ("picamera2", "picamera"):
-        from emotion_edge.cameras.picamera import Picamera
-
-        if rest and not rest.isdigit():
-            raise UsageError(f"camera {spec}: {rest} is no number; use picamera2 or picamera2:1")
-        return Picamera(int(rest or 0), **size, **told)
-    if spec == "auto":
-        from emotion_edge.cameras.auto import AutoCamera
-
-        return AutoCamera(**size, **told)
-    if "://" in spec:
-        from emotion_edge.cameras.stream import StreamCamera
-
-        return StreamCamera(spec, colour=colour, **told)
-    if spec.isdigit() or spec.startswith("/dev/"):
-        from emotion_edge.cameras.webcam import Webcam
-
-        return Webcam(spec, **size, **told)
-    path = Path(spec)
-    if not path.exists():
-        raise CameraNotFound(f"there is no camera, file or folder {spec}: give {SPECS}")
-    from emotion_edge.cameras.photos import Photos, is_photo
-
-    if path.is_dir() or is_photo(path):
-        return Photos(path, fps=fps, colour=colour, paced=filed, **told)
-    from emotion_edge.cameras.video import VideoFile
-
-    return VideoFile(path, colour=colour, paced=filed, **told)
+def usage() -> str:
+    """What ``open_camera`` accepts, for help texts; imports every camera of ours."""
+    return ", ".join(kind.usage for kind in CAMERAS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +210,14 @@ def list_cameras() -> list[CameraInfo]:
     return auto.list_cameras()
 
 
-def _settings(spec: str, text: str, known: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
-    """``a=1,b=2`` as keyword arguments. Raises UsageError naming what can be set."""
-    settings = {}
+def _pairs(kind: type[CameraSettings], spec: str, text: str) -> dict[str, Any]:
+    """``a=1,b=2`` as a table. Raises UsageError naming what can be set."""
+    hints = keys_of(kind)
+    table = {}
     for part in filter(None, text.split(",")):
-        name, _, value = part.partition("=")
-        try:
-            settings[name] = known[name](value)
-            if not settings[name] >= 0:
-                raise ValueError
-        except (KeyError, ValueError):
-            raise UsageError(
-                f"camera {spec}: {part} is no setting; use {', '.join(f'{k}=N' for k in known)}"
-            ) from None
-    return settings
+        name, equals, value = part.partition("=")
+        if not equals or name not in hints:
+            known = ", ".join(f"{each}=..." for each in hints) or "it without settings"
+            raise UsageError(f"camera {spec}: {part!r} is not a setting of it; use {known}")
+        table[name] = parse_text(hints[name], value)
+    return table

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
-from emotion_edge.cameras import Camera, CameraInfo, v4l2
+from emotion_edge.cameras import Camera, CameraInfo, CameraRequest, CameraSettings, v4l2
 from emotion_edge.cameras.picamera import Picamera, csi_cameras
 from emotion_edge.cameras.webcam import Webcam
 from emotion_edge.errors import CameraBusy, CameraError, CameraNotFound
 from emotion_edge.values import Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoSettings(CameraSettings):
+    """Picamera2's cameras, then V4L2's."""
+
+    usage: ClassVar[str] = "auto"
+    help: ClassVar[str] = "the first camera that opens"
+
+    def open(self, request: CameraRequest) -> AutoCamera:
+        """Nothing is looked for yet."""
+        return AutoCamera(
+            width=request.width,
+            height=request.height,
+            fps=request.fps,
+            colour=request.colour,
+            on_event=request.on_event,
+            stop=request.stop,
+        )
 
 
 class AutoCamera:
@@ -30,6 +50,11 @@ class AutoCamera:
     def name(self) -> str:
         """``auto``, or the chosen camera's name."""
         return self._chosen.name if self._chosen else "auto"
+
+    @property
+    def fps(self) -> float:
+        """The chosen camera's; 0 before opening."""
+        return self._chosen.fps if self._chosen else 0.0
 
     def __enter__(self) -> Self:
         """Open the first that opens.

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_edge.cameras import CameraRequest, CameraSettings
 from emotion_edge.cameras.capture import in_colours
 from emotion_edge.cameras.virtual import VirtualCamera
 from emotion_edge.errors import MissingExtra, UsageError
 from emotion_edge.model.preprocessing import read_image
+from emotion_edge.settings import key
 from emotion_edge.values import Box, Image
 
 PORTRAIT_FACE = Box(168, 113, 196, 216)
@@ -24,6 +27,36 @@ _PAN = 0.12  # share of the frame's side
 _ZOOM = 0.18
 _LIGHT = 0.25
 _NOISE_REACH = 64  # pixels by which the noise picture exceeds a frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSettings(CameraSettings):
+    """What the demo camera films."""
+
+    usage: ClassVar[str] = "demo"
+    help: ClassVar[str] = "a virtual camera that films a portrait"
+
+    faces: int = key(1, "portraits in the scene.", ge=0, le=100)
+    frames: int | None = key(None, "frames until it ends; unset: it never ends.", ge=0, le=10**9)
+    seed: int = key(0, "of the movement and the noise.", ge=0, le=2**32 - 1)
+    noise: float = key(
+        4.0, "standard deviation of the sensor's noise, in gray levels.", ge=0, le=64
+    )
+
+    def open(self, request: CameraRequest) -> DemoCamera:
+        """Nothing is drawn yet."""
+        return DemoCamera(
+            faces=self.faces,
+            seed=self.seed,
+            noise=self.noise,
+            width=request.width,
+            height=request.height,
+            fps=request.fps,
+            colour=request.colour,
+            frames=self.frames,
+            paced=request.paced is not False,
+            stop=request.stop,
+        )
 
 
 class DemoCamera(VirtualCamera):

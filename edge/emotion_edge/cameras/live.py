@@ -49,6 +49,8 @@ class LiveCamera(ABC):
     """
 
     live = True
+    fps: float = 0.0
+    """Frames per second; set when the camera opens, 0 where it does not report it."""
     remedy = "check its cable"
     """What a user can do when frames stop: the end of such errors."""
 

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
+from emotion_edge.cameras import CameraRequest, CameraSettings
 from emotion_edge.cameras.virtual import VirtualCamera
+from emotion_edge.settings import key
 from emotion_edge.values import Image
 
 _STEPS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatternSettings(CameraSettings):
+    """How long the pattern lasts."""
+
+    usage: ClassVar[str] = "pattern"
+    help: ClassVar[str] = "a virtual camera that shows a moving test pattern"
+
+    frames: int | None = key(None, "frames until it ends; unset: it never ends.", ge=0, le=10**9)
+
+    def open(self, request: CameraRequest) -> PatternCamera:
+        """Nothing is drawn yet."""
+        return PatternCamera(
+            width=request.width,
+            height=request.height,
+            fps=request.fps,
+            colour=request.colour,
+            frames=self.frames,
+            paced=request.paced is not False,
+            stop=request.stop,
+        )
 
 
 class PatternCamera(VirtualCamera):

@@ -5,17 +5,49 @@ from __future__ import annotations
 import re
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import cv2
 
+from emotion_edge.cameras import CameraRequest, CameraSettings
 from emotion_edge.cameras.capture import in_colours
 from emotion_edge.cameras.events import Listener, report
 from emotion_edge.errors import CameraError, CameraNotFound, ImageError
 from emotion_edge.files import IMAGE_SUFFIXES, is_image_name
 from emotion_edge.model.preprocessing import read_image
+from emotion_edge.settings import REQUIRED, key
 from emotion_edge.values import Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotosSettings(CameraSettings):
+    """Which photographs."""
+
+    usage: ClassVar[str] = "a photo or a folder of photos"
+    help: ClassVar[str] = "every photograph once, in the order of their names"
+    positional: ClassVar[str] = "path"
+    stream: ClassVar[bool] = False
+
+    path: Path = key(REQUIRED, "the file or the folder; `camera.source` sets it.")
+
+    @classmethod
+    def matches(cls, spec: str) -> bool:
+        """A folder, or a file that is a photograph."""
+        path = Path(spec)
+        return path.is_dir() or (path.is_file() and is_photo(path))
+
+    def open(self, request: CameraRequest) -> Photos:
+        """Nothing is read yet."""
+        return Photos(
+            self.path,
+            fps=request.fps,
+            colour=request.colour,
+            paced=request.paced is True,
+            on_event=request.on_event,
+            stop=request.stop,
+        )
 
 
 class Photos:

@@ -10,13 +10,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from emotion_edge.cameras import CameraRequest, CameraSettings
 from emotion_edge.cameras.events import Listener, report
 from emotion_edge.cameras.live import Device, Grab, LiveCamera
 from emotion_edge.errors import CameraBusy, CameraError, CameraLost, CameraNotFound
+from emotion_edge.settings import key
 from emotion_edge.values import Image
 
 BUFFERS = 6
@@ -25,6 +28,31 @@ LENT = 3
 """Buffers that frames may keep; further frames are copied, so that the sensor never starves."""
 OLDEST_STAMP_NS = 2_000_000_000
 """A sensor's timestamp is believed when it lies this little before now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PicameraSettings(CameraSettings):
+    """Which of several CSI cameras."""
+
+    usage: ClassVar[str] = "picamera2"
+    help: ClassVar[str] = "the Raspberry Pi's own camera; picamera2:1 is the second of two"
+    positional: ClassVar[str] = "number"
+
+    number: int = key(
+        0, "which camera, in the order of `rpicam-hello --list-cameras`.", ge=0, le=15
+    )
+
+    def open(self, request: CameraRequest) -> Picamera:
+        """Nothing is opened yet."""
+        return Picamera(
+            self.number,
+            width=request.width,
+            height=request.height,
+            fps=request.fps,
+            colour=request.colour,
+            on_event=request.on_event,
+            stop=request.stop,
+        )
 
 
 class Picamera(LiveCamera):

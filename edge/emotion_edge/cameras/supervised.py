@@ -101,6 +101,11 @@ class SupervisedCamera:
         return self._live
 
     @property
+    def fps(self) -> float:
+        """The open camera's; 0 while none is open."""
+        return self._camera.fps if self._camera else 0.0
+
+    @property
     def healthy(self) -> bool:
         """Whether frames come: False from a loss until the next good frame."""
         return self._lost_at is None and self._camera is not None

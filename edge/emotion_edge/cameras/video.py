@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import cv2
 
+from emotion_edge.cameras import CameraRequest, CameraSettings
 from emotion_edge.cameras.capture import Capture, OpenCapture, in_colours, open_capture, usable
 from emotion_edge.cameras.damage import DamagedFrames, ReadPackets, read_packets
 from emotion_edge.cameras.events import Listener, report
 from emotion_edge.errors import CameraError, CameraNotFound
+from emotion_edge.settings import REQUIRED, key
 from emotion_edge.values import Frame, Image
 
 FALLBACK_FPS = 25.0
 _MORE_READS = 100
 """Failed reads in a row after which a file that has announced no further frame is at its end."""
 _MOST_READS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoFileSettings(CameraSettings):
+    """Which video."""
+
+    usage: ClassVar[str] = "a video"
+    help: ClassVar[str] = "every frame of a video file"
+    positional: ClassVar[str] = "path"
+
+    path: Path = key(REQUIRED, "the file; `camera.source` sets it.")
+
+    @classmethod
+    def matches(cls, spec: str) -> bool:
+        """Anything that exists and is not a photograph."""
+        return Path(spec).exists()
+
+    def open(self, request: CameraRequest) -> VideoFile:
+        """Nothing is opened yet."""
+        return VideoFile(
+            self.path,
+            colour=request.colour,
+            paced=request.paced is True,
+            on_event=request.on_event,
+            stop=request.stop,
+        )
 
 
 class VideoFile:

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 
-from emotion_edge.cameras import v4l2
+from emotion_edge.cameras import CameraRequest, CameraSettings, v4l2
 from emotion_edge.cameras.capture import Capture, CaptureDevice, OpenCapture, open_capture
 from emotion_edge.cameras.events import Listener, report
 from emotion_edge.cameras.live import Device, LiveCamera
 from emotion_edge.errors import CameraBusy, CameraError, CameraNotFound
+from emotion_edge.settings import key
 
 OLDEST_STAMP_NS = 2_000_000_000
 """A driver's timestamp is believed when it lies this little before now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebcamSettings(CameraSettings):
+    """Which V4L2 device, and its format."""
+
+    usage: ClassVar[str] = "/dev/videoN"
+    help: ClassVar[str] = "a USB camera, or any other V4L2 device"
+    positional: ClassVar[str] = "device"
+
+    device: str = key("0", "`/dev/videoN`, a link to one, or N.", filled=True)
+    pixel_format: str | None = key(
+        None, "FourCC to request, `MJPG` or `YUYV`; unset: MJPG above 640x480.", filled=True
+    )
+
+    @classmethod
+    def matches(cls, spec: str) -> bool:
+        """A number, or a path below /dev."""
+        return spec.isdigit() or spec.startswith("/dev/")
+
+    def open(self, request: CameraRequest) -> Webcam:
+        """Nothing is opened yet."""
+        return Webcam(
+            self.device,
+            width=request.width,
+            height=request.height,
+            fps=request.fps,
+            colour=request.colour,
+            pixel_format=self.pixel_format,
+            on_event=request.on_event,
+            stop=request.stop,
+        )
 
 
 class Webcam(LiveCamera):
@@ -58,11 +93,6 @@ class Webcam(LiveCamera):
         }
         self._colour = colour
         self._capture = capture
-
-    @property
-    def fps(self) -> float:
-        """Frames per second the driver granted; 0 before opening, or when it does not tell."""
-        return float(self.granted.get("fps", 0.0))
 
     def _open(self) -> Device:
         self._check_access()
@@ -128,6 +158,7 @@ class Webcam(LiveCamera):
             "format": code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace"),
         }
         self.granted = granted
+        self.fps = float(granted["fps"])
         report(
             self._on_event,
             "camera.opened",

@@ -1,4 +1,4 @@
-"""``emotion-edge detectors``: lists the face detectors, downloads YuNet's weights."""
+"""``emotion-edge detectors``: lists the face detectors, downloads a detector's weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import http.client
 import urllib.request
 from pathlib import Path
 
-from emotion_edge.detectors import yunet
-from emotion_edge.detectors.haar import HaarDetector
-from emotion_edge.errors import DetectorError, OutputExists
+from emotion_edge.detectors import AUTO, DETECTORS, Weights, chosen_detector
+from emotion_edge.errors import DetectorError, EmotionEdgeError, OutputExists, UsageError
 from emotion_edge.files import write_whole
 
-HELP = "list the face detectors, or download YuNet's weights"
+HELP = "list the face detectors, or download a detector's weights"
 _TIMEOUT_S = 30
-_LARGEST = 4 << 20  # bytes: the weights have 0.23 MB, so a longer response is another file
+_LARGEST = 64 << 20  # bytes: a longer response is another file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", dest="action", metavar="list | get")
     actions.add_parser("list", help="list what is installed, and which one auto uses (the default)")
     get = actions.add_parser("get", help="download a detector's weights and verify them")
-    get.add_argument("detector", choices=["yunet"])
+    get.add_argument("detector", metavar="NAME", help="as the list shows it")
     get.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="FILE",
-        help=f"use a local copy of {yunet.FILE} instead of the network",
+        help="use a local copy of the weights instead of the network",
     )
     get.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
@@ -39,30 +38,39 @@ def run(options: argparse.Namespace) -> int:
         for line in _list():
             print(line)
         return 0
-    present = yunet.weights_path().exists()
-    path = get_yunet(options.source, overwrite=options.overwrite)
-    how = "was already installed" if present and not options.overwrite else "installed"
-    print(f"{path} {how} (SHA-256 verified); --detector auto uses YuNet")
+    already = weights(options.detector).path().exists() and not options.overwrite
+    path = get_weights(options.detector, options.source, overwrite=options.overwrite)
+    how = "was already installed" if already else "installed"
+    print(f"{path} {how} (SHA-256 verified); --detector auto uses {chosen_detector()}")
     return 0
 
 
-def get_yunet(source: Path | None = None, *, overwrite: bool = False) -> Path:
-    """Put YuNet's weights where the detector looks for them.
+def weights(name: str) -> Weights:
+    """The weights of a detector. Raises UsageError for a detector without."""
+    found = DETECTORS.require(name).weights
+    if found is None:
+        raise UsageError(f"the detector {name} needs no weights: use it by --detector {name}")
+    return found
 
-    source: a local copy, which is verified in any case; None downloads it from OpenCV's zoo.
+
+def get_weights(name: str, source: Path | None = None, *, overwrite: bool = False) -> Path:
+    """Put a detector's weights where the detector looks for them.
+
+    source: a local copy, which is verified in any case; None downloads it from its publisher.
     Returns the path; if the right file exists there, it is kept.
-    Raises DetectorError when the file cannot be read, downloaded or verified, OutputExists when
-    another file has its name.
+    Raises UsageError for a detector without weights, DetectorError when the file cannot be read,
+    downloaded or verified, OutputExists when another file has its name.
     """
-    path = yunet.weights_path()
-    local = None if source is None else _read(source)
+    wanted = weights(name)
+    path = wanted.path()
+    local = None if source is None else _read(wanted, source)
     if path.exists() and not overwrite:
         try:
-            yunet.verify(path.read_bytes(), path)
+            wanted.verify(path.read_bytes(), path)
         except DetectorError as error:
             raise OutputExists(path) from error
         return path
-    data = _fetch() if local is None else local
+    data = _fetch(name, wanted) if local is None else local
     return write_whole(
         path,
         data,
@@ -70,51 +78,50 @@ def get_yunet(source: Path | None = None, *, overwrite: bool = False) -> Path:
     )
 
 
-def _read(source: Path) -> bytes:
+def _read(weights: Weights, source: Path) -> bytes:
     try:
         data = source.read_bytes()
     except OSError as error:
         raise DetectorError(
-            f"cannot read {source}: {error.strerror or error}; give the path of {yunet.FILE}"
+            f"cannot read {source}: {error.strerror or error}; "
+            f"give the path of {weights.path().name}"
         ) from error
-    yunet.verify(data, source)
+    weights.verify(data, source)
     return data
 
 
-def _fetch() -> bytes:
+def _fetch(name: str, weights: Weights) -> bytes:
     failures = []
-    for url in yunet.URLS:
+    for url in weights.urls:
         host = url.split("/")[2]
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
                 data: bytes = answer.read(_LARGEST)
-            yunet.verify(data, url)
+            weights.verify(data, url)
             return data
         except DetectorError:
             failures.append(f"{host}: a different file")
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts too
             failures.append(f"{host}: {getattr(error, 'reason', None) or error}")
     raise DetectorError(
-        f"cannot download {yunet.FILE} ({'; '.join(failures)}): without a network, copy the file "
-        "from another computer and run emotion-edge detectors get yunet --from FILE"
+        f"cannot download {weights.path().name} ({'; '.join(failures)}): without a network, copy the "
+        f"file from another computer and run emotion-edge detectors get {name} --from FILE"
     )
 
 
 def _list() -> list[str]:
-    lines = []
-    try:
-        HaarDetector()
-        lines.append("haar   ready    comes with OpenCV")
-    except DetectorError as error:
-        lines.append(f"haar   missing  {error}")
-    path = yunet.weights_path()
-    if path.is_file():
-        try:
-            yunet.YuNetDetector()
-            lines.append(f"yunet  ready    {path}")
-        except DetectorError as error:
-            lines.append(f"yunet  broken   {error}")
-    else:
-        lines.append("yunet  absent   emotion-edge detectors get yunet")
-    lines.append(f"auto   {'yunet' if path.is_file() else 'haar'}")
-    return lines
+    others, troubles = DETECTORS.others()
+    rows = []
+    for name, kind in {**DETECTORS, **others}.items():
+        state, text = "ready", kind.help
+        if not kind.installed():
+            state, text = "absent", f"{kind.help}: emotion-edge detectors get {name}"
+        else:
+            try:
+                kind().open()
+            except EmotionEdgeError as error:
+                state, text = "broken", str(error)
+        rows.append((name, state, text))
+    rows.append((AUTO, chosen_detector(), ""))
+    width = max(len(name) for name, _, _ in rows)
+    return [f"{name:{width}}  {state:7} {text}".rstrip() for name, state, text in rows] + troubles

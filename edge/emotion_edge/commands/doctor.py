@@ -13,21 +13,23 @@ from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from emotion_edge import __version__
-from emotion_edge.cameras import CameraInfo, list_cameras
-from emotion_edge.detectors import yunet
-from emotion_edge.detectors.haar import HaarDetector
+from emotion_edge.cameras import CAMERAS, CameraInfo, list_cameras
+from emotion_edge.detectors import DETECTORS
 from emotion_edge.errors import EmotionEdgeError
 from emotion_edge.kiosk.board import Board, read_board, read_condition
 from emotion_edge.kiosk.configuration import load_config
 from emotion_edge.model import backend as runtimes
 from emotion_edge.model import shipped
 from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.registry import Registry
+from emotion_edge.sinks import SINKS
 from emotion_edge.values import Image
+from emotion_edge.version import __version__
 
 HELP = "check what is installed and name the command for what is missing"
 SERVICE = "emotion-edge.service"
@@ -76,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
         models(),
         detectors(),
         cameras(board, found),
+        plugins(),
         extras(),
         condition(),
         kiosk(options.config),
@@ -180,23 +183,29 @@ def models() -> Iterator[Finding]:
 
 
 def detectors() -> Iterator[Finding]:
-    """Whether Haar works, and whether YuNet is installed."""
-    try:
-        HaarDetector()
-        yield Finding("ok", "detector haar")
-    except EmotionEdgeError as error:
-        fix = f"{_pip()} install --force-reinstall 'opencv-python-headless<5'"
-        yield Finding("bad", f"detector haar: {error}", fix)
-    if not yunet.weights_path().is_file():
-        fix = "emotion-edge detectors get yunet"
-        yield Finding("note", "detector yunet (finds turned and half-hidden faces) is absent", fix)
-        return
-    try:
-        yunet.YuNetDetector()
-        yield Finding("ok", "detector yunet")
-    except EmotionEdgeError as error:
-        fix = "emotion-edge detectors get yunet --overwrite"
-        yield Finding("bad", f"detector yunet: {error}", fix)
+    """Every detector of ours opens; one whose weights are absent is only noted."""
+    for name, kind in DETECTORS.items():
+        if not kind.installed():
+            fix = f"emotion-edge detectors get {name}"
+            yield Finding("note", f"detector {name} ({kind.help}) is not installed", fix)
+            continue
+        try:
+            kind().open()
+            yield Finding("ok", f"detector {name}")
+        except EmotionEdgeError as error:
+            fix = f"emotion-edge detectors get {name} --overwrite" if kind.weights else ""
+            yield Finding("bad", f"detector {name}: {error}", fix)
+
+
+def plugins() -> Iterator[Finding]:
+    """Cameras, detectors and sinks of other packages."""
+    registries: tuple[Registry[Any], ...] = (CAMERAS, DETECTORS, SINKS)
+    for registry in registries:
+        found, troubles = registry.others()
+        for name, part in found.items():
+            yield Finding("ok", f"{registry.what} {name}: {part.help} ({part.__module__})")
+        for trouble in troubles:
+            yield Finding("note", trouble)
 
 
 def cameras(board: Board, found: list[CameraInfo]) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ import cv2
 from emotion_edge.annotate import annotate
 from emotion_edge.cameras.photos import photos_in
 from emotion_edge.commands.flags import add_backend_arguments, backend
+from emotion_edge.detectors import names
 from emotion_edge.errors import EmotionEdgeError, OutputExists, SinkError
 from emotion_edge.factory import load
 from emotion_edge.files import write_whole
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files", nargs="+", type=Path, metavar="FILE", help="an image, or a folder of images"
     )
     parser.add_argument("--model", default=DEFAULT, help="a shipped name or a .tflite file")
-    parser.add_argument("--detector", default="auto", help="auto, haar or yunet")
+    parser.add_argument("--detector", default="auto", help=names())
     add_backend_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON line per image")
     parser.add_argument(

@@ -13,21 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from emotion_edge.cameras import SPECS
+from emotion_edge import cameras, detectors
 from emotion_edge.commands.flags import BACKEND_HELP
 from emotion_edge.errors import CameraError, SinkError, UsageError
 from emotion_edge.kiosk import configuration
-from emotion_edge.sinks.settings import STANDARD_OUTPUT
+from emotion_edge.registry import Registry
+from emotion_edge.settings import read_toml
+from emotion_edge.sinks import SINKS
 
 HELP = "watch a camera, a video or a folder of photos"
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A short way to set a key.
+    """A short way to set a key of the configuration.
 
-    key: the configuration key; one that ends in a dot only makes its table be there.
-    metavar: None for a switch. optional: whether the value may be left out.
+    metavar: what it takes, None for a switch. optional: whether the value can be omitted.
     switch: what a switch sets its key to.
     """
 
@@ -40,36 +41,56 @@ class Flag:
 
 
 FLAGS = (
-    Flag("--camera", "camera.source", SPECS, "SOURCE"),
-    Flag("--width", "camera.width", "pixels across to ask the camera for", "N"),
-    Flag("--height", "camera.height", "pixels down to ask the camera for", "N"),
-    Flag("--fps", "camera.fps", "frames per second to ask the camera for", "N"),
+    Flag("--camera", "camera.source", "", "SOURCE"),
+    Flag("--width", "camera.width", "pixels across to request from the camera", "N"),
+    Flag("--height", "camera.height", "pixels down to request from the camera", "N"),
+    Flag("--fps", "camera.fps", "frames per second to request from the camera", "N"),
     Flag("--paced", "camera.paced", "show a file at its own speed"),
-    Flag("--model", "model", "a shipped name or a .tflite file", "NAME"),
-    Flag("--detector", "detector", "auto, haar or yunet", "NAME"),
+    Flag("--model", "model", "a shipped model's name or a .tflite file", "NAME"),
+    Flag("--detector", "detector", "", "NAME"),
     Flag("--runtime", "backend.runtime", BACKEND_HELP["runtime"], "NAME"),
     Flag("--threads", "backend.threads", BACKEND_HELP["threads"], "N"),
     Flag("--no-xnnpack", "backend.xnnpack", BACKEND_HELP["xnnpack"], switch=False),
     Flag("--delegate", "backend.delegate", BACKEND_HELP["delegate"], "FILE.so"),
-    Flag("--unsure-below", "tracker.unsure_below", "say unsure below this probability", "P"),
+    Flag("--unsure-below", "tracker.unsure_below", "show unsure below this probability", "P"),
     Flag("--frames", "frames", "end after so many frames", "N"),
     Flag("--seconds", "seconds", "end after so many seconds", "S"),
-    Flag("--jsonl", "sinks.jsonl.path", "one JSON record per frame; - is standard output", "FILE"),
-    Flag("--csv", "sinks.csv.path", "one row a face, for a spreadsheet", "FILE"),
-    Flag("--record", "sinks.video.path", "STORE the picture, annotated: .mp4 or .avi", "FILE"),
-    Flag("--window", "sinks.window.", "show it in a window on this machine"),
-    Flag("--page", "sinks.page", "show it over HTTP; 127.0.0.1:8080", "[HOST:]PORT", True),
-    Flag("--mqtt", "sinks.mqtt", "tell an MQTT broker; localhost:1883", "HOST[:PORT]", True),
-    Flag("--metrics", "sinks.metrics", "health and metrics; 127.0.0.1:9188", "[HOST:]PORT", True),
-    Flag("--aggregate", "aggregate", "counts over so many seconds, no faces; 60", "S", True),
+    Flag("--aggregate", "aggregate.period_s", "counts over S seconds, no faces; 60", "S", True),
     Flag("--quiet", "quiet", "no labels on standard output"),
     Flag("--overwrite", "overwrite", "replace files that exist"),
 )
-_HOSTS = ("sinks.page", "sinks.mqtt", "sinks.metrics")
+
+
+class _Help(argparse.HelpFormatter):
+    """Describes cameras, detectors and sinks when help is printed: a run need not import them."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Fill in what only the parts themselves can say."""
+        kind, _, name = action.dest.partition(".")
+        if action.dest == "camera.source":
+            action.help = f"{cameras.usage()}{_offered(cameras.CAMERAS)}"
+        elif action.dest == "detector":
+            action.help = f"{detectors.names()}{_offered(detectors.DETECTORS)}"
+        elif action.dest == "sink":
+            action.help = f"any output, by name{_offered(SINKS)}"
+        elif kind == "sinks":
+            part = SINKS[name]
+            action.help, action.metavar = part.help, part.metavar or None
+            action.nargs = None if part.positional else "?" if part.metavar else 0
+        super().add_argument(action)
+
+
+def _offered(registry: Registry[Any]) -> str:
+    """Other packages' parts, for a help text."""
+    found, troubles = registry.others()
+    for trouble in troubles:
+        print(f"emotion-edge: {trouble}", file=sys.stderr)
+    return "".join(f"; {name}: {part.help}" for name, part in found.items())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags; each sets a key of the configuration."""
+    parser.formatter_class = _Help
     parser.add_argument("--config", metavar="FILE", help="a kiosk.toml; flags win over it")
     parser.add_argument(
         "--set",
@@ -87,6 +108,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             if flag.optional:
                 options |= {"nargs": "?", "const": ""}
         parser.add_argument(flag.name, **options)
+    parser.add_argument("--sink", action="append", default=[], metavar="NAME[:VALUE]")
+    for name in SINKS:
+        parser.add_argument(f"--{name}", dest=f"sinks.{name}", nargs="?", const="", default=None)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -104,11 +128,10 @@ def run(options: argparse.Namespace) -> int:
         summary = Service(config, stop=stop).run()
     print(f"emotion-edge: {summary}", file=sys.stderr)
     for sink, trouble in zip(config.sinks, summary.troubles, strict=True):
-        path = getattr(sink, "path", None)
         if trouble:
             print(f"emotion-edge: incomplete at the end: {trouble}", file=sys.stderr)
-        elif path not in (None, STANDARD_OUTPUT):
-            print(f"emotion-edge: written: {path}", file=sys.stderr)
+        elif sink.file is not None:
+            print(f"emotion-edge: written: {sink.file}", file=sys.stderr)
     lost = any(summary.troubles) and not received  # who stops a kiosk knows of no failure
     status = 130 if signal.SIGINT in received else 0
     if not status and (lost or summary.truncated):
@@ -123,8 +146,19 @@ def run(options: argparse.Namespace) -> int:
 
 def read(options: argparse.Namespace) -> configuration.Config:
     """The configuration that a file and flags give. Raises UsageError."""
-    tables = configuration.read_toml(options.config) if options.config else {}
-    merged = configuration.merge(tables, overrides(vars(options)))
+    tables = read_toml(options.config) if options.config else {}
+    values = overrides(vars(options))
+    repeated = []  # the second and further outputs of one kind
+    for name, table in outputs(vars(options)):
+        if f"sinks.{name}." in values:
+            repeated.append((name, table))
+        else:
+            values[f"sinks.{name}."] = None
+            values |= {f"sinks.{name}.{key}": value for key, value in table.items()}
+    merged = configuration.merge(tables, values)
+    for name, table in repeated:
+        sinks = merged["sinks"]
+        sinks[name] = [*(sinks[name] if isinstance(sinks[name], list) else [sinks[name]]), table]
     return configuration.build(merged, options.config or "emotion-edge run")
 
 
@@ -138,41 +172,33 @@ def overrides(options: Mapping[str, Any]) -> dict[str, object]:
         values[key.strip()] = configuration.parse_value(key.strip(), value.strip())
     for flag in FLAGS:
         given = options[flag.key]
-        if given is None:
+        if flag.optional and given == "":
+            values[f"{flag.key.rpartition('.')[0]}."] = None
+        elif given is not None:
+            values[flag.key] = (
+                given if flag.metavar is None else configuration.parse_value(flag.key, given)
+            )
+    return values
+
+
+def outputs(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and table of each output that a flag adds. Raises UsageError, PluginError."""
+    given = [(name, f"--{name}", options[f"sinks.{name}"]) for name in SINKS]
+    for text in options["sink"]:
+        name, _, value = text.partition(":")
+        given.append((name, f"--sink {name}", value))
+    found = []
+    for name, flag, text in given:
+        if text is None:
             continue
-        if flag.key in _HOSTS:
-            values |= _address(flag, given)
-        elif flag.key == "aggregate":
-            values["aggregate."] = None
-            if given:
-                values["aggregate.period_s"] = _parsed(flag, "aggregate.period_s", given)
-        else:
-            values[flag.key] = given if flag.metavar is None else _parsed(flag, flag.key, given)
-    return values
-
-
-def _address(flag: Flag, text: str) -> dict[str, object]:
-    """``host:port``, either alone, or neither."""
-    values: dict[str, object] = {f"{flag.key}.": None}
-    if text.startswith("["):  # [::1]:8080
-        host, _, port = text[1:].partition("]")
-        port = port.removeprefix(":")
-    elif text.isdigit() and flag.key != "sinks.mqtt":
-        host, port = "", text
-    else:
-        host, _, port = text.partition(":")
-    if host:
-        values[f"{flag.key}.host"] = host
-    if port:
-        values[f"{flag.key}.port"] = _parsed(flag, f"{flag.key}.port", port)
-    return values
-
-
-def _parsed(flag: Flag, key: str, text: str) -> object:
-    try:
-        return configuration.parse_value(key, text)
-    except UsageError as error:
-        raise UsageError(str(error).replace(f"--set {key}=", f"{flag.name} ", 1)) from None
+        try:
+            table = SINKS.require(name).from_flag(text)
+        except UsageError as error:
+            raise UsageError(f"{flag}: {error}") from None
+        dotted = {key: f"sinks.{name}.{key}" for key in table}
+        parsed = {key: configuration.parse_value(dotted[key], table[key]) for key in table}
+        found.append((name, parsed))
+    return found
 
 
 @contextmanager

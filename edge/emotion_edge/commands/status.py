@@ -12,7 +12,7 @@ from typing import Any
 
 from emotion_edge.errors import EmotionEdgeError, UsageError
 from emotion_edge.kiosk.configuration import load_config
-from emotion_edge.sinks.settings import MetricsSettings
+from emotion_edge.sinks.metrics import MetricsSettings
 
 HELP = "how a running emotion-edge fares (it needs the metrics output)"
 _TIMEOUT_S = 5

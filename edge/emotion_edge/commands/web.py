@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from emotion_edge.commands.flags import add_backend_arguments, backend
+from emotion_edge.detectors import names
 from emotion_edge.errors import UsageError
 
 HELP = "serve a page for pictures and the visitor's camera"
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a shipped name or a .tflite file; may be repeated, the first is the default",
     )
-    parser.add_argument("--detector", default="auto", help="auto, haar or yunet")
+    parser.add_argument("--detector", default="auto", help=names())
     add_backend_arguments(parser)
     parser.add_argument(
         "--password-file",

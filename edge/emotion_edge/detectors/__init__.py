@@ -1,22 +1,24 @@
 """Where the faces are.
 
-To add a detector: write one file with a class that has ``detect``, and add its line to
-``open_detector``.
+To add a detector, write one file with a class that has ``FaceDetector``'s members and a
+``DetectorSettings`` that opens it, and add one line to ``DETECTORS``. Another package registers its
+settings class as an entry point in the group ``emotion_edge.detectors``.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
-from emotion_edge.errors import UsageError
+from emotion_edge.registry import Registry
+from emotion_edge.settings import Settings, from_table
 from emotion_edge.values import Box, Image
-
-DETECTORS = ("haar", "yunet")
-"""By name, as ``open_detector`` takes them."""
 
 
 class FaceDetector(Protocol):
-    """Finds faces in one picture."""
+    """Finds faces in one image."""
 
     def detect(self, image: Image) -> list[Box]:
         """Boxes in pixels of ``image`` (gray or BGR, uint8), the largest first.
@@ -25,27 +27,88 @@ class FaceDetector(Protocol):
         """
 
 
-def open_detector(name: str = "auto", *, scheduled: bool = False) -> FaceDetector:
+class Weights(Protocol):
+    """A detector's file that ``emotion-edge detectors get`` fetches."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where it can be fetched, the first choice first."""
+
+    def path(self) -> Path:
+        """Where the detector looks for it."""
+
+    def verify(self, data: bytes, name: object) -> None:
+        """Raise DetectorError unless these bytes are the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorSettings(Settings):
+    """A detector that can be opened: the base of every detector's settings.
+
+    help: what it is, in one line. weights: the file that it needs, None for no file.
+    """
+
+    help: ClassVar[str]
+    weights: ClassVar[Weights | None] = None
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Whether its weights, if it needs any, are on this machine."""
+        return cls.weights is None or cls.weights.path().is_file()
+
+    def open(self) -> FaceDetector:
+        """For single images, which it searches finely. Raises DetectorError."""
+        raise NotImplementedError
+
+    def open_stream(self) -> FaceDetector:
+        """For the frames of one stream; by default ``open``'s detector on a schedule."""
+        from emotion_edge.detectors.scheduled import ScheduledDetector
+
+        return ScheduledDetector(self.open())
+
+
+DETECTORS: Registry[DetectorSettings] = Registry(
+    "detector",
+    "emotion_edge.detectors",
+    DetectorSettings,
+    {
+        "yunet": "emotion_edge.detectors.yunet:YuNetSettings",
+        "haar": "emotion_edge.detectors.haar:HaarSettings",
+    },
+)
+"""By name, the one that ``auto`` prefers first."""
+
+AUTO = "auto"
+
+
+def chosen_detector(name: str = AUTO) -> str:
+    """The name itself; for ``auto`` the first of ours that is installed."""
+    if name != AUTO:
+        return name
+    return next(ours for ours, kind in DETECTORS.items() if kind.installed())
+
+
+def open_detector(
+    name: str = AUTO,
+    *,
+    scheduled: bool = False,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+) -> FaceDetector:
     """A detector by name.
 
-    name: ``haar``, ``yunet``, or ``auto`` for YuNet once its weights are there and else Haar.
-    scheduled: for a stream of frames: see ``scheduled.ScheduledDetector``. Otherwise each picture
-        stands alone and is searched more finely.
-    Raises UsageError for another name, DetectorError when the detector's file is absent or wrong.
+    name: one of ``DETECTORS`` or of another package's, or ``auto`` for the first that is installed.
+    scheduled: for a stream of frames: see ``scheduled.ScheduledDetector``. Otherwise each image
+        is searched on its own, and more finely.
+    tables: settings by detector name, as in the configuration's ``[detectors.NAME]``.
+    Raises UsageError for an unknown name or setting, DetectorError when the detector's file is
+    absent or wrong, PluginError for a broken detector of another package.
     """
-    # Imported here: the modules below import this one, and only one of them is needed.
-    from emotion_edge.detectors.haar import HaarDetector
-    from emotion_edge.detectors.scheduled import ScheduledDetector
-    from emotion_edge.detectors.yunet import YuNetDetector, weights_path
+    name = chosen_detector(name)
+    table = (tables or {}).get(name, {})
+    settings = from_table(DETECTORS.require(name, AUTO), dict(table), where=f"detector {name}")
+    return settings.open_stream() if scheduled else settings.open()
 
-    if name == "auto":
-        name = "yunet" if weights_path().is_file() else "haar"
-    if name == "haar":
-        if not scheduled:
-            return HaarDetector(size=480, smallest=0.1, scale_factor=1.1)
-        return ScheduledDetector(HaarDetector(), HaarDetector(smallest=0.35))
-    if name == "yunet":
-        if not scheduled:
-            return YuNetDetector(size=640)
-        return ScheduledDetector(YuNetDetector(), YuNetDetector(size=96))
-    raise UsageError(f"detector {name!r}; expected auto, {' or '.join(DETECTORS)}")
+
+def names() -> str:
+    """What ``open_detector`` accepts, for help texts."""
+    return f"{', '.join([AUTO, *DETECTORS][:-1])} or {list(DETECTORS)[-1]}"

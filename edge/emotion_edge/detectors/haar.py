@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
 
+from emotion_edge.detectors import DetectorSettings
 from emotion_edge.detectors.geometry import Extent, distinct, reduce
+from emotion_edge.detectors.scheduled import ScheduledDetector
 from emotion_edge.errors import DetectorError
 from emotion_edge.values import Box, Image
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _DEBIAN = Path("/usr/share/opencv4/haarcascades")  # package opencv-data; apt's cv2 has no cv2.data
 _EXTENT = Extent(side=1.01)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaarSettings(DetectorSettings):
+    """OpenCV's frontal face cascade."""
+
+    help: ClassVar[str] = "upright frontal faces; comes with OpenCV"
+
+    def open(self) -> HaarDetector:
+        """Finer and slower than for a stream."""
+        return HaarDetector(size=480, smallest=0.1, scale_factor=1.1)
+
+    def open_stream(self) -> ScheduledDetector:
+        """One detector for whole frames, one for the windows around known faces."""
+        return ScheduledDetector(HaarDetector(), HaarDetector(smallest=0.35))
 
 
 class HaarDetector:

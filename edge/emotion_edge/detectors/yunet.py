@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
 
+from emotion_edge.detectors import DetectorSettings, Weights
 from emotion_edge.detectors.geometry import Extent, distinct, reduce
+from emotion_edge.detectors.scheduled import ScheduledDetector
 from emotion_edge.errors import DetectorError
 from emotion_edge.values import Box, Image
 
@@ -47,6 +51,36 @@ def verify(data: bytes, name: object) -> None:
             f"{name} is not {FILE}: {len(data)} bytes with SHA-256 {actual[:12]}…, expected "
             f"{SHA256[:12]}…; give OpenCV's file, or emotion-edge detectors get yunet --overwrite"
         )
+
+
+class _YuNetWeights:
+    """OpenCV's file, as ``emotion-edge detectors get`` fetches it."""
+
+    urls = URLS
+
+    def path(self) -> Path:
+        """See ``weights_path``."""
+        return weights_path()
+
+    def verify(self, data: bytes, name: object) -> None:
+        """See ``verify``."""
+        verify(data, name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YuNetSettings(DetectorSettings):
+    """YuNet with OpenCV's weights."""
+
+    help: ClassVar[str] = "turned and half-hidden faces too, and quicker; its weights are fetched"
+    weights: ClassVar[Weights | None] = _YuNetWeights()
+
+    def open(self) -> YuNetDetector:
+        """Finer and slower than for a stream."""
+        return YuNetDetector(size=640)
+
+    def open_stream(self) -> ScheduledDetector:
+        """One detector for whole frames, one for the windows around known faces."""
+        return ScheduledDetector(YuNetDetector(), YuNetDetector(size=96))
 
 
 class YuNetDetector:

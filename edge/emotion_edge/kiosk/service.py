@@ -17,33 +17,24 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from emotion_edge.cameras import Camera, open_camera
-from emotion_edge.cameras.photos import is_photo
+from emotion_edge.cameras import Camera, find_camera, open_camera
 from emotion_edge.cameras.supervised import SupervisedCamera
-from emotion_edge.errors import FrameTimeout
+from emotion_edge.detectors import open_detector
+from emotion_edge.errors import CameraNotFound, FrameTimeout
 from emotion_edge.factory import load
 from emotion_edge.kiosk.board import Condition, read_condition
 from emotion_edge.kiosk.configuration import Config
-from emotion_edge.kiosk.thermal import BoardWatch, HeatGovernor
+from emotion_edge.kiosk.thermal import BoardWatch, ThermalGovernor
 from emotion_edge.kiosk.watchdog import Watchdog
-from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.sinks import Sink, open_sinks
-from emotion_edge.sinks.settings import (
-    ConsoleSettings,
-    PageSettings,
-    VideoSettings,
-    WindowSettings,
-)
 from emotion_edge.values import Event
 
 READ_S = 1.0
 """Longest wait for a frame before the loop looks round: events, watchdog, time limit."""
 
-_PICTURES = (PageSettings, VideoSettings, WindowSettings)  # sinks that want colour
-_CLOSE_S = 1.7  # for the camera, which closes beside the sinks: below the two seconds promised
+_CLOSE_S = 1.7  # for the camera, which closes while the sinks do: below the two seconds promised
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +95,9 @@ class Service:
         self._condition = condition
         self._watchdog = watchdog or Watchdog()
         self._tell = tell or _to_stderr
-        self._heat = HeatGovernor(config.heat)
-        self._made: Camera | None = None
-        self._factory = camera or self._configured
+        self._thermal = ThermalGovernor(config.thermal)
         self._camera = SupervisedCamera(
-            self._make,
+            camera or self._open_camera,
             self._events.append,
             stop=self._stop,
             wait_at_start=config.camera.wait,
@@ -118,7 +107,7 @@ class Service:
             backoff_limit_s=config.camera.retry_s,
         )
         self._damaged, self._truncated = 0, False
-        self._silent = not any(isinstance(sink, ConsoleSettings) for sink in config.sinks)
+        self._silent = not any(sink.prints for sink in config.sinks)
 
     def run(self) -> Summary:
         """Work until the source ends, a limit is reached, a window is closed or ``stop`` is set.
@@ -127,17 +116,16 @@ class Service:
         sink fails, OutputExists when an output is there already.
         """
         config = self._config
-        labels = getattr(self._pipeline.classifier, "labels", EMOTIONS)
-        with BoardWatch(config.heat.check_s, self._condition) as board:
+        with BoardWatch(config.thermal.check_s, self._condition) as board:
             closing: threading.Thread | None = None
             deadline = math.inf
             try:
                 self._camera.__enter__()
                 sinks = open_sinks(
                     config.sinks,
-                    labels=labels,
+                    labels=self._pipeline.classifier.labels,
                     live=self._camera.live,
-                    fps=float(getattr(self._made, "fps", 0.0)),
+                    fps=self._camera.fps,
                     aggregate=config.aggregate,
                     on_event=self._on_sink_event,
                     temperature=board.temperature,
@@ -174,9 +162,9 @@ class Service:
             left = config.seconds - (now - started) if config.seconds else math.inf
             if left <= 0 or (config.frames and frames >= config.frames):
                 break
-            self._mind_heat(board, sinks)
-            if self._heat.max_fps and frames:
-                due = last + 1 / self._heat.max_fps
+            self._check_board(board, sinks)
+            if self._thermal.max_fps and frames:
+                due = last + 1 / self._thermal.max_fps
                 if now < due:
                     self._stop.wait(min(due - now, left, READ_S))
                     continue
@@ -202,10 +190,10 @@ class Service:
             faces += len(observation.faces)
         return frames, skipped, faces, last - begun
 
-    def _mind_heat(self, board: BoardWatch, sinks: Sink) -> None:
+    def _check_board(self, board: BoardWatch, sinks: Sink) -> None:
         condition = board.take()
         if condition is not None:
-            event = self._heat.consider(condition, time.monotonic_ns())
+            event = self._thermal.consider(condition, time.monotonic_ns())
             if event is not None:
                 self._events.append(event)
                 self._drain(sinks)
@@ -227,9 +215,9 @@ class Service:
         if self._silent:
             self._tell(event.message)
 
-    def _configured(self) -> Camera:
+    def _open_camera(self) -> Camera:
         camera = self._config.camera
-        colour = any(isinstance(sink, _PICTURES) for sink in self._config.sinks)
+        colour = any(sink.pixels for sink in self._config.sinks)
         manifest = getattr(self._pipeline.classifier, "manifest", None)
         return open_camera(
             camera.source,
@@ -240,11 +228,8 @@ class Service:
             paced=camera.paced,
             on_event=self._events.append,
             stop=self._stop,
+            tables=self._config.cameras,
         )
-
-    def _make(self) -> Camera:
-        self._made = self._factory()
-        return self._made
 
     def _close_camera(self) -> threading.Thread:
         thread = threading.Thread(
@@ -255,12 +240,14 @@ class Service:
 
 
 def _pipeline(config: Config) -> Pipeline:
-    source = Path(config.camera.source)
-    stills = source.is_dir() or (source.is_file() and is_photo(source))
+    try:
+        stream = find_camera(config.camera.source, config.cameras).stream
+    except CameraNotFound:
+        stream = True  # a path that appears later, or an error when the camera is opened
     return load(
         config.model,
-        detector=config.detector,
-        track=False if stills else config.tracker,
+        detector=open_detector(config.detector, scheduled=stream, tables=config.detectors),
+        track=config.tracker if stream else False,
         backend=config.backend,
     )
 

@@ -1,7 +1,7 @@
-"""A hot board works less: the frame rate steps down by itself, and up again.
+"""Lowers the frame rate when the board is hot, and raises it again when the board has cooled.
 
-Arm cores of a Raspberry Pi slow down by themselves from 80 to 85 degrees Celsius, whatever runs
-on them. Doing fewer frames before that keeps each of them quick.
+The cores of a Raspberry Pi slow down on their own from 80 to 85 degrees Celsius, whatever runs on
+them. Processing fewer frames before that keeps each of them fast.
 """
 
 from __future__ import annotations
@@ -12,66 +12,62 @@ from dataclasses import dataclass
 
 from emotion_edge.errors import UsageError
 from emotion_edge.kiosk.board import Condition, read_condition
+from emotion_edge.settings import Settings, key
 from emotion_edge.values import Event
 
-_HEAT = {"throttled", "soft temperature limit"}  # throttle bits that heat sets
-_SLOWEST_FPS = 0.1  # slower, and systemd's watchdog would take the pause for a hang
+_THERMAL = {"throttled", "soft temperature limit"}  # throttle bits that heat sets
+_SLOWEST_FPS = 0.1  # below this, systemd's watchdog would take the pause for a hang
 _WEAK_SUPPLY = "under-voltage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeatSettings:
-    """When to slow down.
+class ThermalSettings(Settings):
+    """When to lower the frame rate."""
 
-    hot_c: degrees Celsius from which the frame rate steps down.
-    cool_c: degrees Celsius below which it steps up again.
-    steps_fps: frames per second at most, step by step; empty: never slow down.
-    check_s: seconds between two readings.
-    settle_s: seconds between two steps at least: heat follows work slowly.
-    """
+    hot_c: float = key(78.0, "degrees Celsius from which the frame rate steps down.", ge=0, le=150)
+    cool_c: float = key(70.0, "degrees Celsius below which it steps up again.", ge=-50, le=150)
+    steps_fps: tuple[float, ...] = key(
+        (10.0, 5.0, 2.0, 1.0),
+        "greatest frames per second, step by step; empty: never slow down.",
+        ge=_SLOWEST_FPS,
+        le=1000,
+    )
+    check_s: float = key(5.0, "seconds between two readings.", ge=0.1, le=3600)
+    settle_s: float = key(
+        30.0,
+        "shortest time between two steps, in seconds: the temperature follows the work slowly.",
+        ge=0,
+        le=3600,
+    )
 
-    hot_c: float = 78.0
-    cool_c: float = 70.0
-    steps_fps: tuple[float, ...] = (10.0, 5.0, 2.0, 1.0)
-    check_s: float = 5.0
-    settle_s: float = 30.0
-
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Cool is below hot, and each step is slower than the one before."""
         if not self.cool_c < self.hot_c:
             raise UsageError(
-                f"[heat] cool_c is {self.cool_c:g} and hot_c {self.hot_c:g}: cool_c must be lower"
+                f"cool_c is {self.cool_c:g} and hot_c is {self.hot_c:g}: cool_c must be lower"
             )
-        falling = all(a > b for a, b in zip(self.steps_fps, self.steps_fps[1:], strict=False))
-        if not falling or any(fps < _SLOWEST_FPS for fps in self.steps_fps):
-            raise UsageError(
-                f"[heat] steps_fps is {list(self.steps_fps)}: "
-                f"use falling numbers, the last at least {_SLOWEST_FPS:g}"
-            )
-        if not (self.check_s > 0 and self.settle_s >= 0):
-            raise UsageError(
-                f"[heat] check_s is {self.check_s:g}, settle_s {self.settle_s:g}: "
-                "use seconds above 0"
-            )
+        if any(a <= b for a, b in zip(self.steps_fps, self.steps_fps[1:], strict=False)):
+            raise UsageError(f"steps_fps is {list(self.steps_fps)}: use falling numbers")
 
 
-class HeatGovernor:
-    """Decides, reading by reading, how many frames per second the board may do."""
+class ThermalGovernor:
+    """Decides from each reading how many frames per second the board may process."""
 
-    def __init__(self, settings: HeatSettings | None = None) -> None:
-        self.settings = settings or HeatSettings()
+    def __init__(self, settings: ThermalSettings | None = None) -> None:
+        self.settings = settings or ThermalSettings()
         self._step = 0  # 0: full speed; k: steps_fps[k - 1]
         self._stepped_ns: int | None = None
         self._weak = False
 
     @property
     def max_fps(self) -> float | None:
-        """Frames per second at most; None: as many as come."""
+        """The greatest frame rate; None for no limit."""
         return self.settings.steps_fps[self._step - 1] if self._step else None
 
     def consider(self, condition: Condition, at_ns: int) -> Event | None:
         """Take a reading and return what changed, if anything did.
 
-        at_ns: monotonic clock. An event's kind is ``heat.slower``, ``heat.faster``,
+        at_ns: monotonic clock. An event's kind is ``thermal.slower``, ``thermal.faster``,
         ``power.weak`` (the supply's voltage fell) or ``power.recovered``.
         """
         now = set(condition.throttling.now) if condition.throttling else set()
@@ -79,17 +75,17 @@ class HeatGovernor:
             self._weak = not self._weak
             if self._weak:
                 return Event("power.weak", "under-voltage: use a stronger power supply", at_ns)
-            return Event("power.recovered", "the supply's voltage is right again", at_ns)
+            return Event("power.recovered", "the power supply's voltage is normal again", at_ns)
         settled = self._stepped_ns is None or (
             at_ns - self._stepped_ns >= self.settings.settle_s * 1e9
         )
         celsius = condition.temperature_c
-        hot = bool(now & _HEAT) or (celsius is not None and celsius >= self.settings.hot_c)
-        cool = not now & _HEAT and celsius is not None and celsius <= self.settings.cool_c
+        hot = bool(now & _THERMAL) or (celsius is not None and celsius >= self.settings.hot_c)
+        cool = not now & _THERMAL and celsius is not None and celsius <= self.settings.cool_c
         if settled and hot and self._step < len(self.settings.steps_fps):
-            return self._go(self._step + 1, "heat.slower", condition, at_ns)
+            return self._go(self._step + 1, "thermal.slower", condition, at_ns)
         if settled and cool and self._step:
-            return self._go(self._step - 1, "heat.faster", condition, at_ns)
+            return self._go(self._step - 1, "thermal.faster", condition, at_ns)
         return None
 
     def _go(self, step: int, kind: str, condition: Condition, at_ns: int) -> Event:
@@ -106,7 +102,7 @@ class HeatGovernor:
 
 
 class BoardWatch:
-    """Reads the board now and then in a thread of its own: a reading may take milliseconds."""
+    """Reads the board at intervals in a thread of its own: a reading may take milliseconds."""
 
     def __init__(self, every_s: float, read: Callable[[], Condition] = read_condition) -> None:
         """every_s: seconds between two readings."""
@@ -124,7 +120,7 @@ class BoardWatch:
         return self
 
     def take(self) -> Condition | None:
-        """A reading nobody has taken yet, or None."""
+        """The newest reading if it was not taken yet, else None."""
         fresh, self._fresh = self._fresh, None
         return fresh
 
@@ -133,7 +129,7 @@ class BoardWatch:
         return self._last.temperature_c if self._last else None
 
     def __exit__(self, *error: object) -> None:
-        """Stop; a reading under way is left behind."""
+        """Stop; a reading that has begun is abandoned."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(0.1)

@@ -20,6 +20,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from emotion_edge.errors import ModelError, UsageError
+from emotion_edge.settings import Settings, key
 
 RUNTIMES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -33,29 +34,26 @@ _DELEGATE_SYMBOLS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_del
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backend:
-    """What runs the network.
+class Backend(Settings):
+    """What runs the network."""
 
-    runtime: ``auto``, ``litert``, ``tflite-runtime`` or ``tensorflow``; ``auto`` takes the first
-        of LiteRT and tflite-runtime that is installed.
-    threads: of the runtime's pool.
-    xnnpack: false uses the built-in kernels instead of XNNPACK.
-    delegate: a shared library with an external TFLite delegate, such as ``libedgetpu.so.1``: a
-        file, or a name in the system's library path.
-    """
+    runtime: str = key(
+        "auto",
+        "`auto`, `litert`, `tflite-runtime` or `tensorflow`; `auto` takes the first of LiteRT and "
+        "tflite-runtime that is installed.",
+    )
+    threads: int = key(1, "threads of the runtime's pool.", ge=1, le=64)
+    xnnpack: bool = key(True, "false uses the built-in kernels instead of XNNPACK.")
+    delegate: Path | None = key(
+        None,
+        "a shared library with an external TFLite delegate, such as `libedgetpu.so.1`: a file, or "
+        "a name in the system's library path.",
+    )
 
-    runtime: str = "auto"
-    threads: int = 1
-    xnnpack: bool = True
-    delegate: Path | None = None
-
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """The runtime is one of ``RUNTIMES``."""
         if self.runtime not in ("auto", *RUNTIMES):
-            raise UsageError(f"runtime {self.runtime!r}: use auto, {', '.join(RUNTIMES)}")
-        if self.threads < 1:
-            raise UsageError(f"threads is {self.threads}: use 1 or more")
-        if isinstance(self.delegate, str):
-            object.__setattr__(self, "delegate", Path(self.delegate))
+            raise UsageError(f"runtime is {self.runtime!r}: use auto, {', '.join(RUNTIMES)}")
 
     def to_record(self) -> dict[str, Any]:
         """The fields as JSON values; ``Backend(**record)`` gives the same value."""

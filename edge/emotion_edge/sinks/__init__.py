@@ -1,22 +1,27 @@
 """Where observations go.
 
-To add a sink: write one file with a class that has ``Sink``'s members, its settings in
-``settings.py``, and its line in ``_make``. Every sink runs in a thread of its own
-(``isolated.py``), so it may block and it may fail: the camera does not wait for it.
+To add a sink, write one file with a subclass of ``Sink`` and a ``SinkSettings`` that opens it, and
+add one line to ``SINKS``. Another package registers its settings class as an entry point in the
+group ``emotion_edge.sinks``. Every sink runs in a thread of its own (``isolated.py``), so it may
+block and it may fail: the camera does not wait for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from emotion_edge.errors import UsageError
 from emotion_edge.model.labels import EMOTIONS
-from emotion_edge.sinks import settings as s
+from emotion_edge.registry import Registry
+from emotion_edge.settings import Settings, key
 from emotion_edge.values import Event, Observation
 
 if TYPE_CHECKING:
-    from emotion_edge.sinks.fanout import Sinks
+    from emotion_edge.sinks.aggregate import AggregateSettings
+    from emotion_edge.sinks.fanout import Sinks, SinkState
 
 
 class Sink(Protocol):
@@ -30,22 +35,13 @@ class Sink(Protocol):
         """For reports: ``jsonl results.jsonl``, ``mqtt broker:1883``."""
 
     @property
-    def pictures(self) -> bool:
-        """Whether it looks at the pixels.
-
-        One that does not is given a black picture of the same size, so that no picture can leave
-        through it.
-        """
-        return False
-
-    @property
     def announcement(self) -> str:
-        """What the user must be told when it opens: that it records, that others can watch."""
+        """What the user must know when it opens: that it records, that others can watch."""
         return ""
 
     @property
     def finished(self) -> bool:
-        """Whether its user asked for the end of the run, by closing the window."""
+        """Whether its user ended the run, by closing the window."""
         return False
 
     @property
@@ -71,13 +67,99 @@ class Sink(Protocol):
         """Flush and close; safe to call twice, and after a failed open."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a sink may need to know about the run that it serves.
+
+    labels: what the classifier can answer, in the order of its probabilities.
+    live: whether frames come from a live camera.
+    fps: the source's frames per second, 0 where unknown.
+    aggregate: whether it receives counts over a period in place of faces.
+    states: the state of each sink of the run. temperature: the board's degrees Celsius.
+    """
+
+    labels: Sequence[str]
+    live: bool
+    fps: float
+    aggregate: bool
+    states: Callable[[], Sequence[SinkState]]
+    temperature: Callable[[], float | None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkSettings(Settings):
+    """A sink that can be opened: the base of every sink's settings.
+
+    help: what it is, in one line. metavar: what its flag takes, empty for nothing.
+    positional: the key that the flag's text sets.
+    pixels: whether it looks at the pixels. A sink that does not receives a black image of the same
+        size, so that no image can leave through it.
+    counts: whether it shows no single face, so that aggregate mode gives it every observation.
+    prints: whether a person reads its lines on standard output.
+    """
+
+    help: ClassVar[str]
+    metavar: ClassVar[str] = ""
+    positional: ClassVar[str] = ""
+    pixels: ClassVar[bool] = False
+    counts: ClassVar[bool] = False
+    prints: ClassVar[bool] = False
+
+    required: bool | None = key(
+        None,
+        "whether its failure ends the run, with status 4; unset: only when the source is a file. "
+        "With a live camera the run goes on and retries.",
+    )
+
+    @property
+    def file(self) -> Path | None:
+        """The file that it writes, for reports."""
+        return None
+
+    @property
+    def prints_records(self) -> bool:
+        """Whether it writes records to standard output, where labels would mix with them."""
+        return False
+
+    @classmethod
+    def from_flag(cls, text: str) -> dict[str, str]:
+        """The keys that ``--NAME TEXT`` sets, as text. Raises UsageError."""
+        if not text:
+            return {}
+        if not cls.positional:
+            raise UsageError(f"it takes no value, got {text!r}")
+        return {cls.positional: text}
+
+    def open(self, run: Run) -> Sink:
+        """The sink, not yet entered."""
+        raise NotImplementedError
+
+
+SINKS: Registry[SinkSettings] = Registry(
+    "sink",
+    "emotion_edge.sinks",
+    SinkSettings,
+    {
+        "console": "emotion_edge.sinks.console:ConsoleSettings",
+        "jsonl": "emotion_edge.sinks.jsonl:JsonlSettings",
+        "csv": "emotion_edge.sinks.csv:CsvSettings",
+        "record": "emotion_edge.sinks.video:VideoSettings",
+        "window": "emotion_edge.sinks.window:WindowSettings",
+        "page": "emotion_edge.sinks.page:PageSettings",
+        "mqtt": "emotion_edge.sinks.mqtt:MqttSettings",
+        "metrics": "emotion_edge.sinks.metrics:MetricsSettings",
+    },
+)
+"""By name: that of the flag, and of the table ``[sinks.NAME]``."""
+
+
 def open_sinks(
-    settings: Sequence[s.SinkSettings],
+    settings: Sequence[SinkSettings],
     *,
     labels: Sequence[str] = EMOTIONS,
     live: bool = True,
     fps: float = 0.0,
-    aggregate: s.AggregateSettings | None = None,
+    aggregate: AggregateSettings | None = None,
     on_event: Callable[[Event], None] | None = None,
     temperature: Callable[[], float | None] | None = None,
 ) -> Sinks:
@@ -97,66 +179,28 @@ def open_sinks(
     Raises UsageError when sinks contradict each other; entering raises what the first sink that
     cannot be opened raises, with the others closed again.
     """
+    from emotion_edge.sinks.aggregate import Aggregate
     from emotion_edge.sinks.fanout import Sinks
     from emotion_edge.sinks.isolated import Isolated
 
     members: list[Isolated] = []
     sinks = Sinks(members, on_event=on_event)
+    run = Run(
+        labels=labels,
+        live=live,
+        fps=fps,
+        aggregate=aggregate is not None,
+        states=sinks.states,
+        temperature=temperature,
+    )
     for each in settings:
-        sink = _make(each, labels, live, fps, aggregate, sinks, temperature)
-        if aggregate is not None and sink.pictures:
+        sink = each.open(run)
+        if aggregate is not None and each.pixels:
             raise UsageError(
-                f"{sink.name} shows single faces, which aggregate mode forbids: leave one out"
+                f"{sink.name} shows single faces, which aggregate mode forbids: omit one of them"
             )
-        if aggregate is not None and not isinstance(each, s.MetricsSettings):
-            from emotion_edge.sinks.aggregate import Aggregate
-
+        if aggregate is not None and not each.counts:
             sink = Aggregate(sink, aggregate.period_s)
         required = each.required if each.required is not None else not live
-        members.append(Isolated(sink, required=required, wait=not live))
+        members.append(Isolated(sink, pixels=each.pixels, required=required, wait=not live))
     return sinks
-
-
-def _make(
-    settings: s.SinkSettings,
-    labels: Sequence[str],
-    live: bool,
-    fps: float,
-    aggregate: s.AggregateSettings | None,
-    sinks: Sinks,
-    temperature: Callable[[], float | None] | None,
-) -> Sink:
-    """The sink for some settings. Imported here: a run loads only the sinks it uses."""
-    if isinstance(settings, s.ConsoleSettings):
-        from emotion_edge.sinks.console import ConsoleSink
-
-        return ConsoleSink(settings)
-    if isinstance(settings, s.JsonlSettings):
-        from emotion_edge.sinks.jsonl import JsonlSink
-
-        return JsonlSink(settings)
-    if isinstance(settings, s.CsvSettings):
-        from emotion_edge.sinks.csv import AggregateCsvSink, CsvSink
-
-        return AggregateCsvSink(settings, labels) if aggregate else CsvSink(settings, labels)
-    if isinstance(settings, s.VideoSettings):
-        from emotion_edge.sinks.video import VideoSink
-
-        return VideoSink(settings, fps=fps, paced=live)
-    if isinstance(settings, s.WindowSettings):
-        from emotion_edge.sinks.window import WindowSink
-
-        return WindowSink(settings)
-    if isinstance(settings, s.PageSettings):
-        from emotion_edge.sinks.page import PageSink
-
-        return PageSink(settings)
-    if isinstance(settings, s.MqttSettings):
-        from emotion_edge.sinks.mqtt import MqttSink
-
-        return MqttSink(settings, labels, aggregate=aggregate is not None)
-    if isinstance(settings, s.MetricsSettings):
-        from emotion_edge.sinks.metrics import MetricsSink
-
-        return MetricsSink(settings, labels, sinks=sinks.states, temperature=temperature)
-    raise UsageError(f"no sink for {type(settings).__name__}: use one of {', '.join(s.SETTINGS)}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
+from emotion_edge.settings import Settings, key
 from emotion_edge.sinks import Sink
 from emotion_edge.values import Event, Frame, Observation
 
@@ -16,6 +17,13 @@ _NO_IMAGE = np.zeros((1, 1), np.uint8)
 
 AGGREGATE = "aggregate"
 """The kind of the events that carry the counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateSettings(Settings):
+    """Counts over a period in place of faces, for signage."""
+
+    period_s: float = key(60.0, "seconds that one count covers.", gt=0, le=1e6)
 
 
 class Aggregate(Sink):

@@ -6,17 +6,34 @@ import contextlib
 import os
 import shutil
 import sys
-from typing import Self, TextIO
+from dataclasses import dataclass
+from typing import ClassVar, Self, TextIO
 
 from emotion_edge.errors import SinkError
 from emotion_edge.model.labels import EMOJI
 from emotion_edge.records import wall_clock
-from emotion_edge.sinks import Sink
+from emotion_edge.settings import key
+from emotion_edge.sinks import Run, Sink, SinkSettings
 from emotion_edge.sinks.camera_state import camera_state
-from emotion_edge.sinks.settings import ConsoleSettings
 from emotion_edge.values import Event, Face, Frame, Observation
 
 _BAR = 20  # characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleSettings(SinkSettings):
+    """How often the lines are redrawn."""
+
+    help: ClassVar[str] = "labels on standard output; on unless --quiet"
+    prints: ClassVar[bool] = True
+
+    refresh_hz: float = key(
+        10.0, "redraws per second on a terminal; elsewhere only changes are printed.", gt=0, le=1000
+    )
+
+    def open(self, run: Run) -> ConsoleSink:
+        """On standard output."""
+        return ConsoleSink(self)
 
 
 class ConsoleSink(Sink):

@@ -5,17 +5,30 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from emotion_edge.model.labels import UNSURE
 from emotion_edge.records import observation_record, wall_clock
+from emotion_edge.sinks import Run
 from emotion_edge.sinks.aggregate import AGGREGATE
-from emotion_edge.sinks.record_file import RecordFile, RecordSink
-from emotion_edge.sinks.settings import CsvSettings
+from emotion_edge.sinks.record_file import RecordFile, RecordFileSettings, RecordSink
 from emotion_edge.values import Event, Observation
 
 _FACE = ("time", "frame", "track", "x", "y", "width", "height", "score", "label", "confidence")
 _FILE = ("source", "media_time_s")  # empty for a live camera, whose rows have a time
 _COUNT = ("time", "seconds", "frames", "people", "most_at_once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsvSettings(RecordFileSettings):
+    """One row per face, without events."""
+
+    help: ClassVar[str] = "one row per face, for a spreadsheet"
+
+    def open(self, run: Run) -> CsvSink | AggregateCsvSink:
+        """Nothing is opened yet."""
+        return AggregateCsvSink(self, run.labels) if run.aggregate else CsvSink(self, run.labels)
 
 
 class CsvSink(RecordSink):
@@ -28,7 +41,7 @@ class CsvSink(RecordSink):
         """labels: the classifier's, in its order."""
         self._labels = tuple(labels)
         header = _rows([[*_FACE, *(f"p_{label}" for label in labels), *_FILE]])
-        super().__init__(settings, RecordFile(settings, header=header))
+        super().__init__("csv", settings, RecordFile(settings, header=header))
 
     def record(self, observation: Observation) -> bytes:
         """A row for each face."""
@@ -60,7 +73,8 @@ class AggregateCsvSink(RecordSink):
     def __init__(self, settings: CsvSettings, labels: Sequence[str]) -> None:
         """labels: the classifier's, in its order."""
         self._labels = tuple(dict.fromkeys((*labels, UNSURE)))
-        super().__init__(settings, RecordFile(settings, header=_rows([[*_COUNT, *self._labels]])))
+        header = _rows([[*_COUNT, *self._labels]])
+        super().__init__("csv", settings, RecordFile(settings, header=header))
 
     def record(self, observation: Observation) -> bytes:
         """Nothing: a single observation is what aggregate mode keeps back."""

@@ -57,11 +57,6 @@ class Sinks(Sink):
         self._raised = False
 
     @property
-    def pictures(self) -> bool:
-        """Whether any of them looks at the pixels (a camera may then deliver colour)."""
-        return any(member.pictures for member in self._members)
-
-    @property
     def finished(self) -> bool:
         """Whether a user asked for the end of the run, by closing the window."""
         return any(member.finished for member in self._members)
@@ -105,7 +100,7 @@ class Sinks(Sink):
         """
         blind: Observation | None = None
         for member in self._members:
-            if member.pictures:
+            if member.pixels:
                 member.write(observation)
             else:
                 blind = blind or _without_pixels(observation)

@@ -31,6 +31,7 @@ class Isolated(Sink):
         self,
         sink: Sink,
         *,
+        pixels: bool = False,
         depth: int | None = None,
         required: bool = False,
         wait: bool = False,
@@ -38,12 +39,14 @@ class Isolated(Sink):
     ) -> None:
         """Wrap ``sink``.
 
+        pixels: whether it looks at the pixels.
         depth: observations queued at most; by default 64, and of pictures 1 (8 with ``wait``).
         wait: ``write`` waits for room instead of dropping, as long as the sink works.
         retry_s: the first and the longest pause after an error, in seconds.
         """
         self._sink = sink
-        self._depth = depth or (64 if not sink.pictures else 8 if wait else 1)
+        self.pixels = pixels
+        self._depth = depth or (64 if not pixels else 8 if wait else 1)
         self._required = required
         self._wait = wait
         self._retry_s = retry_s
@@ -68,11 +71,6 @@ class Isolated(Sink):
     def name(self) -> str:
         """The wrapped sink's."""
         return self._sink.name
-
-    @property
-    def pictures(self) -> bool:
-        """Whether the wrapped sink looks at the pixels."""
-        return self._sink.pictures
 
     @property
     def announcement(self) -> str:
@@ -174,7 +172,7 @@ class Isolated(Sink):
     def _report_drops(self) -> None:
         now = time.monotonic()
         # A sink of pictures shows the newest: passing over some is its work, not its failure.
-        if self.pictures or self.failing or now - self._drops_reported_at < _REPORT_DROPS_S:
+        if self.pixels or self.failing or now - self._drops_reported_at < _REPORT_DROPS_S:
             return
         self._report(
             "sink.dropping",

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import ClassVar
 
 from emotion_edge.records import event_record, observation_record, to_json
-from emotion_edge.sinks.record_file import RecordFile, RecordSink
-from emotion_edge.sinks.settings import JsonlSettings
+from emotion_edge.sinks import Run
+from emotion_edge.sinks.record_file import RecordFile, RecordFileSettings, RecordSink
 from emotion_edge.values import Event, Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonlSettings(RecordFileSettings):
+    """One JSON record per line: observations and events."""
+
+    help: ClassVar[str] = "one JSON record per frame and per event; - is standard output"
+
+    def open(self, run: Run) -> JsonlSink:
+        """Nothing is opened yet."""
+        return JsonlSink(self)
 
 
 class JsonlSink(RecordSink):
     """Observations and events as ``emotion_edge.records`` describes them."""
 
     def __init__(self, settings: JsonlSettings) -> None:
-        super().__init__(settings, RecordFile(settings, whole=_is_json))
+        super().__init__("jsonl", settings, RecordFile(settings, whole=_is_json))
 
     def record(self, observation: Observation) -> bytes:
         """One line."""

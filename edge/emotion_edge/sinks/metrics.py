@@ -12,24 +12,50 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from emotion_edge import __version__
 from emotion_edge.model.labels import UNSURE
 from emotion_edge.records import to_json
-from emotion_edge.sinks import Sink
+from emotion_edge.settings import key
+from emotion_edge.sinks import Run, Sink, SinkSettings
+from emotion_edge.sinks.address import from_address
 from emotion_edge.sinks.camera_state import camera_state
 from emotion_edge.sinks.serving import Answer, Server
-from emotion_edge.sinks.settings import MetricsSettings
 from emotion_edge.values import Event, Observation
+from emotion_edge.version import __version__
 
 if TYPE_CHECKING:
     from emotion_edge.sinks.fanout import SinkState
 
 _BOUNDS_MS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
 _Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings(SinkSettings):
+    """Prometheus metrics (``/metrics``) and health (``/healthz``) over HTTP."""
+
+    help: ClassVar[str] = "health and metrics over HTTP; 127.0.0.1:9188"
+    metavar: ClassVar[str] = "[HOST:]PORT"
+    counts: ClassVar[bool] = True
+
+    host: str = key("127.0.0.1", "address to listen on.", filled=True)
+    port: int = key(9188, "TCP port; 0 lets the system choose.", ge=0, le=65535)
+    stale_s: float = key(
+        10.0, "seconds without a frame after which `/healthz` answers 503.", gt=0, le=1e6
+    )
+
+    @classmethod
+    def from_flag(cls, text: str) -> dict[str, str]:
+        """Host, port, or both."""
+        return from_address(text)
+
+    def open(self, run: Run) -> MetricsSink:
+        """Nothing is opened yet."""
+        return MetricsSink(self, run.labels, sinks=run.states, temperature=run.temperature)
 
 
 class MetricsSink(Sink):

@@ -28,18 +28,20 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
-from emotion_edge import __version__
-from emotion_edge.errors import MissingExtra, SinkError
+from emotion_edge.errors import MissingExtra, SinkError, UsageError
 from emotion_edge.model.labels import UNSURE
 from emotion_edge.records import event_record, observation_record, to_json
-from emotion_edge.sinks import Sink
+from emotion_edge.settings import key
+from emotion_edge.sinks import Run, Sink, SinkSettings
+from emotion_edge.sinks.address import from_address
 from emotion_edge.sinks.aggregate import AGGREGATE
 from emotion_edge.sinks.camera_state import camera_state
-from emotion_edge.sinks.settings import MqttSettings
 from emotion_edge.values import Event, Observation
+from emotion_edge.version import __version__
 
 _NONE = "none"  # the label where there is no face
 _GRACE_S = 5.0  # without a broker before it counts as trouble: a restart takes less
@@ -51,6 +53,77 @@ _CREDENTIAL = "emotion-edge.mqtt-password"
 _SINGLE_FACES = ("state", "faces", "label", "confidence")
 _RETAINED = (*_SINGLE_FACES, "aggregate")  # status and camera are always published
 _UNKNOWN = "None"  # Home Assistant's payload for "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttSettings(SinkSettings):
+    """An MQTT broker, with Home Assistant discovery (extra ``[mqtt]``)."""
+
+    help: ClassVar[str] = "publish to an MQTT broker; localhost:1883"
+    metavar: ClassVar[str] = "HOST[:PORT]"
+
+    host: str = key("localhost", "the broker's address.", filled=True)
+    port: int = key(1883, "the broker's port; 8883 is usual with `tls`.", ge=1, le=65535)
+    username: str = key("", "empty for none.")
+    password: str = key(
+        "",
+        "empty for none. Better: systemd's credential `emotion-edge.mqtt-password`, or "
+        "`password_file`.",
+        secret=True,
+    )
+    password_file: Path | None = key(None, "a file whose first line is the password.")
+    tls: bool = key(False, "encrypt, and verify the broker.")
+    ca_file: Path | None = key(
+        None, "certificates to verify the broker with; unset: the system's authorities."
+    )
+    topic: str = key(
+        "", "base of all topics; empty for `emotion-edge/HOSTNAME`. Unique per device."
+    )
+    device: str = key("", "name shown in Home Assistant; empty for `Emotion HOSTNAME`.")
+    discovery: str = key(
+        "homeassistant", "Home Assistant's discovery prefix; empty switches discovery off."
+    )
+    discovery_form: Literal["device", "entities"] = key(
+        "device",
+        "`device` (one description of everything; Home Assistant 2024.11 and later) or `entities` "
+        "(one for each entity).",
+    )
+    configuration_url: str = key(
+        "", "address that Home Assistant links to from the device, such as the page's."
+    )
+    interval_s: float = key(5.0, "seconds between two states while nothing changes.", gt=0, le=1e6)
+    change_interval_s: float = key(
+        0.2, "shortest time between two states, however much changes, in seconds.", ge=0, le=1e6
+    )
+    queue: int = key(
+        1000,
+        "messages kept while the broker is away; newer ones are dropped and counted.",
+        ge=1,
+        le=65535,
+    )
+    keepalive_s: int = key(30, "seconds after which a silent connection is probed.", ge=1, le=65535)
+
+    def check(self) -> None:
+        """A topic to publish to has no wildcards, and the link is a web address."""
+        if self.configuration_url and not self.configuration_url.startswith(
+            ("http://", "https://")
+        ):
+            raise UsageError(
+                f"configuration_url is {self.configuration_url!r}: "
+                "use an address that starts with http:// or https://"
+            )
+        for name, topic in (("topic", self.topic), ("discovery", self.discovery)):
+            if any(sign in topic for sign in "+#\0"):
+                raise UsageError(f"{name} is {topic!r}: a topic holds no + and no #")
+
+    @classmethod
+    def from_flag(cls, text: str) -> dict[str, str]:
+        """Host, or host and port."""
+        return from_address(text, port_alone=False)
+
+    def open(self, run: Run) -> MqttSink:
+        """Nothing is opened yet."""
+        return MqttSink(self, run.labels, aggregate=run.aggregate)
 
 
 class MqttSink(Sink):

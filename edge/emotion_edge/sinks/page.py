@@ -10,19 +10,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import resources
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import cv2
 
 from emotion_edge.annotate import annotate, colour_of
 from emotion_edge.model.labels import EMOJI
 from emotion_edge.records import observation_record, to_json
-from emotion_edge.sinks import Sink
+from emotion_edge.settings import key
+from emotion_edge.sinks import Run, Sink, SinkSettings
+from emotion_edge.sinks.address import from_address
 from emotion_edge.sinks.camera_state import camera_state
 from emotion_edge.sinks.serving import Answer, Server
-from emotion_edge.sinks.settings import PageSettings
 from emotion_edge.values import Event, Observation
 
 _BOUNDARY = "frame"
@@ -33,6 +35,35 @@ _POLICY = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageSettings(SinkSettings):
+    """A live page over HTTP; frames are encoded only while someone watches."""
+
+    help: ClassVar[str] = "show the frames over HTTP; 127.0.0.1:8080"
+    metavar: ClassVar[str] = "[HOST:]PORT"
+    pixels: ClassVar[bool] = True
+
+    host: str = key(
+        "127.0.0.1",
+        "address to listen on; `0.0.0.0` shows the camera to the whole network.",
+        filled=True,
+    )
+    port: int = key(8080, "TCP port; 0 lets the system choose.", ge=0, le=65535)
+    fps: float = key(10.0, "frames per second at most.", gt=0, le=1000)
+    width: int = key(640, "greatest width of the frames sent, in pixels.", ge=16, le=16384)
+    quality: int = key(80, "of the JPEG frames, 1..100.", ge=1, le=100)
+    viewers: int = key(8, "how many may watch at the same time.", ge=1, le=1000)
+
+    @classmethod
+    def from_flag(cls, text: str) -> dict[str, str]:
+        """Host, port, or both."""
+        return from_address(text)
+
+    def open(self, run: Run) -> PageSink:
+        """Nothing is opened yet."""
+        return PageSink(self)
+
+
 class PageSink(Sink):
     """Keeps the newest observation, and encodes it when a viewer wants it.
 
@@ -41,7 +72,6 @@ class PageSink(Sink):
     """
 
     name = "page"
-    pictures = True
     announcement = ""
 
     def __init__(self, settings: PageSettings) -> None:

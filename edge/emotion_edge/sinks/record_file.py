@@ -7,14 +7,56 @@ import fcntl
 import os
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 from emotion_edge.errors import OutputExists, SinkError
-from emotion_edge.sinks import Sink
-from emotion_edge.sinks.settings import STANDARD_OUTPUT, RecordFileSettings
+from emotion_edge.settings import REQUIRED, key
+from emotion_edge.sinks import Sink, SinkSettings
 from emotion_edge.values import Observation
+
+STANDARD_OUTPUT = Path("-")
+"""The path of a record file that means standard output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFileSettings(SinkSettings):
+    """A file of records that grows, and is rotated when it is full."""
+
+    metavar: ClassVar[str] = "FILE"
+    positional: ClassVar[str] = "path"
+
+    path: Path = key(
+        REQUIRED,
+        "the newest file; older ones are `PATH.1` (the youngest of them), `PATH.2`, ... `-` is "
+        "standard output.",
+    )
+    existing: Literal["refuse", "overwrite", "append"] = key(
+        "refuse", "what to do with a file of that name: `refuse`, `overwrite` or `append`."
+    )
+    rotate_mb: float = key(
+        100.0, "megabytes (10**6 bytes) at which the file is rotated; 0 never does.", ge=0, le=1e6
+    )
+    keep: int = key(5, "how many older files stay; the oldest is deleted.", ge=0, le=1000)
+    interval_s: float = key(
+        0.0,
+        "shortest time between two observations, in seconds; 0 writes every one. Events are always "
+        "written.",
+        ge=0,
+        le=1e6,
+    )
+
+    @property
+    def file(self) -> Path | None:
+        """The newest file."""
+        return None if self.prints_records else self.path
+
+    @property
+    def prints_records(self) -> bool:
+        """Whether the path is ``-``."""
+        return self.path == STANDARD_OUTPUT
 
 
 class RecordFile:
@@ -197,9 +239,9 @@ class RecordSink(Sink):
 
     name = "records"
 
-    def __init__(self, settings: RecordFileSettings, file: RecordFile) -> None:
-        """file: as the settings say."""
-        self.name = f"{settings.kind} {settings.path}"
+    def __init__(self, name: str, settings: RecordFileSettings, file: RecordFile) -> None:
+        """name: the sink's. file: as the settings say."""
+        self.name = f"{name} {settings.path}"
         self._file = file
         self._interval_ns = settings.interval_s * 1e9
         self._due_ns = 0.0

@@ -6,23 +6,64 @@ import fcntl
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import cv2
 
 from emotion_edge.annotate import annotate
-from emotion_edge.errors import OutputExists, SinkError
-from emotion_edge.sinks import Sink
+from emotion_edge.errors import OutputExists, SinkError, UsageError
+from emotion_edge.settings import REQUIRED, key
+from emotion_edge.sinks import Run, Sink, SinkSettings
 from emotion_edge.sinks.encoding import Encoder, open_encoder, opening_name, players
-from emotion_edge.sinks.settings import VideoSettings
 from emotion_edge.values import Event, Image, Observation
 
 _FPS = 15.0  # where the source does not say
 _GAP_NS = 2_000_000_000  # longer silences are cut, not filled with a still frame
 _SPACE_CHECK_S = 1.0  # between two checks of the free space
 _LEAST_RESERVE_MB = 5.0  # more than a second of video, so that a full disk is noticed before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoSettings(SinkSettings):
+    """A video with boxes and labels: camera frames are stored."""
+
+    help: ClassVar[str] = "STORE the camera's frames, annotated, in an .mp4 or .avi file"
+    metavar: ClassVar[str] = "FILE"
+    positional: ClassVar[str] = "path"
+    pixels: ClassVar[bool] = True
+
+    path: Path = key(
+        REQUIRED,
+        "`.mp4` (H.264 where ffmpeg is installed, else MPEG-4 Part 2) or `.avi` (Motion JPEG, "
+        "larger). All of them play up to the cut after a power cut.",
+    )
+    overwrite: bool = key(False, "replace an existing file.")
+    fps: float = key(
+        0.0, "frames per second of the file; 0 takes the source's, or 15.", ge=0, le=1000
+    )
+    reserve_mb: float = key(
+        100.0,
+        "megabytes that stay free on the disk; the recording ends before.",
+        ge=_LEAST_RESERVE_MB,
+        le=1e9,
+    )
+
+    @property
+    def file(self) -> Path | None:
+        """The complete video."""
+        return self.path
+
+    def check(self) -> None:
+        """The suffix chooses the format."""
+        if self.path.suffix.lower() not in (".mp4", ".avi"):
+            raise UsageError(f"cannot record to {self.path}: give a name that ends in .mp4 or .avi")
+
+    def open(self, run: Run) -> VideoSink:
+        """Nothing is opened yet."""
+        return VideoSink(self, fps=run.fps, paced=run.live)
 
 
 class VideoSink(Sink):
@@ -34,7 +75,6 @@ class VideoSink(Sink):
     """
 
     name = "video"
-    pictures = True
     announcement = ""
 
     def __init__(self, settings: VideoSettings, *, fps: float = 0.0, paced: bool = True) -> None:
@@ -49,7 +89,7 @@ class VideoSink(Sink):
         self._overwrite = settings.overwrite
         self._fps = settings.fps or fps or _FPS
         self._paced = paced
-        self._reserve = max(settings.reserve_mb, _LEAST_RESERVE_MB) * 1e6
+        self._reserve = settings.reserve_mb * 1e6
         self._lock = -1  # file descriptor of the part file
         self._encoder: Encoder | None = None
         self._size = (0, 0)

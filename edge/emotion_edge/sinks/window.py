@@ -8,18 +8,34 @@ from __future__ import annotations
 
 import gc
 import threading
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import cv2
 
 from emotion_edge.annotate import annotate
 from emotion_edge.errors import MissingExtra, SinkError
-from emotion_edge.sinks import Sink
+from emotion_edge.settings import key
+from emotion_edge.sinks import Run, Sink, SinkSettings
 from emotion_edge.sinks.camera_state import camera_state
-from emotion_edge.sinks.settings import WindowSettings
 from emotion_edge.values import Event, Image, Observation
 
 _TITLE = "Emotion Edge"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSettings(SinkSettings):
+    """A window on this machine's display (extra ``[window]``)."""
+
+    help: ClassVar[str] = "show the frames in a window on this machine"
+    pixels: ClassVar[bool] = True
+
+    fullscreen: bool = key(False, "fill the display; Escape or `q` closes it.")
+    fps: float = key(20.0, "frames per second at most.", gt=0, le=1000)
+
+    def open(self, run: Run) -> WindowSink:
+        """Nothing is opened yet."""
+        return WindowSink(self)
 
 
 class WindowSink(Sink):
@@ -30,7 +46,6 @@ class WindowSink(Sink):
     """
 
     name = "window"
-    pictures = True
     finished = False
 
     def __init__(self, settings: WindowSettings) -> None:
@@ -117,8 +132,8 @@ class WindowSink(Sink):
             self._closing = True
 
         root.protocol("WM_DELETE_WINDOW", close)
-        for key in ("<Escape>", "q"):
-            root.bind(key, close)
+        for pressed in ("<Escape>", "q"):
+            root.bind(pressed, close)
         shown: Observation | None = None
         photo: Any = None
 

@@ -98,14 +98,14 @@ def test_settings_in_the_name() -> None:
         "demo:noise=-1",
         "pattern:faces=1",
     ):
-        with pytest.raises(UsageError, match="is no setting; use "):
+        with pytest.raises(UsageError, match=r"is not a setting|is .many.; expected|use 0 to 64"):
             open_camera(wrong)
 
 
 @pytest.mark.parametrize("faces", [100, 101])
 def test_how_many_faces_fit(faces: int) -> None:
     if faces > 100:
-        with pytest.raises(UsageError, match="0 to 100 faces, not 101"):
+        with pytest.raises(UsageError, match="faces is 101: use 0 to 100"):
             open_camera(f"demo:faces={faces}")
     else:
         with open_camera(f"demo:faces={faces}") as camera:

@@ -19,17 +19,15 @@ from emotion_edge import cli
 from emotion_edge.commands import run
 from emotion_edge.errors import UsageError
 from emotion_edge.kiosk.configuration import Config, keys
-from emotion_edge.sinks.settings import (
-    AggregateSettings,
-    ConsoleSettings,
-    CsvSettings,
-    JsonlSettings,
-    MetricsSettings,
-    MqttSettings,
-    PageSettings,
-    VideoSettings,
-    WindowSettings,
-)
+from emotion_edge.sinks.aggregate import AggregateSettings
+from emotion_edge.sinks.console import ConsoleSettings
+from emotion_edge.sinks.csv import CsvSettings
+from emotion_edge.sinks.jsonl import JsonlSettings
+from emotion_edge.sinks.metrics import MetricsSettings
+from emotion_edge.sinks.mqtt import MqttSettings
+from emotion_edge.sinks.page import PageSettings
+from emotion_edge.sinks.video import VideoSettings
+from emotion_edge.sinks.window import WindowSettings
 from tests.edge.cameras.fakes import truncate_jpegs, write_video
 
 TINY = str(Path(__file__).parents[1] / "tiny.tflite")
@@ -94,12 +92,12 @@ def test_flags_of_outputs(words: str, sink: object) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("--frames many", "--frames many: expected a whole number"),
-        ("--page a:b", "--page b: expected a whole number"),
+        ("--frames many", "frames is 'many'; expected a whole number"),
+        ("--page a:b", "sinks.page.port is 'b'; expected a whole number"),
         ("--set frames", "expected KEY=VALUE"),
         ("--set framse=1", "did you mean frames?"),
         ("--aggregate=-1", "period_s is -1"),
-        ("--detector hog", "'auto' or 'haar' or 'yunet'"),
+        ("--detector hog", "detector is 'hog'; expected one of auto, yunet, haar"),
         ("--record a.gif", ".mp4 or .avi"),
     ],
 )

@@ -107,7 +107,7 @@ def test_auto_is_yunet_once_it_is_there(at_home: Path) -> None:
 
 
 def test_an_unknown_detector_is_named() -> None:
-    with pytest.raises(UsageError, match="'mtcnn'; expected auto, haar or yunet"):
+    with pytest.raises(UsageError, match="'mtcnn': use auto, yunet, haar"):
         open_detector("mtcnn")
 
 
@@ -373,12 +373,12 @@ def test_get_keeps_another_file_unless_told(
     source = tmp_path / "copy.onnx"
     source.write_bytes(zoo)
     with pytest.raises(OutputExists):
-        command.get_yunet(source)
+        command.get_weights("yunet", source)
     assert path.read_bytes() == b"mine"
-    command.get_yunet(source, overwrite=True)
+    command.get_weights("yunet", source, overwrite=True)
     assert path.read_bytes() == zoo
     asked = answer(monkeypatch)
-    assert command.get_yunet() == path
+    assert command.get_weights("yunet") == path
     assert asked == []
 
 
@@ -389,9 +389,9 @@ def test_get_from_a_wrong_or_absent_file_leaves_what_is_there(zoo: bytes, tmp_pa
     wrong = tmp_path / "wrong.onnx"
     wrong.write_bytes(b"other")
     with pytest.raises(DetectorError, match="SHA-256"):
-        command.get_yunet(wrong, overwrite=True)
+        command.get_weights("yunet", wrong, overwrite=True)
     with pytest.raises(DetectorError, match="No such file"):
-        command.get_yunet(tmp_path / "absent", overwrite=True)
+        command.get_weights("yunet", tmp_path / "absent", overwrite=True)
     assert path.read_bytes() == zoo
 
 

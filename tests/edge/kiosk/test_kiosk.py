@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from emotion_edge.kiosk.configuration import build, load_config, read_toml, reference
-from emotion_edge.sinks.settings import JsonlSettings, MetricsSettings
+from emotion_edge.kiosk.configuration import build, load_config, reference
+from emotion_edge.settings import read_toml
+from emotion_edge.sinks.jsonl import JsonlSettings
+from emotion_edge.sinks.metrics import MetricsSettings
 
 EDGE = Path(__file__).parents[3] / "edge"  # the package itself may be an installed wheel's
 UNIT = EDGE / "systemd" / "emotion-edge.service"
@@ -38,7 +40,7 @@ def test_what_the_sample_leaves_out_are_defaults() -> None:
     active = read_toml(EDGE / "kiosk.toml")
     commented = [
         (f"{table}.{key}", value)
-        for table in ("camera", "heat", "tracker")
+        for table in ("camera", "thermal", "tracker")
         for key, value in everything[table].items()
         if key not in active[table]
     ]

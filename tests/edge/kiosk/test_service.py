@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emotion_edge import sinks
 from emotion_edge.errors import (
     CameraBusy,
     CameraLost,
@@ -27,6 +26,7 @@ from emotion_edge.kiosk.service import Service
 from emotion_edge.kiosk.watchdog import Watchdog
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.sinks import Sink
+from emotion_edge.sinks.console import ConsoleSettings
 from emotion_edge.values import Box, Emotion, Event, Frame, Image, Observation
 
 COOL = Condition(None, None, 40.0, None)
@@ -49,6 +49,7 @@ class FakeCamera:
     """Plays a script for each opening: an error refuses it; else frames, then the error."""
 
     name = "fake"
+    fps = 0.0
 
     def __init__(self, script: Iterator[tuple[int, Exception | None]], live: bool) -> None:
         self.live = live
@@ -160,7 +161,7 @@ def test_camera_lost_and_found(tmp_path: Path) -> None:
 
 def test_camera_frozen(tmp_path: Path) -> None:
     script = camera((2, FrameTimeout("no frame")), (2, None))
-    assert service(config(tmp_path, camera={"frozen_s": 0.01}), script).run().frames == 4
+    assert service(config(tmp_path, camera={"frozen_s": 0.1}), script).run().frames == 4
     assert kinds(tmp_path) == ["camera.lost", "camera.recovered"]
     lost = next(record for record in records(tmp_path) if record["type"] == "event")
     assert lost["details"]["reason"] == "frozen"
@@ -193,12 +194,7 @@ class Broken(Sink):
 
 @pytest.fixture
 def broken_console(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = sinks._make
-
-    def swap(settings: Any, *more: Any) -> Sink:
-        return Broken() if settings.kind == "console" else make(settings, *more)
-
-    monkeypatch.setattr(sinks, "_make", swap)
+    monkeypatch.setattr(ConsoleSettings, "open", lambda settings, run: Broken())
 
 
 def with_console(folder: Path, **console: Any) -> Config:
@@ -257,10 +253,12 @@ def test_a_hot_board_slows_the_loop_and_says_so(tmp_path: Path) -> None:
             return super().read(timeout)
 
     openings = iter([(6, None)])
-    heat = {"steps_fps": [50.0], "check_s": 1000.0}
-    run = service(config(tmp_path, heat=heat), lambda: AfterReading(openings, True), condition=hot)
+    thermal = {"steps_fps": [50.0], "check_s": 1000.0}
+    run = service(
+        config(tmp_path, thermal=thermal), lambda: AfterReading(openings, True), condition=hot
+    )
     summary = run.run()
-    assert kinds(tmp_path) == ["heat.slower"]
+    assert kinds(tmp_path) == ["thermal.slower"]
     assert summary.frames == 6
     stamps = [r["time"] for r in records(tmp_path) if r["type"] == "observation"]
     assert stamps == sorted(stamps)

@@ -43,9 +43,8 @@ class Notebook(Sink):
 
     name = "notebook"
 
-    def __init__(self, *, pictures: bool = False, name: str = "notebook") -> None:
+    def __init__(self, *, name: str = "notebook") -> None:
         self.name = name
-        self._pictures = pictures
         self.calls: list[str] = []
         self.threads: set[str] = set()
         self.taken: list[Observation | Event] = []
@@ -53,10 +52,6 @@ class Notebook(Sink):
         self.on_open: Callable[[], None] = lambda: None
         self.on_close: Callable[[], None] = lambda: None
         self.trouble_now = ""
-
-    @property
-    def pictures(self) -> bool:
-        return self._pictures
 
     @property
     def trouble(self) -> str:

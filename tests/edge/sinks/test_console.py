@@ -9,8 +9,7 @@ from dataclasses import replace
 import pytest
 
 from emotion_edge.errors import SinkError
-from emotion_edge.sinks.console import ConsoleSink
-from emotion_edge.sinks.settings import ConsoleSettings
+from emotion_edge.sinks.console import ConsoleSettings, ConsoleSink
 
 
 class Terminal(io.StringIO):

@@ -4,8 +4,7 @@ import csv
 from dataclasses import replace
 
 from emotion_edge.model.labels import EMOTIONS
-from emotion_edge.sinks.csv import AggregateCsvSink, CsvSink
-from emotion_edge.sinks.settings import CsvSettings
+from emotion_edge.sinks.csv import AggregateCsvSink, CsvSettings, CsvSink
 from emotion_edge.values import Event
 
 

@@ -9,17 +9,15 @@ import pytest
 
 from emotion_edge.errors import SinkError, UsageError
 from emotion_edge.sinks import open_sinks
+from emotion_edge.sinks.aggregate import AggregateSettings
+from emotion_edge.sinks.console import ConsoleSettings
+from emotion_edge.sinks.csv import CsvSettings
 from emotion_edge.sinks.fanout import Sinks
 from emotion_edge.sinks.isolated import Isolated
-from emotion_edge.sinks.settings import (
-    AggregateSettings,
-    ConsoleSettings,
-    CsvSettings,
-    JsonlSettings,
-    MetricsSettings,
-    PageSettings,
-    VideoSettings,
-)
+from emotion_edge.sinks.jsonl import JsonlSettings
+from emotion_edge.sinks.metrics import MetricsSettings
+from emotion_edge.sinks.page import PageSettings
+from emotion_edge.sinks.video import VideoSettings
 
 
 def test_every_sink_gets_everything(notebook, observation, event) -> None:
@@ -33,10 +31,9 @@ def test_every_sink_gets_everything(notebook, observation, event) -> None:
 
 
 def test_no_pixel_reaches_a_sink_that_did_not_ask(notebook, observation) -> None:
-    blind, seeing = notebook(), notebook(pictures=True)
+    blind, seeing = notebook(), notebook()
     shown = observation(3, size=(640, 480))
-    with Sinks([Isolated(blind), Isolated(seeing)]) as sinks:
-        assert sinks.pictures
+    with Sinks([Isolated(blind), Isolated(seeing, pixels=True)]) as sinks:
         sinks.write(shown)
     (told,), (seen,) = blind.taken, seeing.taken
     assert seen is shown

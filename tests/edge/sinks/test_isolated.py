@@ -45,12 +45,12 @@ def test_a_slow_sink_delays_nobody_drops_the_oldest_and_says_so(
     assert inner.kinds == ["camera.lost"]  # no observation displaced it
 
 
-def test_a_sink_of_pictures_shows_the_newest_and_calls_that_no_failure(
+def test_a_sink_of_pixels_shows_the_newest_and_calls_that_no_failure(
     notebook, observation, until
 ) -> None:
-    inner, go = notebook(pictures=True), threading.Event()
+    inner, go = notebook(), threading.Event()
     inner.before = lambda item: go.wait()
-    with Isolated(inner) as sink:
+    with Isolated(inner, pixels=True) as sink:
         sink.write(observation(0))
         until(lambda: "write" in inner.calls)
         for index in range(1, 10):

@@ -3,8 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from emotion_edge.sinks.jsonl import JsonlSink
-from emotion_edge.sinks.settings import JsonlSettings
+from emotion_edge.sinks.jsonl import JsonlSettings, JsonlSink
 
 
 def test_one_record_a_line(tmp_path, observation, event) -> None:

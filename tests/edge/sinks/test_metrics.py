@@ -10,8 +10,7 @@ import pytest
 
 from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.sinks.fanout import SinkState
-from emotion_edge.sinks.metrics import MetricsSink
-from emotion_edge.sinks.settings import MetricsSettings
+from emotion_edge.sinks.metrics import MetricsSettings, MetricsSink
 
 LINE = re.compile(
     r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)"

@@ -15,8 +15,8 @@ import pytest
 from emotion_edge.errors import SinkError
 from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.sinks import mqtt, open_sinks
-from emotion_edge.sinks.mqtt import MqttSink
-from emotion_edge.sinks.settings import AggregateSettings, MqttSettings
+from emotion_edge.sinks.aggregate import AggregateSettings
+from emotion_edge.sinks.mqtt import MqttSettings, MqttSink
 from emotion_edge.values import Box
 
 paho = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from emotion_edge.errors import SinkError
-from emotion_edge.sinks.page import PageSink
-from emotion_edge.sinks.settings import PageSettings
+from emotion_edge.sinks.page import PageSettings, PageSink
 
 
 @pytest.fixture

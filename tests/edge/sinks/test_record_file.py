@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import emotion_edge
 from emotion_edge.errors import OutputExists, SinkError
+from emotion_edge.sinks.jsonl import JsonlSettings
 from emotion_edge.sinks.record_file import RecordFile
-from emotion_edge.sinks.settings import JsonlSettings
 
 
 def opened(path: Path, header: bytes = b"", whole: object = None, **settings: object) -> RecordFile:
@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_whole_records_and_goes_on_when_there_is_room(tmp_pat
         from pathlib import Path
         from emotion_edge.errors import SinkError
         from emotion_edge.sinks.record_file import RecordFile
-        from emotion_edge.sinks.settings import JsonlSettings
+        from emotion_edge.sinks.jsonl import JsonlSettings
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         file = RecordFile(JsonlSettings(path=Path(sys.argv[1])))
@@ -183,7 +183,7 @@ def test_kill_in_mid_write_leaves_a_readable_file_with_all_that_was_acknowledged
         import itertools, json, sys
         from pathlib import Path
         from emotion_edge.sinks.record_file import RecordFile
-        from emotion_edge.sinks.settings import JsonlSettings
+        from emotion_edge.sinks.jsonl import JsonlSettings
 
         file = RecordFile(JsonlSettings(path=Path(sys.argv[1])))
         file.open()

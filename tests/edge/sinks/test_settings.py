@@ -10,33 +10,31 @@ import pytest
 
 import emotion_edge
 from emotion_edge.errors import UsageError
-from emotion_edge.sinks.settings import (
-    SETTINGS,
-    AggregateSettings,
-    ConsoleSettings,
-    CsvSettings,
-    JsonlSettings,
-    MetricsSettings,
-    MqttSettings,
-    PageSettings,
-    VideoSettings,
-    WindowSettings,
-)
+from emotion_edge.sinks import SINKS
+from emotion_edge.sinks.aggregate import AggregateSettings
+from emotion_edge.sinks.console import ConsoleSettings
+from emotion_edge.sinks.csv import CsvSettings
+from emotion_edge.sinks.jsonl import JsonlSettings
+from emotion_edge.sinks.metrics import MetricsSettings
+from emotion_edge.sinks.mqtt import MqttSettings
+from emotion_edge.sinks.page import PageSettings
+from emotion_edge.sinks.video import VideoSettings
+from emotion_edge.sinks.window import WindowSettings
 
 
 def test_every_kind_is_listed_and_frozen() -> None:
-    assert set(SETTINGS) == {
+    assert set(SINKS) == {
         "console",
         "jsonl",
         "csv",
-        "video",
+        "record",
         "window",
         "page",
         "mqtt",
         "metrics",
     }
-    for kind, settings in SETTINGS.items():
-        made = settings(path=Path("x.avi")) if kind in ("jsonl", "csv", "video") else settings()
+    for kind, settings in SINKS.items():
+        made = settings(path=Path("x.avi")) if kind in ("jsonl", "csv", "record") else settings()
         with pytest.raises(FrozenInstanceError):
             made.required = True
 
@@ -44,12 +42,12 @@ def test_every_kind_is_listed_and_frozen() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: ConsoleSettings(refresh_hz=0), r"\[sinks.console\] refresh_hz is 0"),
+        (lambda: ConsoleSettings(refresh_hz=0), "refresh_hz is 0: use a number above 0"),
         (lambda: JsonlSettings(path=Path("x"), existing="replace"), "existing is 'replace'"),
-        (lambda: CsvSettings(path=Path("x"), rotate_mb=-1), "rotate_mb is -1: use 0 or more"),
+        (lambda: CsvSettings(path=Path("x"), rotate_mb=-1), "rotate_mb is -1: use 0 to 1,000,000"),
         (lambda: VideoSettings(path=Path("x.mkv")), r"ends in .mp4 or .avi"),
         (lambda: WindowSettings(fps=0), "fps is 0"),
-        (lambda: PageSettings(port=70000), "port is 70000: use 0 to 65535"),
+        (lambda: PageSettings(port=70000), "port is 70000: use 0 to 65,535"),
         (lambda: PageSettings(quality=0), "quality is 0"),
         (lambda: MqttSettings(topic="a/#"), "a topic holds no"),
         (lambda: MqttSettings(port=0), "port is 0"),
@@ -70,10 +68,12 @@ def test_the_page_and_the_metrics_stay_on_this_machine_by_default() -> None:
     assert PageSettings().host == MetricsSettings().host == "127.0.0.1"
 
 
-def test_reading_a_configuration_loads_no_output() -> None:
-    heavy = ("http.server", "tkinter", "paho", "PIL", "emotion_edge.sinks.fanout")
+def test_a_configuration_loads_only_the_outputs_it_names() -> None:
+    heavy = ("http.server", "tkinter", "paho", "PIL", "emotion_edge.sinks.csv")
     script = (
-        f"import sys, emotion_edge.sinks.settings; print([m for m in {heavy} if m in sys.modules])"
+        "import sys; from emotion_edge.kiosk.configuration import build;"
+        "build({'sinks': {'jsonl': {'path': 'a'}, 'mqtt': {}}});"
+        f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

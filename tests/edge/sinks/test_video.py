@@ -14,8 +14,7 @@ import pytest
 
 from emotion_edge.errors import OutputExists, SinkError
 from emotion_edge.sinks import encoding
-from emotion_edge.sinks.settings import VideoSettings
-from emotion_edge.sinks.video import VideoSink
+from emotion_edge.sinks.video import VideoSettings, VideoSink
 from emotion_edge.values import Frame, Observation
 
 Usage = namedtuple("Usage", "total used free")

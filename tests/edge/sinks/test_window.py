@@ -11,8 +11,7 @@ import pytest
 
 import emotion_edge
 from emotion_edge.errors import SinkError
-from emotion_edge.sinks.settings import WindowSettings
-from emotion_edge.sinks.window import WindowSink
+from emotion_edge.sinks.window import WindowSettings, WindowSink
 
 pytest.importorskip("tkinter", reason="this Python has no tkinter")
 pytest.importorskip("PIL", reason="Pillow is not installed")
@@ -52,7 +51,7 @@ def in_a_window(display: str, script: str) -> str:
     head = """
         import time
         import numpy as np
-        from emotion_edge.sinks.settings import WindowSettings
+        from emotion_edge.sinks.window import WindowSettings
         from emotion_edge.sinks.window import WindowSink
         from emotion_edge.values import Event, Frame, Observation
 

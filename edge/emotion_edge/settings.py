@@ -1,0 +1,317 @@
+"""Settings: frozen dataclasses whose keys carry their meaning and their valid range.
+
+A key is written with dots: ``camera.source``, ``sinks.mqtt.host``. A table of a TOML file becomes
+settings by ``from_table``, the text of ``--set KEY=TEXT`` a value by ``parse_text``::
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class LampSettings(Settings):
+        pin: int = key(REQUIRED, "number of the GPIO pin.", ge=0, le=27)
+        warm: float = key(2.0, "seconds until it is warm.", ge=0, le=60)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from emotion_edge.errors import UsageError
+
+T = TypeVar("T")
+
+REQUIRED: Any = dataclasses.MISSING
+"""In place of a default: the key must be given."""
+
+
+def key(
+    default: Any,
+    help: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    filled: bool = False,
+    secret: bool = False,
+) -> Any:
+    """A field of settings.
+
+    help: what the key does, in the documentation's words, with its unit.
+    ge, gt, le: the valid range of a number, or of each number of a list.
+    filled: whether an empty text is refused.
+    secret: whether ``repr`` omits it.
+    """
+    about = {"help": help, "ge": ge, "gt": gt, "le": le, "filled": filled}
+    return dataclasses.field(default=default, metadata=about, repr=not secret)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Base of all settings: making one checks each value's type and range, and raises UsageError.
+
+    A whole number becomes a float, a text a path and a list a tuple where the key's type says so.
+    """
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            value = checked(type(self), each.name, getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
+        self.check()
+
+    def check(self) -> None:
+        """Check rules between keys; raises UsageError."""
+
+
+def checked(kind: type, name: str, value: Any, prefix: str = "") -> Any:
+    """A value as the type of this key of a dataclass; raises UsageError when it is not valid.
+
+    prefix: what the message puts in front of the key.
+    """
+    hint, about = _hints(kind)[name], _fields(kind)[name].metadata
+    try:
+        valid = _converted(hint, value)
+    except TypeError:
+        raise UsageError(f"{prefix}{name} is {value!r}; expected {_in_words(hint)}") from None
+    numbers = valid if isinstance(valid, tuple) else (valid,)
+    if not all(_in_range(number, about) for number in numbers if _is_number(number)):
+        raise UsageError(f"{prefix}{name} is {value!r}: use {_range_in_words(about)}")
+    if about.get("filled") and not str(valid).strip():
+        raise UsageError(f"{prefix}{name} is empty: give {_in_words(hint)}")
+    return valid
+
+
+def from_table(
+    kind: type[T], table: Any, *, where: str, prefix: str = "", known: Iterable[str] | None = None
+) -> T:
+    """Settings from a table of a TOML file; a field that holds settings is a table of its own.
+
+    where: what errors name, as a rule the file.
+    prefix: the table's dotted name, empty for the file itself.
+    known: every key of the file, for the suggestion in the error for an unknown one; None for the
+        table's own. It is read only for that error.
+    Raises UsageError for an unknown key, a missing one, a value of another type or out of range.
+    """
+    annotated: Any = kind  # mypy refuses a type variable where a cache requires a hashable
+    known = keys(kind, prefix) if known is None else known
+    values = partial(kind, table, where=where, prefix=prefix, known=known)
+    for name, each in _fields(annotated).items():
+        missing = each.default is REQUIRED and each.default_factory is dataclasses.MISSING
+        if missing and name not in values:
+            raise UsageError(
+                f"{where}: [{prefix}] needs {name}, {_in_words(_hints(annotated)[name])}"
+                if prefix
+                else f"{where}: {name} is missing: give {_in_words(_hints(annotated)[name])}"
+            )
+    try:
+        return kind(**values)
+    except UsageError as error:
+        raise UsageError(
+            f"{where}: [{prefix}] {error}" if prefix else f"{where}: {error}"
+        ) from None
+
+
+def partial(
+    kind: type, table: Any, *, where: str, prefix: str = "", known: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """The checked values of a table that need not be complete; raises UsageError."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: {prefix} is {table!r}; write it as a table, [{prefix}]")
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        dotted = f"{prefix}.{name}" if prefix else name
+        if name not in _fields(kind):
+            raise unknown_key(where, dotted, keys(kind, prefix) if known is None else known)
+        inner = _inner(_hints(kind)[name])
+        if inner is not None and not isinstance(value, inner):
+            values[name] = from_table(inner, value, where=where, prefix=dotted, known=known)
+        else:
+            within = f"{prefix}." if prefix else ""
+            values[name] = checked(kind, name, value, f"{where}: {within}")
+    return values
+
+
+def parse_text(hint: Any, text: str) -> Any:
+    """A flag's text as TOML has it: a text with or without quotes, a number, ``8,4`` as a list.
+
+    hint: the key's type. Text that is no such value comes back as it is, for ``checked`` to refuse.
+    """
+    import tomllib
+
+    kinds = _alternatives(hint)
+    written = text
+    if any(kind in (str, Path) or typing.get_origin(kind) is Literal for kind in kinds):
+        if not (len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"):
+            return text
+    elif any(typing.get_origin(kind) is tuple for kind in kinds) and not text.startswith("["):
+        written = f"[{text}]"
+    try:
+        read = tomllib.loads(f"value = {written}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return read["value"] if len(read) == 1 else text
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file as nested tables. Raises UsageError when it cannot be read or is not TOML."""
+    import tomllib
+
+    try:
+        with Path(path).open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a TOML file: {error}") from error
+
+
+def keys(kind: type, prefix: str = "") -> dict[str, Any]:
+    """Every key of a dataclass, dotted, with its type; those of its tables included."""
+    found: dict[str, Any] = {}
+    for name, hint in _hints(kind).items():
+        if name not in _fields(kind):
+            continue
+        dotted = f"{prefix}.{name}" if prefix else name
+        inner = _inner(hint)
+        found |= {dotted: hint} if inner is None else keys(inner, dotted)
+    return found
+
+
+def reference(kind: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every key with its default as TOML writes it, and what it does."""
+    for name, each in _fields(kind).items():
+        dotted = f"{prefix}.{name}" if prefix else name
+        inner = _inner(_hints(kind)[name])
+        if inner is None:
+            yield dotted, _default_in_words(each.default), each.metadata.get("help", "")
+        else:
+            yield from reference(inner, dotted)
+
+
+def unknown_key(where: str, dotted: str, known: Iterable[str]) -> UsageError:
+    """The error for a key that does not exist, with the most similar one that does."""
+    import difflib
+
+    table, _, last = dotted.rpartition(".")
+    known = list(known)
+    tables = {name.rpartition(".")[0] for name in known}
+    tables |= {name.partition(".")[0] for name in tables}
+
+    def likeness(candidate: str) -> float:
+        home, _, name = candidate.rpartition(".")
+        ratio = difflib.SequenceMatcher(None, last, name).ratio()
+        return ratio + (0.25 if home == table else 0.0)
+
+    nearest = max((*known, *sorted(tables - {""})), key=likeness)
+    return UsageError(f"{where}: unknown key {dotted}; did you mean {nearest}?")
+
+
+@functools.cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+@functools.cache
+def _fields(kind: Any) -> Mapping[str, dataclasses.Field[Any]]:
+    return {each.name: each for each in dataclasses.fields(kind)}
+
+
+def _inner(hint: Any) -> type | None:
+    """The dataclass of a field that holds one."""
+    for kind in _alternatives(hint):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            return kind
+    return None
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type alone."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _converted(hint: Any, value: Any) -> Any:
+    """The value as the annotation requires it; raises TypeError where it is something else."""
+    for kind in _alternatives(hint):
+        origin = typing.get_origin(kind) or kind
+        if kind is types.NoneType:
+            if value is None:
+                return None
+        elif origin is Literal:
+            if value in typing.get_args(kind):
+                return value
+        elif origin is tuple:
+            if isinstance(value, list | tuple):
+                return tuple(_converted(typing.get_args(kind)[0], one) for one in value)
+        elif kind is float:
+            if _is_number(value):
+                return float(value)
+        elif kind is int:
+            if _is_number(value) and isinstance(value, int):
+                return value
+        elif kind is Path:
+            if isinstance(value, str | Path) and str(value):
+                try:
+                    return Path(value).expanduser()
+                except RuntimeError:
+                    raise UsageError(
+                        f"{str(value)!r} is below a home folder, and this user has none: "
+                        "give the whole path"
+                    ) from None
+        elif isinstance(origin, type) and isinstance(value, origin):
+            return value
+    raise TypeError
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _in_range(number: float, about: Mapping[str, Any]) -> bool:
+    low, above, high = about.get("ge"), about.get("gt"), about.get("le")
+    return (
+        math.isfinite(number)
+        and (low is None or number >= low)
+        and (above is None or number > above)
+        and (high is None or number <= high)
+    )
+
+
+def _range_in_words(about: Mapping[str, Any]) -> str:
+    low, above, high = about.get("ge"), about.get("gt"), about.get("le")
+    if low is not None:
+        return f"{low:,.15g} to {high:,.15g}" if high is not None else f"{low:,.15g} or more"
+    if above is not None:
+        upper = f", at most {high:,.15g}" if high is not None else ""
+        return f"a number above {above:,.15g}{upper}"
+    return f"at most {high:,.15g}" if high is not None else "a finite number"
+
+
+def _in_words(hint: Any) -> str:
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    parts = []
+    for kind in _alternatives(hint):
+        if typing.get_origin(kind) is Literal:
+            parts.append(" or ".join(repr(value) for value in typing.get_args(kind)))
+        elif typing.get_origin(kind) is tuple:
+            parts.append("a list of numbers")
+        elif kind is not types.NoneType:  # which TOML cannot write
+            parts.append(words.get(kind, "a path"))
+    return " or ".join(parts)
+
+
+def _default_in_words(value: Any) -> str:
+    if value is REQUIRED:
+        return "required"
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(f'{one:g}' for one in value)}]"
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
