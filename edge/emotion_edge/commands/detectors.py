@@ -104,8 +104,8 @@ def _fetch(name: str, weights: Weights) -> bytes:
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts too
             failures.append(f"{host}: {getattr(error, 'reason', None) or error}")
     raise DetectorError(
-        f"cannot download {weights.path().name} ({'; '.join(failures)}): without a network, copy the "
-        f"file from another computer and run emotion-edge detectors get {name} --from FILE"
+        f"cannot download {weights.path().name} ({'; '.join(failures)}): without a network, copy "
+        f"it from another computer and run emotion-edge detectors get {name} --from FILE"
     )
 
 

@@ -46,8 +46,8 @@ class VideoSettings(SinkSettings):
     )
     reserve_mb: float = key(
         100.0,
-        "megabytes that stay free on the disk; the recording ends before.",
-        ge=_LEAST_RESERVE_MB,
+        "megabytes that stay free on the disk, at least 5; the recording ends before.",
+        ge=0,
         le=1e9,
     )
 
@@ -89,7 +89,7 @@ class VideoSink(Sink):
         self._overwrite = settings.overwrite
         self._fps = settings.fps or fps or _FPS
         self._paced = paced
-        self._reserve = settings.reserve_mb * 1e6
+        self._reserve = max(settings.reserve_mb, _LEAST_RESERVE_MB) * 1e6
         self._lock = -1  # file descriptor of the part file
         self._encoder: Encoder | None = None
         self._size = (0, 0)

@@ -268,7 +268,7 @@ def test_no_frame_in_time_is_a_loss_and_frees_the_camera(fake: type[FakePicamera
 def test_absent_and_busy(fake: type[FakePicamera2]) -> None:
     with pytest.raises(CameraNotFound, match=r"no camera picamera2:1 \(libcamera sees 1\)"):
         open_camera("picamera2:1").__enter__()
-    with pytest.raises(UsageError, match="front is no number"):
+    with pytest.raises(UsageError, match="number is 'front'; expected a whole number"):
         open_camera("picamera2:front")
     fake.busy = True
     with pytest.raises(CameraBusy, match=r"did not complete.*close the other program"):

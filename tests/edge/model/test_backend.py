@@ -72,7 +72,7 @@ def test_a_backend_survives_json() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"threads": 0}, "threads is 0: use 1 or more"), ({"runtime": "onnx"}, "use auto, litert")],
+    [({"threads": 0}, "threads is 0: use 1 to 64"), ({"runtime": "onnx"}, "use auto, litert")],
 )
 def test_a_wrong_backend_is_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -137,7 +137,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from emotion_edge.sinks import encoding
-from emotion_edge.sinks.settings import VideoSettings
+from emotion_edge.sinks.video import VideoSettings
 from emotion_edge.sinks.video import VideoSink
 from emotion_edge.values import Frame, Observation
 path, frames, encoder = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
