@@ -134,7 +134,7 @@ class Observation:
 class Event:
     """A change of state worth recording: a camera lost, a sink that drops, a hot board.
 
-    kind: dotted name, e.g. ``camera.lost``, ``camera.recovered``, ``sink.failed``, ``thermal.slower``.
+    kind: dotted name, e.g. ``camera.lost``, ``camera.recovered``, ``thermal.slower``.
     message: one line for a person.
     at_ns: monotonic clock, as ``Frame.captured_ns``.
     details: values that JSON can hold.
