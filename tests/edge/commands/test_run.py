@@ -198,7 +198,7 @@ def test_a_user_without_a_home(words: list[str], photo: Path, tmp_path: Path) ->
 def test_a_path_below_a_missing_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
-    with pytest.raises(UsageError, match="this user has no home folder: give the whole path"):
+    with pytest.raises(UsageError, match="this user has none: give the whole path"):
         configured("--camera", "pattern", "--jsonl", "~/a.jsonl")
 
 
