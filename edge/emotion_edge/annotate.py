@@ -27,12 +27,15 @@ _COLOURS = {
 _OTHER = (170, 200, 200)
 
 
-def annotate(image: Image, faces: Sequence[Face], *, width: int | None = None) -> Image:
+def annotate(
+    image: Image, faces: Sequence[Face], *, width: int | None = None, numbered: bool = False
+) -> Image:
     """A copy of the picture with a box, a label and a confidence for each face.
 
     image: uint8 gray ``(height, width)`` or BGR ``(height, width, 3)``; it stays as it is.
     width: pixels across of the copy at most; None keeps the picture's. A picture whose longer
         side is below 320 pixels is enlarged by a whole factor, so that the labels have room.
+    numbered: write the face's position in ``faces``, from 1, before its label.
     Returns uint8 BGR ``(height, width, 3)``.
     """
     canvas, scale = _canvas(image, width)
@@ -47,9 +50,10 @@ def annotate(image: Image, faces: Sequence[Face], *, width: int | None = None) -
         # A dark line around the coloured one: it stands out from a light background, too.
         cv2.rectangle(canvas, (x, y), (right, bottom), _DARK, 3 * line, cv2.LINE_AA)
         cv2.rectangle(canvas, (x, y), (right, bottom), colour, line + (line == 1), cv2.LINE_AA)
-    for face in faces:
+    for number, face in enumerate(faces, 1):
         box = face.box
-        text = f"{_ascii(face.label)} {round(100 * face.shown.confidence)}%"
+        text = f"{number} " if numbered else ""
+        text += f"{_ascii(face.label)} {round(100 * face.shown.confidence)}%"
         _tag(
             canvas,
             text,

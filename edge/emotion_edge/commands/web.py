@@ -1,4 +1,4 @@
-"""The web page."""
+"""Serves the web page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emotion_edge.commands.flags import add_backend_arguments, backend
 from emotion_edge.detectors import names
 from emotion_edge.errors import UsageError
 
-HELP = "serve a page for pictures and the visitor's camera"
+HELP = "serve a web page for images and for the visitor's camera"
 
 PASSWORD = "EMOTION_EDGE_PASSWORD"
 
@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         help="address to listen on (default: this machine only; 0.0.0.0 for the network)",
     )
-    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--port", type=int, default=7860, help="(default 7860)")
     parser.add_argument(
         "--model",
         action="append",
         default=[],
-        help="a shipped name or a .tflite file; may be repeated, the first is the default",
+        help="a shipped model's name or a .tflite file; repeatable, the first is the default",
     )
     parser.add_argument("--detector", default="auto", help=names())
     add_backend_arguments(parser)
@@ -36,20 +36,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--password-file",
         type=Path,
         metavar="FILE",
-        help=f"ask for the password in this file (or in the variable {PASSWORD})",
+        help=f"require the password in this file (or in the variable {PASSWORD})",
     )
     parser.add_argument(
         "--certificate", type=Path, metavar="PEM", help="serve https with this certificate"
     )
     parser.add_argument("--key", type=Path, metavar="PEM", help="the certificate's private key")
     parser.add_argument(
-        "--max-megabytes", type=float, default=20.0, help="of a picture's file (default 20)"
+        "--max-megabytes", type=float, default=20.0, help="largest image file (default 20)"
     )
     parser.add_argument(
-        "--max-megapixels", type=float, default=50.0, help="of a picture (default 50)"
+        "--max-megapixels", type=float, default=50.0, help="largest image (default 50)"
     )
     parser.add_argument(
-        "--visitors", type=int, default=4, help="cameras watched at once (default 4)"
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="serve the page under this host name too; repeatable. IP addresses, localhost and "
+        "this machine's name are always allowed",
+    )
+    parser.add_argument(
+        "--visitors", type=int, default=4, help="live cameras at a time (default 4)"
     )
 
 
@@ -71,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     if not 0 <= options.port <= 65535:
         raise UsageError(f"--port {options.port}: give a number from 0 to 65535")
 
-    # Gradio takes seconds to import, on a Pi many: not before the flags have been read.
+    # Importing Gradio takes seconds, on a Pi many: check the flags first.
     print("emotion-edge: preparing the page", file=sys.stderr, flush=True)
     from emotion_edge.web.environment import private_cache
 
@@ -88,20 +96,31 @@ def run(options: argparse.Namespace) -> int:
             password=password,
             certificate=options.certificate,
             key=options.key,
+            names=tuple(options.allow_host),
         )
         models = Models(options.model, detector=options.detector, backend=network)
-        if options.host not in ("127.0.0.1", "localhost", "::1") and password is None:
-            print(
-                "emotion-edge: anyone on the network may use this page; "
-                "--password-file asks for a password",
-                file=sys.stderr,
-            )
+        if warning := exposure(options.host, password, encrypted=options.certificate is not None):
+            print(f"emotion-edge: {warning}", file=sys.stderr)
         serve(models, settings)
     return 0
 
 
+def exposure(host: str, password: str | None, *, encrypted: bool) -> str:
+    """What others on the network can do, for the operator to know; empty if they cannot connect."""
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return ""
+    if password is None:
+        return "anyone on the network can use this page: --password-file requires a password"
+    if not encrypted:
+        return (
+            "the password and all images cross the network unencrypted: "
+            "use --certificate and --key, or keep --host 127.0.0.1 and connect through ssh -L"
+        )
+    return ""
+
+
 def _password(options: argparse.Namespace) -> str | None:
-    """From the file, else from the environment; a flag would show it to every user of ps."""
+    """From the file, else from the environment. In a flag, every user could read it with ps."""
     if options.password_file is None:
         return os.environ.get(PASSWORD) or None
     try:

@@ -1,4 +1,4 @@
-"""What Gradio reads from the environment, set before it is imported."""
+"""Sets the environment variables that Gradio reads when it is imported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# It reports nothing to anybody, and keeps no visitor's runs.
+# Gradio must report nothing to its makers and keep no visitor's runs.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_RUN_HISTORY"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -15,7 +15,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 @contextmanager
 def private_cache() -> Iterator[str]:
-    """Gradio's cache in an empty folder of its own, deleted at the end.
+    """Put Gradio's cache into an empty folder of its own, deleted at the end.
 
     Gradio makes its folder when it is imported: enter this first.
     """

@@ -1,9 +1,11 @@
-"""The live tab's socket: pictures in, records out, newest first and nothing queued.
+"""The live tab's socket: frames in, records out, the newest first and nothing queued.
 
-A visitor's camera sends JPEG frames as binary messages; each is answered by one text message, an
-``observation`` of ``emotion_edge.records`` (or ``{"type": "error", "message": ...}``). Frames that
-arrive while one is being looked at replace each other, so whoever sends too fast loses frames and
-never gains delay. The tracker belongs to the socket: visitors cannot see each other's tracks.
+A visitor's camera sends JPEG frames as binary messages. Each is answered by one text message: an
+``observation`` of ``emotion_edge.records`` with the ``model``'s name, or
+``{"type": "error", "message": ...}``. With ``?other=NAME`` a second model reads the same faces,
+and the record carries ``"other": {"model": ..., "faces": [...]}``. Frames that arrive while one is
+being processed replace each other: a client that sends too fast loses frames and gains no delay.
+Each socket has its own tracker, so visitors cannot see each other's tracks.
 """
 
 from __future__ import annotations
@@ -11,20 +13,21 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import anyio.to_thread
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from emotion_edge.errors import EmotionEdgeError
-from emotion_edge.pipeline import Pipeline
-from emotion_edge.records import observation_record
-from emotion_edge.values import Frame, Observation
-from emotion_edge.web.images import Limits, read_picture
-from emotion_edge.web.models import Models
+from emotion_edge.records import face_record, observation_record
+from emotion_edge.values import Frame
+from emotion_edge.web.images import Limits, decode_image
+from emotion_edge.web.memory import give_back
+from emotion_edge.web.models import Models, Stream
 
 FRAME_LIMITS = Limits(megabytes=1, megapixels=2.1)
-"""Of one frame: Full HD. The page itself sends 640 pixels across."""
+"""Of one frame: Full HD. The page itself sends frames 640 pixels wide."""
 
 _TRY_AGAIN_LATER = 1013  # of the registered WebSocket close codes
 _IDLE_S = 30.0
@@ -32,7 +35,7 @@ _IDLE_S = 30.0
 
 @dataclass(slots=True)
 class _Newest:
-    """One slot: what came last and has not been looked at."""
+    """One slot: the last frame that arrived and has not been processed."""
 
     data: bytes | None = None
     arrived_ns: int = 0
@@ -40,13 +43,13 @@ class _Newest:
 
 
 class Live:
-    """Serves sockets, several at a time."""
+    """Serves several sockets at a time."""
 
     def __init__(self, models: Models, *, visitors: int = 4, workers: int = 2) -> None:
         """Share a device.
 
-        visitors: cameras at once; one more is told to come back later.
-        workers: frames looked at in the same instant, by as many threads.
+        visitors: cameras at once; a further one is asked to come back later.
+        workers: threads that process frames.
         """
         self._models = models
         self._visitors = visitors
@@ -55,11 +58,11 @@ class Live:
         self._limiter: anyio.CapacityLimiter | None = None
 
     async def __call__(self, socket: WebSocket) -> None:
-        """Serve one visitor until the socket closes, or sends nothing for half a minute."""
+        """Serve one visitor until the socket closes or sends nothing for half a minute."""
         await socket.accept()
         if self._present >= self._visitors:
             await socket.close(
-                _TRY_AGAIN_LATER, f"{self._visitors} cameras are being watched already: try later"
+                _TRY_AGAIN_LATER, f"{self._visitors} cameras are in use already: try again later"
             )
             return
         self._present += 1
@@ -67,13 +70,18 @@ class Live:
             await self._serve(socket)
         finally:
             self._present -= 1
+            give_back()
 
     async def _serve(self, socket: WebSocket) -> None:
-        # An anyio limiter belongs to a running loop: there is none yet when the server is built.
+        # A limiter belongs to a running event loop; none runs when the server is built.
         self._limiter = self._limiter or anyio.CapacityLimiter(self._workers)
+        wanted = socket.query_params
         try:
-            pipeline = await anyio.to_thread.run_sync(
-                self._models.stream, socket.query_params.get("model"), limiter=self._limiter
+            stream = await anyio.to_thread.run_sync(
+                self._models.stream,
+                wanted.get("model"),
+                wanted.get("other"),
+                limiter=self._limiter,
             )
         except EmotionEdgeError as error:
             await socket.close(1008, str(error)[:120])
@@ -81,7 +89,7 @@ class Live:
         newest, arrival = _Newest(), anyio.Event()
 
         async def answer() -> None:
-            with suppress(WebSocketDisconnect):  # the visitor left while we looked
+            with suppress(WebSocketDisconnect):  # the visitor left in the meantime
                 await answer_all()
 
         async def answer_all() -> None:
@@ -93,18 +101,17 @@ class Live:
                 if data is None:
                     continue
                 try:
-                    observation = await anyio.to_thread.run_sync(
-                        _look,
-                        pipeline,
+                    record = await anyio.to_thread.run_sync(
+                        _process,
+                        stream,
                         data,
                         newest.arrived_ns,
                         newest.index,
                         limiter=self._limiter,
                     )
                 except EmotionEdgeError as error:
-                    await socket.send_json({"type": "error", "message": str(error)})
-                else:
-                    await socket.send_json(observation_record(observation))
+                    record = {"type": "error", "message": str(error)}
+                await socket.send_json(record)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(answer)
@@ -123,7 +130,18 @@ class Live:
             tasks.cancel_scope.cancel()
 
 
-def _look(pipeline: Pipeline, data: bytes, arrived_ns: int, index: int) -> Observation:
-    """Decode and process. Raises ImageError for what is no picture or too large."""
-    picture = read_picture(data, FRAME_LIMITS)
-    return pipeline.process(Frame(picture.image, arrived_ns, index))
+def _process(stream: Stream, data: bytes, arrived_ns: int, index: int) -> dict[str, Any]:
+    """The record of one frame.
+
+    Raises ImageError for a frame that is not an image or is too large.
+    """
+    decoded = decode_image(data, FRAME_LIMITS)
+    first, *others = stream.process(Frame(decoded.image, arrived_ns, index))
+    record = observation_record(first)
+    record["model"] = stream.names[0]
+    for name, observation in zip(stream.names[1:], others, strict=True):
+        record["other"] = {
+            "model": name,
+            "faces": [face_record(face) for face in observation.faces],
+        }
+    return record

@@ -1,4 +1,4 @@
-"""The models a visitor may choose from, and the one place where their pictures meet them."""
+"""Holds the models a visitor may choose from and runs images through them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emotion_edge.detectors import FaceDetector, open_detector
@@ -15,17 +15,19 @@ from emotion_edge.factory import load
 from emotion_edge.model import manifest as manifests
 from emotion_edge.model.backend import Backend
 from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.labels import UNSURE
 from emotion_edge.model.manifest import Manifest
 from emotion_edge.model.shipped import model_path, shipped_models
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.values import Box, Emotion, Image, Observation
+from emotion_edge.tracker import TrackerSettings
+from emotion_edge.values import Box, Emotion, Face, Frame, Image, Observation
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A model file that is offered.
+    """A model file on offer.
 
-    name: unique, for people and for the API: ``fast int8``. size: of the file, bytes.
+    name: unique, shown to visitors and used by the API: ``fast int8``. size: of the file, bytes.
     """
 
     name: str
@@ -33,12 +35,23 @@ class Installed:
     manifest: Manifest
     size: int
 
+    @property
+    def unsure_below(self) -> float | None:
+        """The confidence below which the label is ``unsure``; None for a model without one."""
+        threshold = getattr(self.manifest, "unsure_below", None)
+        return None if threshold is None else float(threshold)
+
+    def label(self, emotion: Emotion) -> str:
+        """The label to show: ``unsure`` where the confidence is below the model's threshold."""
+        threshold = self.unsure_below
+        return UNSURE if threshold is not None and emotion.confidence < threshold else emotion.label
+
 
 class Models:
-    """The offered models, each opened when it is first asked for.
+    """The models on offer, each opened when it is first used.
 
-    Safe to call from several threads: single pictures take turns, for the device has few cores;
-    each ``stream`` is its owner's alone.
+    Safe to call from several threads. Single images take turns, because the device has few cores;
+    each ``stream`` belongs to one visitor.
     """
 
     def __init__(
@@ -48,25 +61,25 @@ class Models:
         detector: str = "auto",
         backend: Backend | None = None,
     ) -> None:
-        """Offer the chosen models first, then every other one that is shipped.
+        """Offer the chosen models first, then every other shipped one.
 
-        chosen: shipped names or files; the first one is the default. Beside each shipped model
-            lie its other variants: those with a manifest are offered too.
+        chosen: shipped names or files; the first one is the default. Other variants in the folder
+            of a shipped model are offered too if they carry a manifest.
         detector, backend: as in ``emotion_edge.load``.
         Raises ModelError or ManifestError for a chosen one that cannot be used, ModelError when
         there is none at all, DetectorError when the detector is absent.
         """
         named = [model_path(name) for name in chosen]
         shipped = list(shipped_models().values())
-        beside = [path for one in shipped for path in sorted(one.parent.glob("*.tflite"))]
+        variants = [path for one in shipped for path in sorted(one.parent.glob("*.tflite"))]
         self._installed: dict[str, Installed] = {}
-        for path in dict.fromkeys(p.resolve() for p in (*named, *shipped, *beside)):
+        for path in dict.fromkeys(p.resolve() for p in (*named, *shipped, *variants)):
             try:
                 _, manifest = manifests.load(path)
             except ModelError:
                 if path in {p.resolve() for p in named}:
                     raise
-                continue  # a file that merely lies there
+                continue  # a stray file in a model's folder
             name = f"{manifest.name} {manifest.variant}"
             if name in self._installed:
                 name = f"{name} ({path.name})"
@@ -81,7 +94,7 @@ class Models:
 
     @property
     def installed(self) -> tuple[Installed, ...]:
-        """Those on offer, the default first."""
+        """The models on offer, the default first."""
         return tuple(self._installed.values())
 
     @property
@@ -90,7 +103,10 @@ class Models:
         return next(iter(self._installed))
 
     def find(self, name: str | None) -> Installed:
-        """The one of that name, or the default for None. Raises UsageError for another name."""
+        """The model of that name, or the default for None.
+
+        Raises UsageError for an unknown name.
+        """
         try:
             return self._installed[name or self.default]
         except KeyError:
@@ -98,47 +114,69 @@ class Models:
                 f"no model named {name!r}; installed: {', '.join(self._installed)}"
             ) from None
 
-    def look(self, image: Image, name: str | None = None) -> Observation:
-        """What one picture (gray or BGR, uint8) shows. Raises UsageError for an unknown name."""
+    def look(self, image: Image, name: str | None = None, *, whole: bool = False) -> Observation:
+        """What one image (gray or BGR, uint8) shows.
+
+        whole: treat the whole image as one face instead of searching for faces.
+        Raises UsageError for an unknown name.
+        """
+        one = self.find(name)
         with self._turn:
-            return Pipeline(self._detector, self._classifier(name)).image(image)
+            pipeline = Pipeline(self._finder(whole), self._classifier(one))
+            observation = pipeline.image(image)
+        return replace(
+            observation,
+            faces=tuple(replace(f, label=one.label(f.emotion)) for f in observation.faces),
+        )
 
     def compare(
-        self, image: Image, names: Iterable[str], repeats: int = 20
-    ) -> tuple[tuple[Box, ...], list[Opinion]]:
-        """The same faces put to several models.
+        self, image: Image, names: Iterable[str], *, repeats: int = 20, whole: bool = False
+    ) -> list[Opinion]:
+        """What several models make of the same faces, which are searched for once.
 
-        repeats: how often each model looks at the first face; the median is its latency.
-        Returns the boxes, found once, and an opinion for each name.
+        repeats: how often each model reads the first face; the median is its latency.
+        whole: as in ``look``.
         Raises UsageError for an unknown name.
         """
+        chosen = [self.find(name) for name in names]
         with self._turn:
-            boxes = tuple(
-                face.box
-                for face in Pipeline(self._detector, self._classifier(None)).image(image).faces
-            )
-            return boxes, [self._opinion(name, image, boxes, repeats) for name in names]
+            boxes = self._finder(whole).detect(image)
+            return [self._opinion(one, image, boxes, repeats) for one in chosen]
 
-    def stream(self, name: str | None = None) -> Pipeline:
+    def stream(self, name: str | None = None, other: str | None = None) -> Stream:
         """A pipeline with a tracker of its own, for one visitor's camera.
 
+        other: a second model that reads the same faces; None for none.
         Raises UsageError for an unknown name.
         """
-        path = self.find(name).path
-        return load(path, detector=self._detector_name, track=True, backend=self._backend)
+        chosen = [self.find(name), *([self.find(other)] if other else [])]
+        finder = _Once(open_detector(self._detector_name, scheduled=True))
+        pipelines = []
+        for one in chosen:
+            settings = TrackerSettings()
+            if one.unsure_below is not None:
+                settings = replace(settings, unsure_below=one.unsure_below)
+            pipelines.append(load(one.path, detector=finder, track=settings, backend=self._backend))
+        return Stream(tuple(one.name for one in chosen), tuple(pipelines))
 
-    def _opinion(self, name: str, image: Image, boxes: tuple[Box, ...], repeats: int) -> Opinion:
-        classifier = self._classifier(name)
-        emotions = tuple(classifier.classify(image, box) for box in boxes)
+    def _finder(self, whole: bool) -> FaceDetector:
+        return _WholeImage() if whole else self._detector
+
+    def _opinion(self, one: Installed, image: Image, boxes: list[Box], repeats: int) -> Opinion:
+        classifier = self._classifier(one)
+        emotions = [classifier.classify(image, box) for box in boxes]
         times = []
         for _ in range(repeats if boxes else 0):
             start = time.perf_counter_ns()
             classifier.classify(image, boxes[0])
             times.append((time.perf_counter_ns() - start) / 1e6)
-        return Opinion(self.find(name), emotions, statistics.median(times) if times else 0.0)
+        faces = tuple(
+            Face(box, emotion, one.label(emotion))
+            for box, emotion in zip(boxes, emotions, strict=True)
+        )
+        return Opinion(one, faces, statistics.median(times) if times else 0.0)
 
-    def _classifier(self, name: str | None) -> TFLiteClassifier:
-        one = self.find(name)
+    def _classifier(self, one: Installed) -> TFLiteClassifier:
         if one.name not in self._opened:
             self._opened[one.name] = TFLiteClassifier.load(one.path, self._backend)
         return self._opened[one.name]
@@ -146,11 +184,48 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What one model makes of a picture's faces.
+    """What one model makes of an image's faces.
 
-    emotions: one for each face. milliseconds: median of cropping and classifying one face.
+    milliseconds: median of cropping and classifying one face; 0 without a face.
     """
 
     model: Installed
-    emotions: tuple[Emotion, ...]
+    faces: tuple[Face, ...]
     milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One or two models that read the same camera.
+
+    names: of the models, as ``Installed.name``. pipelines: one for each.
+    """
+
+    names: tuple[str, ...]
+    pipelines: tuple[Pipeline, ...]
+
+    def process(self, frame: Frame) -> tuple[Observation, ...]:
+        """An observation from each model; a face has the same track number in all of them."""
+        return tuple(pipeline.process(frame) for pipeline in self.pipelines)
+
+
+class _WholeImage:
+    """A detector that takes the whole image as one face."""
+
+    def detect(self, image: Image) -> list[Box]:
+        height, width = image.shape[:2]
+        return [Box(0, 0, width, height)]
+
+
+class _Once:
+    """A detector that searches each image once, however many pipelines ask."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self._detector = detector
+        self._image: Image | None = None
+        self._boxes: list[Box] = []
+
+    def detect(self, image: Image) -> list[Box]:
+        if image is not self._image:
+            self._boxes, self._image = self._detector.detect(image), image
+        return list(self._boxes)

@@ -1,33 +1,41 @@
-"""The page: four tabs, and a word on what it is not.
+"""The page: five tabs, and a note on what the page is not.
 
-Gradio draws the tabs and calls the functions. Its image components are not used, for they write
-what visitors send into a cache: ``assets/picker.js`` hands a picture over inside the event, and
-``assets/live.js`` sends frames through the socket of ``live.py``.
+Gradio lays out the tabs and loads the theme. No Gradio event runs and no Gradio component takes an
+image, because Gradio keeps each session's last values. The scripts in ``assets`` send images to
+the paths of ``server`` instead, and frames to the socket of ``live``.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from emotion_edge.errors import EmotionEdgeError, ImageError
-from emotion_edge.model.labels import EMOJI
+from emotion_edge.model.labels import EMOJI, UNSURE
 from emotion_edge.web import render
-from emotion_edge.web.images import Limits, Picture, read_picture
+from emotion_edge.web.api import EXAMPLE
+from emotion_edge.web.images import READABLE, Limits
 from emotion_edge.web.models import Models
 
 _ASSETS = Path(__file__).parent / "assets"
 _SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Ubuntu", "sans-serif")
 _MONOSPACE = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace")
 
+EXAMPLES = {
+    "smile.jpg": "A smile",
+    "portrait.jpg": "A portrait",
+    "two.jpg": "Two people",
+    "drawn-surprise.jpg": "A surprised drawing",
+    "drawn-angry.jpg": "An angry drawing",
+}
+"""Images to try, in ``assets/examples``, with what they show."""
+
 
 def appearance() -> dict[str, Any]:
-    """Theme and style sheet, with fonts the visitor has already."""
+    """Theme, style sheet and common script, with fonts that visitors have already."""
     return {
         "theme": gr.themes.Base(
             primary_hue="teal",
@@ -36,90 +44,142 @@ def appearance() -> dict[str, Any]:
             font=[gr.themes.Font(name) for name in _SYSTEM_FONTS],
             font_mono=[gr.themes.Font(name) for name in _MONOSPACE],
         ),
-        "head": f"<style>{_asset('page.css')}</style>",
+        "head": '<link rel="icon" type="image/svg+xml" href="page/icon.svg">'
+        f"<style>{_asset('page.css')}</style><script>{_asset('common.js')}</script>",
     }
 
 
 def build(models: Models, limits: Limits) -> gr.Blocks:
     """The page over some models."""
     names = [one.name for one in models.installed]
-
-    def read(event: gr.EventData) -> Picture:
-        try:
-            data = base64.b64decode(event._data["picture"], validate=True)
-        except (KeyError, TypeError, binascii.Error) as error:
-            raise ImageError("the event carries no picture: reload the page") from error
-        return read_picture(data, limits)
-
-    def look(model: str, event: gr.EventData) -> str:
-        try:
-            picture = read(event)
-            return render.result(picture, models.look(picture.image, model), model)
-        except EmotionEdgeError as error:
-            return render.failure(str(error))
-
-    def compare(first: str, second: str, event: gr.EventData) -> str:
-        try:
-            picture = read(event)
-            boxes, opinions = models.compare(picture.image, (first, second))
-            return render.comparison(picture, boxes, opinions)
-        except EmotionEdgeError as error:
-            return render.failure(str(error))
-
-    def card(model: str) -> str:
-        return render.card(models.find(model))
-
-    private = {"api_visibility": "private"}
     with gr.Blocks(title="emotion-edge", analytics_enabled=False) as page:
         _html("head.html")
         with gr.Tabs():
-            with gr.Tab("Picture"):
-                model = _choice("Model", names, names[0])
-                picker = _html("picker.html", "picker.js", LIMIT=limits.bytes)
-                answer = _html(script="result.js")
-                picker.submit(look, model, answer, show_progress="hidden", **private)
+            with gr.Tab("Image"):
+                _picker(names, limits, kind="faces")
             with gr.Tab("Live"):
                 _html("live.html", "live.js", MODELS=names, **_LABELS)
             with gr.Tab("Compare"):
-                with gr.Row():
-                    first = _choice("One model", names, names[0], always=True)
-                    second = _choice("Another", names, names[-1], always=True)
-                picker = _html("picker.html", "picker.js", LIMIT=limits.bytes)
-                answer = _html(script="result.js")
-                picker.submit(compare, [first, second], answer, show_progress="hidden", **private)
+                _picker(names, limits, kind="compare")
             with gr.Tab("Model card"):
-                model = _choice("Model", names, names[0])
-                shown = _html()
-                shown.value = render.card(models.installed[0])
-                model.change(card, model, shown, show_progress="hidden", **private)
+                _html("cards.html", "cards.js", cards=_cards(models))
             with gr.Tab("API"):
-                _html("api.html", "api.js")
+                _html(
+                    "api.html",
+                    "api.js",
+                    readable=escape(READABLE),
+                    example=escape(_example()),
+                    limit=f"{limits.megabytes:g}",
+                )
     return page
 
 
 _LABELS = {
     "EMOJI": EMOJI,
+    "UNSURE": UNSURE,
     "COLOURS": {label: render.css_colour(label) for label in EMOJI},
     "OTHER": render.css_colour(""),
 }
-"""What ``live.js`` knows of labels."""
+"""What ``live.js`` needs to show a label."""
 
 
-def _choice(label: str, names: list[str], value: str, *, always: bool = False) -> gr.Dropdown:
-    """A choice of models; hidden where there is only one and nothing to choose."""
-    visible: bool | str = True if always or len(names) > 1 else "hidden"
-    return gr.Dropdown(names, value=value, label=label, visible=visible, interactive=True)
+def _picker(names: list[str], limits: Limits, *, kind: str) -> gr.HTML:
+    """Where an image is chosen and its answer shown. kind: ``faces`` or ``compare``."""
+    comparing = kind == "compare"
+    selects = _select("model", "Model A" if comparing else "Model", names, names[0])
+    if comparing:
+        selects += _select("other", "Model B", names, names[1 % len(names)])
+    examples = "".join(
+        f'<button type="button" class="ee-example" data-example="page/{name}" title="{title}">'
+        f'<img src="page/{name}" alt="Example: {title}" height="44"></button>'
+        for name, title in EXAMPLES.items()
+    )
+    return _html(
+        "picker.html",
+        "picker.js",
+        selects=selects,
+        examples=examples,
+        explained=_COMPARE if comparing else _IMAGE,
+        readable=escape(READABLE),
+        KIND=kind,
+        LIMIT=limits.bytes,
+    )
 
 
-def _html(markup: str | None = None, script: str | None = None, **constants: Any) -> gr.HTML:
-    """A component from two files of ``assets``; the script sees the constants."""
-    given = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in constants.items())
+_IMAGE = """
+<h2>What you will see</h2>
+<p>A box around each face, the expression the model reads in it, and the probability of each of
+the expressions it can tell apart.</p>
+<p>Try one of the examples above, or an image of your own.</p>
+"""
+_COMPARE = """
+<h2>Two models, one image</h2>
+<p>Both models read the same faces. You will see where their answers differ, how large each file is
+and how long each model takes for one face on this device.</p>
+<p>The Live tab compares two models on your camera.</p>
+"""
+
+
+def _select(name: str, label: str, names: list[str], value: str) -> str:
+    """A labelled choice of models; hidden where there is only one."""
+    options = "".join(
+        f"<option{' selected' if one == value else ''}>{escape(one)}</option>" for one in names
+    )
+    hidden = " hidden" if len(names) < 2 else ""
+    return f'<label{hidden}>{label} <select class="ee-{name}">{options}</select></label>'
+
+
+def _cards(models: Models) -> str:
+    names = [one.name for one in models.installed]
+    select = f'<p class="ee-controls">{_select("model", "Model", names, names[0])}</p>'
+    return select + "".join(
+        f'<div data-card="{escape(one.name)}"{" hidden" if i else ""}>{render.card(one)}</div>'
+        for i, one in enumerate(models.installed)
+    )
+
+
+def _example() -> str:
+    """The API's example answer, one line for each field and face."""
+    lines = []
+    for key, value in EXAMPLE.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if key == "faces":
+            fields = (
+                f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in value[0].items()
+            )
+            text = "[{" + ",\n    ".join(fields) + "}]"
+        lines.append(f' "{key}": {text}')
+    return "{" + ",\n".join(lines)[1:] + "}"
+
+
+def _html(markup: str, script: str | None = None, **values: Any) -> gr.HTML:
+    """A component from two files of ``assets``.
+
+    values: those in lower case replace ``{{name}}`` in the markup; those in upper case become
+    constants of the script.
+    """
+    html, constants = _asset(markup), ""
+    for name, value in values.items():
+        if name.isupper():
+            constants += f"const {name} = {json.dumps(value)};\n"
+        else:
+            html = html.replace("{{" + name + "}}", value)
     return gr.HTML(
-        _asset(markup) if markup else "",
-        js_on_load=given + _asset(script) if script else None,
+        html,
+        js_on_load=constants + _asset(script) if script else None,
         apply_default_css=False,
     )
 
 
 def _asset(name: str) -> str:
     return (_ASSETS / name).read_text(encoding="utf-8")
+
+
+def example_bytes(name: str) -> bytes:
+    """An example image's file."""
+    return (_ASSETS / "examples" / name).read_bytes()
+
+
+def icon() -> str:
+    """The page's icon, SVG."""
+    return _asset("icon.svg")

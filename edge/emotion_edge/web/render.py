@@ -1,7 +1,7 @@
 """Answers as HTML: faces to choose from, bars, models side by side, the model card.
 
-Every picture is a data URL inside the page, and so is every download: nothing is left on the
-server for the browser to come back for.
+Every image is a data URL inside the answer, and so is every download: the browser never has to
+come back to the server for one, so the server keeps none.
 """
 
 from __future__ import annotations
@@ -16,73 +16,71 @@ import cv2
 import numpy as np
 
 from emotion_edge.annotate import annotate, colour_of
-from emotion_edge.model.labels import EMOJI
-from emotion_edge.values import Box, Emotion, Image, Observation
-from emotion_edge.web.answers import picture_record
-from emotion_edge.web.images import Picture
+from emotion_edge.model.labels import EMOJI, UNSURE
+from emotion_edge.values import Box, Emotion, Face, Image, Observation
+from emotion_edge.web.api import image_record
+from emotion_edge.web.images import DecodedImage
 from emotion_edge.web.models import Installed, Opinion
 
-_SHOWN_SIDE = 1200  # pixels of the longer side of the picture in the page
+_SHOWN_SIDE = 1200  # pixels of the longer side of the image in the page
 
 
-def result(picture: Picture, observation: Observation, model: str) -> str:
-    """A picture with its faces, the chosen face's bars, and the downloads."""
+def result(decoded: DecodedImage, observation: Observation, model: str) -> str:
+    """An image with its faces, the chosen face's bars, and the downloads."""
     faces = observation.faces
+    if not faces:
+        return _layout(_figure(decoded.image, ()), NO_FACE + _notes(decoded), "No face found.")
     timings = observation.timings
-    facts = [f"{picture.width} × {picture.height} pixels", escape(model)]
-    facts.append(f"faces found in {timings['detect']:.0f} ms")
-    if faces:
-        facts.append(f"read in {timings['classify'] / len(faces):.2f} ms each")
-    panels = [_panel(i, face.shown) for i, face in enumerate(faces)]
-    chosen = "".join(
-        f'<button type="button" class="ee-chip" data-face="{i}" aria-pressed="{_yes(i == 0)}">'
-        f"{_emoji(face.label)} {i + 1}</button>"
-        for i, face in enumerate(faces)
-    )
-    several = (
-        f'<p class="ee-count">{len(faces)} faces: choose one here or in the picture.</p>'
-        f'<div class="ee-chips">{chosen}</div>'
-        if len(faces) > 1
-        else ""
-    )
-    annotated = _data_url(annotate(picture.image, faces), 92)
-    record = json.dumps(picture_record(picture, observation, model), indent=2, ensure_ascii=False)
+    facts = [
+        f"{decoded.width} × {decoded.height} pixels",
+        escape(model),
+        f"faces found in {timings['detect']:.0f} ms",
+        f"read in {timings['classify'] / len(faces):.2f} ms each",
+    ]
+    panels = "".join(_panel(i, face, len(faces)) for i, face in enumerate(faces))
+    annotated = _data_url(annotate(decoded.image, faces, numbered=len(faces) > 1), 90)
+    record = json.dumps(image_record(decoded, observation, model), indent=2, ensure_ascii=False)
     as_json = "data:application/json;base64," + base64.b64encode(record.encode()).decode()
     downloads = (
-        f'<p class="ee-downloads"><a download="emotions.jpg" href="{annotated}">Annotated picture'
-        f'</a><a download="emotions.json" href="{as_json}">JSON</a></p>'
+        f'<p class="ee-downloads"><a download="emotions.jpg" href="{annotated}">Save the image'
+        f'</a><a download="emotions.json" href="{as_json}">Save as JSON</a></p>'
     )
-    side = "".join(panels) or NO_FACE
-    return (
-        f'<div class="ee-result">{_figure(picture.image, [f.box for f in faces], faces=faces)}'
-        f'<div class="ee-side">{several}{side}{_notes(picture)}'
-        f'<p class="ee-facts">{" · ".join(facts)}</p>{downloads if faces else ""}</div></div>'
+    side = (
+        f'{_chips(faces)}{panels}{_notes(decoded)}<p class="ee-facts">{" · ".join(facts)}</p>'
+        f"{downloads}"
     )
+    return _layout(_figure(decoded.image, faces), side, _summary(faces))
 
 
-NO_FACE = (
-    '<div class="ee-none"><p class="ee-verdict"><span class="ee-emoji">🔍</span> No face found</p>'
-    "<p>Try a picture in which a face looks towards the camera, well lit, and at least a tenth "
-    "of the picture wide.</p></div>"
-)
+NO_FACE = """
+<h2 class="ee-verdict"><span class="ee-emoji" aria-hidden="true">🔍</span> No face found</h2>
+<p>Faces are found best when they look towards the camera, are well lit, and are at least a tenth
+of the image wide.</p>
+<p>Does the image show a face and nothing else?</p>
+<p><button type="button" class="ee-button ee-whole">Treat the whole image as one face</button></p>
+"""
 
 
-def comparison(picture: Picture, boxes: Sequence[Box], opinions: Sequence[Opinion]) -> str:
-    """Two models' opinions of the same faces, with their latencies and the difference."""
+def comparison(decoded: DecodedImage, opinions: Sequence[Opinion]) -> str:
+    """Two models' answers for the same faces, with their latencies and the difference."""
     first, second = opinions
-    if not boxes:
-        return f'<div class="ee-result">{_figure(picture.image, [])}<div>{NO_FACE}</div></div>'
-    same = sum(a.label == b.label for a, b in zip(first.emotions, second.emotions, strict=True))
-    furthest = max(_furthest(a, b) for a, b in zip(first.emotions, second.emotions, strict=True))
+    count = len(first.faces)
+    if not count:
+        return _layout(_figure(decoded.image, ()), NO_FACE + _notes(decoded), "No face found.")
+    pairs = list(zip(first.faces, second.faces, strict=True))
+    same = sum(a.label == b.label for a, b in pairs)
+    furthest = max(_furthest(a.emotion, b.emotion) for a, b in pairs)
     columns = "".join(
-        f"<tr><th>{mark} {escape(o.model.name)}</th><td>{_size(o.model.size)}</td>"
+        f'<tr><th scope="row">{mark} {escape(o.model.name)}</th><td>{_size(o.model.size)}</td>'
         f"<td>{o.milliseconds:.2f} ms</td></tr>"
         for mark, o in ((_A, first), (_B, second))
     )
-    many = len(boxes)
-    agree = "the same label" if same == many else f"the same label on {same} of {many} faces"
-    if many == 1 and same == 0:
+    if same == count:
+        agree = "the same label" if count == 1 else f"the same label to all {count} faces"
+    elif count == 1:
         agree = "different labels"
+    else:
+        agree = f"the same label to {same} of {count} faces"
     ratio = first.milliseconds / max(second.milliseconds, 1e-6)
     quicker, times = (second, ratio) if ratio > 1 else (first, 1 / ratio)
     speed = (
@@ -92,27 +90,40 @@ def comparison(picture: Picture, boxes: Sequence[Box], opinions: Sequence[Opinio
     )
     panels = "".join(
         f'<div class="ee-panel" data-panel="{i}"{"" if i == 0 else " hidden"}>{_pairs(a, b)}</div>'
-        for i, (a, b) in enumerate(zip(first.emotions, second.emotions, strict=True))
+        for i, (a, b) in enumerate(pairs)
     )
-    chips = "".join(
-        f'<button type="button" class="ee-chip" data-face="{i}" aria-pressed="{_yes(i == 0)}">'
-        f"Face {i + 1}</button>"
-        for i in range(many)
+    difference = (
+        f"They give <b>{agree}</b>; their probabilities differ by at most "
+        f"<b>{100 * furthest:.1f} points</b>; {speed}."
     )
+    side = (
+        '<table class="ee-table"><thead><tr><th scope="col">Model</th><th scope="col">File</th>'
+        f'<th scope="col">One face</th></tr></thead><tbody>{columns}</tbody></table>'
+        f'<p class="ee-difference">{difference}</p>{_chips(first.faces, labels=False)}{panels}'
+        f'{_notes(decoded)}<p class="ee-facts">Time to crop and read one face on this device, '
+        "median of 20 runs.</p>"
+    )
+    boxes = _figure(decoded.image, first.faces, labels=False)
+    return _layout(boxes, side, f"They give {agree}.")
+
+
+def _layout(figure: str, side: str, summary: str) -> str:
+    """An answer: the image, the panel next to it, and one sentence for screen readers."""
     return (
-        f'<div class="ee-result">{_figure(picture.image, boxes)}<div class="ee-side">'
-        f'<table class="ee-table"><thead><tr><th>Model</th><th>File</th><th>One face</th></tr>'
-        f"</thead><tbody>{columns}</tbody></table>"
-        f'<p class="ee-difference">They give <b>{agree}</b>; a probability differs by at most '
-        f"<b>{100 * furthest:.1f} points</b>; {speed}.</p>"
-        f"{f'<div class=ee-chips>{chips}</div>' if many > 1 else ''}{panels}{_notes(picture)}"
-        f'<p class="ee-facts">The time is the median of 20 runs of cropping and reading one '
-        f"face on this device.</p></div></div>"
+        f'<div class="ee-result" data-summary="{escape(summary)}">{figure}'
+        f'<div class="ee-side">{side}</div></div>'
     )
+
+
+def _summary(faces: Sequence[Face]) -> str:
+    each = [f"{_shown(face.label)}, {face.shown.confidence:.0%}" for face in faces]
+    if len(faces) == 1:
+        return f"One face: {each[0]}."
+    return f"{len(faces)} faces: " + "; ".join(f"{i + 1} {s}" for i, s in enumerate(each)) + "."
 
 
 def card(one: Installed) -> str:
-    """What a model says of itself, for people."""
+    """A model's manifest, for people."""
     manifest = one.manifest
     spec = manifest.input
     rows = {
@@ -123,11 +134,12 @@ def card(one: Installed) -> str:
         "Licence": escape(manifest.licence) or "not stated",
         "SHA-256": f"<code>{escape(manifest.model_sha256)}</code>",
     }
-    parts = [f"<h3>{escape(one.name)}</h3>"]
+    parts = [f"<h2>{escape(one.name)}</h2>"]
     if manifest.gate.get("passed") is False:
         failures = "; ".join(map(str, manifest.gate.get("failures", ())))
         parts.append(
-            f'<p class="ee-note">Written although its gate failed: {escape(failures)}.</p>'
+            '<p class="ee-note">This file was written although it failed its accuracy gate: '
+            f"{escape(failures)}.</p>"
         )
     parts.append(_rows(rows))
     for split, figures in reversed(list(manifest.accuracy.items())):
@@ -146,16 +158,17 @@ def card(one: Installed) -> str:
 
 
 LIMITS = """
-<h4>Limits</h4>
+<h3>Limits</h3>
 <ul>
-<li>It names the expression a face <em>shows</em>. What a person feels cannot be read from a
-picture; do not decide anything about a person by it.</li>
-<li>FER2013 is a collection from the web: frontal faces, many of them acted, labels by few people.
-Untrained people agree with its labels on about two faces of three.</li>
-<li>Ages, skin colours and head coverings are unevenly represented, and nobody knows by how much:
-expect it to be wrong more often for faces that are rare in the data.</li>
+<li>The model names the expression a face <em>shows</em>. What a person feels cannot be read from
+an image; do not decide anything about a person by it.</li>
+<li>Its training data, FER2013, were collected from the web: frontal faces, many of them acted,
+each labelled by few people. Untrained people agree with these labels on about two faces of
+three.</li>
+<li>Ages, skin colours and head coverings are unevenly represented, to an unknown degree. Expect
+more errors on faces that are rare in the data.</li>
 <li>Disgust and fear have the fewest examples or the least agreement; see the recall above.</li>
-<li>Turned, hidden, dark or very small faces are read worse, or not found at all.</li>
+<li>Faces that are turned, hidden, dark or very small are read less well, or not found.</li>
 </ul>
 """
 
@@ -168,54 +181,96 @@ def bars(emotion: Emotion) -> str:
     return '<ul class="ee-bars">' + "".join(_bar(label, p) for label, p in ranked) + "</ul>"
 
 
-def failure(message: str) -> str:
-    """A picture that could not be read."""
-    return f'<div class="ee-error" role="alert"><b>Not read:</b> {escape(message)}</div>'
+_A = '<i class="ee-mark ee-a" aria-hidden="true"></i>'
+_B = '<i class="ee-mark ee-b" aria-hidden="true"></i>'
 
 
-_A, _B = '<i class="ee-mark ee-a"></i>', '<i class="ee-mark ee-b"></i>'
+def _figure(image: Image, faces: Sequence[Face], *, labels: bool = True) -> str:
+    """The image with a button over each face; positions are percentages, so that it may shrink.
 
-
-def _figure(image: Image, boxes: Sequence[Box], *, faces: Sequence[Any] = ()) -> str:
-    """The picture with a button over each face; places are percentages, so that it may shrink."""
+    labels: write each face's label into its tag, and not only its number.
+    """
     height, width = image.shape[:2]
     scale = min(1.0, _SHOWN_SIDE / max(height, width))
     small = np.asarray(
         cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8
     )
-    buttons = []
-    for i, box in enumerate(boxes):
-        label = faces[i].label if faces else ""
-        colour = css_colour(label) if faces else "#f4f4f5"
-        tag = (
-            f"{_emoji(label)} {escape(label)} {faces[i].shown.confidence:.0%}"
-            if faces
-            else f"Face {i + 1}"
-        )
-        style = (
-            f"left:{100 * box.x / width:.3f}%;top:{100 * box.y / height:.3f}%;"
-            f"width:{100 * box.width / width:.3f}%;height:{100 * box.height / height:.3f}%;"
-            f"--face:{colour}"
-        )
-        edge = " ee-low" if box.y < 0.14 * height else ""
-        edge += " ee-right" if box.x + box.width / 2 > 0.6 * width else ""
-        buttons.append(
-            f'<button type="button" class="ee-box{edge}" style="{style}" data-face="{i}" '
-            f'aria-pressed="{_yes(i == 0)}" aria-label="Face {i + 1}: {escape(label)}">'
-            f"<span>{tag}</span></button>"
-        )
+    boxes = "".join(
+        _box(i, face, width, height, labels=labels, numbered=len(faces) > 1)
+        for i, face in enumerate(faces)
+    )
     return (
         f'<figure class="ee-figure" style="--ratio:{width / height:.4f}"><div>'
-        f'<img src="{_data_url(small, 88)}" alt="The picture you sent">{"".join(buttons)}'
-        "</div></figure>"
+        f'<img src="{_data_url(small, 88)}" alt="The image you sent">{boxes}</div></figure>'
     )
 
 
-def _panel(index: int, emotion: Emotion) -> str:
+def _box(index: int, face: Face, width: int, height: int, *, labels: bool, numbered: bool) -> str:
+    """A button over a face. The page shortens its tag to the number where tags would overlap."""
+    box = _inside(face.box, width, height)
+    number = f"<b>{index + 1}</b>" if numbered else ""
+    text = (
+        f"<i> {_emoji(face.label)} {escape(_shown(face.label))} {face.shown.confidence:.0%}</i>"
+        if labels
+        else ""
+    )
+    name = f"Face {index + 1}"
+    if labels:
+        name += f": {_shown(face.label)}, {face.shown.confidence:.0%}"
+    style = (
+        f"left:{100 * box.x / width:.3f}%;top:{100 * box.y / height:.3f}%;"
+        f"width:{100 * box.width / width:.3f}%;height:{100 * box.height / height:.3f}%;"
+        f"--face:{css_colour(face.label) if labels else '#f4f4f5'}"
+    )
+    return (
+        f'<button type="button" class="ee-box" style="{style}" data-face="{index}" '
+        f'aria-pressed="{_yes(index == 0)}" aria-label="{escape(name)}">'
+        f'{f"""<span class="ee-tag">{number}{text}</span>""" if number or text else ""}</button>'
+    )
+
+
+def _inside(box: Box, width: int, height: int) -> Box:
+    """The part of a box that lies inside the image."""
+    left, top = max(0, box.x), max(0, box.y)
+    right, bottom = min(width, box.x + box.width), min(height, box.y + box.height)
+    return Box(left, top, max(1, right - left), max(1, bottom - top))
+
+
+def _chips(faces: Sequence[Face], *, labels: bool = True) -> str:
+    """A button for each face, numbered as in the image; nothing for a single face."""
+    if len(faces) < 2:
+        return ""
+    chips = "".join(
+        f'<button type="button" class="ee-chip" data-face="{i}" aria-pressed="{_yes(i == 0)}" '
+        f'aria-label="Face {i + 1}">{i + 1}{f" {_emoji(face.label)}" if labels else ""}</button>'
+        for i, face in enumerate(faces)
+    )
+    return (
+        f'<p class="ee-count">{len(faces)} faces. Choose one here or in the image.</p>'
+        f'<div class="ee-chips">{chips}</div>'
+    )
+
+
+def _panel(index: int, face: Face, count: int) -> str:
     return (
         f'<div class="ee-panel" data-panel="{index}"{"" if index == 0 else " hidden"}>'
-        f'<p class="ee-verdict"><span class="ee-emoji">{_emoji(emotion.label)}</span> '
-        f"{escape(emotion.label)} <small>{emotion.confidence:.0%}</small></p>{bars(emotion)}</div>"
+        f"{_verdict(face, f'{index + 1} ' if count > 1 else '')}{bars(face.shown)}</div>"
+    )
+
+
+def _verdict(face: Face, number: str) -> str:
+    shown = face.shown
+    if face.label == UNSURE:
+        ranked = sorted(zip(shown.probabilities, shown.labels, strict=True), reverse=True)
+        between = " or ".join(f"{escape(label)} {p:.0%}" for p, label in ranked[:2])
+        return (
+            f'<h2 class="ee-verdict">{number}<span class="ee-emoji" aria-hidden="true">'
+            f"{_emoji(UNSURE)}</span> Not sure <small>{between}</small></h2>"
+        )
+    return (
+        f'<h2 class="ee-verdict">{number}<span class="ee-emoji" aria-hidden="true">'
+        f"{_emoji(face.label)}</span> {escape(face.label)} "
+        f"<small>{shown.confidence:.0%}</small></h2>"
     )
 
 
@@ -228,10 +283,10 @@ def _bar(label: str, probability: float) -> str:
     )
 
 
-def _pairs(first: Emotion, second: Emotion) -> str:
-    """Two bars for each label of either model, and by how much the second differs."""
-    of_first = dict(zip(first.labels, first.probabilities, strict=True))
-    of_second = dict(zip(second.labels, second.probabilities, strict=True))
+def _pairs(first: Face, second: Face) -> str:
+    """Two bars for each label of either model."""
+    of_first = dict(zip(first.emotion.labels, first.emotion.probabilities, strict=True))
+    of_second = dict(zip(second.emotion.labels, second.emotion.probabilities, strict=True))
     ranked = sorted({**of_first, **of_second}, key=lambda label: -of_first.get(label, 0.0))
     rows = []
     for label in ranked:
@@ -240,56 +295,56 @@ def _pairs(first: Emotion, second: Emotion) -> str:
             f'<li><span class="ee-name">{_emoji(label)} {escape(label)}</span>'
             f'<span class="ee-track ee-double"><i class="ee-a" style="width:{100 * a:.2f}%"></i>'
             f'<i class="ee-b" style="width:{100 * b:.2f}%"></i></span>'
-            f'<span class="ee-value">{100 * (b - a):+.1f}</span></li>'
+            f'<span class="ee-value">{100 * a:.0f} | {100 * b:.0f}%</span></li>'
         )
-    verdict = '<p class="ee-verdict ee-two">'
-    for mark, emotion in ((_A, first), (_B, second)):
-        verdict += (
-            f"<span>{mark} {_emoji(emotion.label)} {escape(emotion.label)} "
-            f"<small>{emotion.confidence:.0%}</small></span>"
-        )
-    verdict += "</p>"
-    return f'{verdict}<ul class="ee-bars">{"".join(rows)}</ul>'
+    verdict = "".join(
+        f"<span>{mark} {_emoji(face.label)} {escape(_shown(face.label))} "
+        f"<small>{face.emotion.confidence:.0%}</small></span>"
+        for mark, face in ((_A, first), (_B, second))
+    )
+    return f'<h2 class="ee-verdict ee-two">{verdict}</h2><ul class="ee-bars">{"".join(rows)}</ul>'
 
 
 def _furthest(first: Emotion, second: Emotion) -> float:
-    """The largest difference of a probability; a label that one lacks counts as 0 there."""
+    """The largest difference of a probability; a label that one of them lacks counts as 0."""
     a = dict(zip(first.labels, first.probabilities, strict=True))
     b = dict(zip(second.labels, second.probabilities, strict=True))
     return max(abs(a.get(label, 0.0) - b.get(label, 0.0)) for label in a | b)
 
 
 def _accuracy(split: str, figures: Mapping[str, Any], labels: Sequence[str]) -> str:
-    """One split's figures, as ``python -m convert`` writes them; what is absent is left out."""
+    """One split's figures, as ``python -m convert`` writes them; absent ones are omitted."""
     ours, floats = figures.get("converted", {}), figures.get("float", {})
     rows = {}
     if "accuracy" in ours:
-        rows["Right"] = f"<b>{_percent(ours['accuracy'])}</b>, this very file"
+        rows["Accuracy"] = f"<b>{_percent(ours['accuracy'])}</b> of this file"
         if "accuracy_interval" in ours:
             low, high = ours["accuracy_interval"]
-            rows["Right"] += f" (95% interval {_percent(low)} to {_percent(high)})"
+            rows["Accuracy"] += f" (95% interval {_percent(low)} to {_percent(high)})"
     if "accuracy" in floats:
-        rows["Its float source"] = _percent(floats["accuracy"])
+        rows["Accuracy of its float source"] = _percent(floats["accuracy"])
     if "agreement_percent" in figures:
         rows["Same answer as float"] = f"{figures['agreement_percent']:.1f}%"
     for name, title in (("macro_f1", "Macro-F1"), ("calibration_error", "Calibration error")):
         if name in ours:
             rows[title] = _percent(ours[name])
     for name, title in (
-        ("without_twins", "Without twins of training faces"),
-        ("twins", "Twins alone"),
+        ("without_twins", "Without near-duplicates of training images"),
+        ("twins", "Near-duplicates alone"),
     ):
         if name in ours:
             rows[title] = f"{_percent(ours[name])} of {ours.get(f'{name}_images', '?')}"
     if votes := ours.get("ferplus"):
-        rows["Against FER+'s majority"] = f"{_percent(votes['accuracy'])} of {votes['images']}"
+        rows["Against the majority of FER+ votes"] = (
+            f"{_percent(votes['accuracy'])} of {votes['images']}"
+        )
     if "n" in figures:
-        rows["Pictures"] = str(figures["n"])
+        rows["Images"] = str(figures["n"])
     if figures.get("protocol"):
         rows["Protocol"] = escape(str(figures["protocol"]))
-    parts = [f"<h4>Accuracy on {escape(split)}</h4>", _rows(rows)]
+    parts = [f"<h3>Accuracy on {escape(split)}</h3>", _rows(rows)]
     if recall := ours.get("recall"):
-        parts.append("<h5>Found of each class (recall)</h5><ul class='ee-bars'>")
+        parts.append("<h4>Recall of each class</h4><ul class='ee-bars'>")
         parts += [_bar(label, recall[label]) for label in labels if label in recall]
         parts.append("</ul>")
     if confusion := ours.get("confusion"):
@@ -298,20 +353,24 @@ def _accuracy(split: str, figures: Mapping[str, Any], labels: Sequence[str]) -> 
 
 
 def _confusion(labels: Sequence[str], rows: Sequence[Sequence[int]]) -> str:
-    head = "".join(f'<th title="{escape(label)}">{_emoji(label)}</th>' for label in labels)
+    head = "".join(
+        f'<th scope="col" title="{escape(label)}">{_emoji(label)}'
+        f'<span class="ee-hidden">{escape(label)}</span></th>'
+        for label in labels
+    )
     body = []
     for label, row in zip(labels, rows, strict=True):
         total = max(sum(row), 1)
         cells = "".join(
-            f'<td style="--share:{n / total:.3f}" class="{"ee-dark" if n / total > 0.5 else ""}">'
-            f"{100 * n / total:.0f}</td>"
-            for n in row
+            f'<td style="--share:{n / total:.3f}">{100 * n / total:.0f}</td>' for n in row
         )
-        body.append(f"<tr><th>{_emoji(label)} <span>{escape(label)}</span></th>{cells}</tr>")
+        body.append(
+            f'<tr><th scope="row">{_emoji(label)} <span>{escape(label)}</span></th>{cells}</tr>'
+        )
     return (
-        "<h5>Confusion: of the faces of a row, how many percent were read as the column</h5>"
-        f'<div class="ee-scroll"><table class="ee-confusion"><thead><tr><th></th>{head}</tr>'
-        f"</thead><tbody>{''.join(body)}</tbody></table></div>"
+        "<h4>Confusion: percent of a row's faces that were read as the column</h4>"
+        '<div class="ee-scroll"><table class="ee-confusion"><thead><tr><th scope="col">Label</th>'
+        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
@@ -319,7 +378,9 @@ def _rows(rows: Mapping[str, str]) -> str:
     """Pairs as a table. The values are HTML already."""
     return (
         '<table class="ee-rows">'
-        + "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
+        + "".join(
+            f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in rows.items()
+        )
         + "</table>"
     )
 
@@ -338,8 +399,8 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _notes(picture: Picture) -> str:
-    return "".join(f'<p class="ee-note">{escape(note)}</p>' for note in picture.notes)
+def _notes(decoded: DecodedImage) -> str:
+    return "".join(f'<p class="ee-note">{escape(note)}</p>' for note in decoded.notes)
 
 
 def _data_url(image: Image, quality: int) -> str:
@@ -348,9 +409,14 @@ def _data_url(image: Image, quality: int) -> str:
 
 
 def css_colour(label: str) -> str:
-    """The label's colour, light enough for dark text; any other text gives the common one."""
+    """The label's colour, light enough for dark text; unknown labels share one."""
     blue, green, red = colour_of(label)
     return f"rgb({red},{green},{blue})"
+
+
+def _shown(label: str) -> str:
+    """A label as visitors read it."""
+    return "not sure" if label == UNSURE else label
 
 
 def _emoji(label: str) -> str:

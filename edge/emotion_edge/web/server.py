@@ -1,7 +1,7 @@
 """The page's server: Gradio's page, the API for scripts, the socket of the live tab.
 
-A picture travels in the body of a request, is decoded in memory and is gone with the answer.
-Gradio's own uploads and streaming images are not used: they leave files in its cache.
+An image travels in the body of a request, is decoded in memory, and is gone with the response.
+Gradio's uploads, events and session state are not used: they keep what a visitor sent.
 """
 
 from __future__ import annotations
@@ -11,72 +11,89 @@ import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import anyio.to_thread
-
-from emotion_edge.errors import EmotionEdgeError, ImageError, MissingExtra, UsageError
+from emotion_edge.errors import MissingExtra, UsageError
 from emotion_edge.web import environment  # noqa: F401  before Gradio
-from emotion_edge.web.images import Limits
+from emotion_edge.web.images import Limits, decode_image
 from emotion_edge.web.models import Models
 
 try:
     import gradio
     import uvicorn
-    import websockets  # noqa: F401  uvicorn serves no socket without it
-    from fastapi import FastAPI, Request
-    from fastapi.responses import JSONResponse
+    import websockets  # noqa: F401  uvicorn needs it for the socket
+    from fastapi import Request
+    from fastapi.responses import HTMLResponse, Response
 except ImportError as error:
     raise MissingExtra("the web page", "web", error.name or "gradio") from error
 
-from emotion_edge.web import answers, page
-from emotion_edge.web.access_control import App, Door
+from emotion_edge.web import page, render
+from emotion_edge.web.access_control import AccessControl, App
+from emotion_edge.web.api import FORM_OVERHEAD, Work, create_api
 from emotion_edge.web.live import FRAME_LIMITS, Live
-
-_STATUS: dict[type[EmotionEdgeError], int] = {ImageError: 422, UsageError: 404}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How the page is served.
 
-    visitors: cameras watched at once on the live tab. password: None for none.
+    visitors: cameras in use at once on the live tab. uploads: images processed at once.
+    password: None for none.
     certificate, key: PEM files for https; browsers give a page their camera only over https or
-        on the very machine.
+        on the same machine.
+    names: host names under which the page may be opened, besides this machine's own.
     """
 
     host: str = "127.0.0.1"
     port: int = 7860
     limits: Limits = field(default_factory=Limits)
     visitors: int = 4
+    uploads: int = 8
     password: str | None = None
     certificate: Path | None = None
     key: Path | None = None
+    names: tuple[str, ...] = ()
 
 
 def create_app(models: Models, settings: Settings) -> App:
-    """The ASGI application: page, API and socket behind the door.
+    """The ASGI application: page, API and socket behind the access control.
 
-    Use it inside ``environment.private_cache``, for Gradio asks for a folder of its own.
+    Use it inside ``environment.private_cache``: Gradio needs a folder of its own.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/api/models")
-    def installed() -> list[dict[str, Any]]:
-        return [answers.model_record(one) for one in models.installed]
-
-    @app.post("/api/faces")
-    async def faces(request: Request, model: str | None = None) -> JSONResponse:
-        data = await request.body()
-        try:
-            record = await anyio.to_thread.run_sync(
-                answers.image_record, models, data, settings.limits, model
-            )
-        except EmotionEdgeError as error:
-            return JSONResponse({"error": str(error)}, _STATUS.get(type(error), 500))
-        return JSONResponse(record, headers={"cache-control": "no-store"})
-
+    work = Work(settings.limits)
+    app = create_api(models, work)
     app.websocket("/api/live")(Live(models, visitors=settings.visitors).__call__)
+
+    @app.post("/page/faces", include_in_schema=False)
+    async def faces(request: Request, model: str | None = None, whole: bool = False) -> Response:
+        def answer(data: bytes) -> str:
+            name = models.find(model).name
+            decoded = decode_image(data, settings.limits)
+            return render.result(decoded, models.look(decoded.image, name, whole=whole), name)
+
+        return _fragment(await work.on(request, answer))
+
+    @app.post("/page/compare", include_in_schema=False)
+    async def compare(
+        request: Request, model: str | None = None, other: str | None = None, whole: bool = False
+    ) -> Response:
+        def answer(data: bytes) -> str:
+            names = [models.find(name).name for name in (model, other)]
+            decoded = decode_image(data, settings.limits)
+            return render.comparison(decoded, models.compare(decoded.image, names, whole=whole))
+
+        return _fragment(await work.on(request, answer))
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    @app.get("/page/icon.svg", include_in_schema=False)
+    def icon() -> Response:
+        return Response(page.icon(), media_type="image/svg+xml", headers=_CACHED)
+
+    @app.get("/page/{name}", include_in_schema=False)
+    def example(name: str) -> Response:
+        if name not in page.EXAMPLES:
+            return Response(status_code=404)
+        return Response(page.example_bytes(name), media_type="image/jpeg", headers=_CACHED)
+
     gradio.mount_gradio_app(
         app,
         page.build(models, settings.limits),
@@ -86,14 +103,27 @@ def create_app(models: Models, settings: Settings) -> App:
         show_error=True,
         **page.appearance(),
     )
-    # The page's events carry a picture as base64, four bytes for three, in a little JSON.
-    return Door(app, body_limit=settings.limits.bytes * 4 // 3 + 65_536, password=settings.password)
+    return AccessControl(
+        app,
+        body_limit=settings.limits.bytes + FORM_OVERHEAD,
+        uploads=settings.uploads,
+        password=settings.password,
+        hosts=(*settings.names, settings.host),
+    )
+
+
+_CACHED = {"cache-control": "private, max-age=3600"}
+
+
+def _fragment(html: str) -> Response:
+    """A part of the page that holds a visitor's image: for this visitor, and kept nowhere."""
+    return HTMLResponse(html, headers={"cache-control": "no-store"})
 
 
 def serve(models: Models, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; call it inside ``environment.private_cache``.
 
-    Raises UsageError when the address cannot be listened on or the certificate is refused.
+    Raises UsageError when the address is in use or the certificate cannot be read.
     """
     with _listen(settings) as listening:
         port = listening.getsockname()[1]
@@ -104,16 +134,16 @@ def serve(models: Models, settings: Settings) -> None:
             server.config.load()
         except OSError as error:  # of the certificate; ssl.SSLError is one
             raise UsageError(f"--certificate, --key: {error}") from error
-        # uvicorn shuts down in order and then raises the signal again: by default the process
-        # would die of it before the cache is deleted.
+        # uvicorn shuts down and then raises the signal again, which would end the process before
+        # the cache is deleted.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        listening.listen()  # uvicorn's comes later: whoever reads the address may come at once
-        print(f"open {kind}://{host}:{port}  (Ctrl+C ends)", flush=True)
+        listening.listen()  # uvicorn listens later, and the address is printed now
+        print(f"open {kind}://{host}:{port}  (Ctrl+C to stop)", flush=True)
         server.run(sockets=[listening])
 
 
 def create_server(models: Models, settings: Settings) -> uvicorn.Server:
-    """A server that ``run()`` starts and a signal ends; for inside ``private_cache``."""
+    """A server that ``run()`` starts and a signal stops; use it inside ``private_cache``."""
     return uvicorn.Server(
         uvicorn.Config(
             create_app(models, settings),
@@ -124,7 +154,8 @@ def create_server(models: Models, settings: Settings) -> uvicorn.Server:
             ssl_keyfile=settings.key,
             ws_max_size=FRAME_LIMITS.bytes,
             ws_max_queue=2,
-            limit_concurrency=64,
+            # X-Forwarded-For would let a client choose the address its wrong passwords count for.
+            proxy_headers=False,
             timeout_graceful_shutdown=2,
         )
     )

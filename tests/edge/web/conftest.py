@@ -68,7 +68,7 @@ def photograph(camera: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def collected() -> Iterator[None]:
-    """Gradio's unclosed loops are collected, and warned of, while their module lasts."""
+    """Gradio's unclosed loops are collected, with a warning, before their module ends."""
     yield
     gc.collect()
 

@@ -48,8 +48,21 @@ def test_the_password_comes_from_a_file_or_the_environment(
     assert parser.parse_args([]).host == "127.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("host", "password", "encrypted", "warning"),
+    [("127.0.0.1", None, False, ""), ("localhost", "x", False, ""),
+     ("0.0.0.0", None, True, "anyone on the network can use this page"),
+     ("0.0.0.0", "x", False, "unencrypted"), ("::", "x", True, "")],
+)  # fmt: skip
+def test_what_the_network_can_see_is_said(
+    host: str, password: str | None, encrypted: bool, warning: str
+) -> None:
+    said = web.exposure(host, password, encrypted=encrypted)
+    assert warning in said and bool(said) == bool(warning)
+
+
 @pytest.mark.slow
-def test_it_serves_until_it_is_ended_and_leaves_nothing(tmp_path: Path) -> None:
+def test_it_serves_until_it_is_stopped_and_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="the [web] extra is not installed")
     edge = Path(web.__file__).parents[2]
     server = subprocess.Popen(

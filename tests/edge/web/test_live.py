@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from emotion_edge.values import Frame, Observation
 from emotion_edge.web.live import Live
-from emotion_edge.web.models import Models
+from emotion_edge.web.models import Models, Stream
 
 
 def client(models: Any, **options: Any) -> TestClient:
@@ -35,6 +35,20 @@ def test_a_frame_is_answered_with_an_observation(models: Models, portrait: bytes
             assert set(record["timings_ms"]) == {"detect", "classify", "track", "age"}
             assert all(sum(f["probabilities"].values()) > 0.97 for f in record["faces"])
         assert [face["track"] for face in record["faces"]] == [1]
+
+
+def test_a_second_model_reads_the_same_faces(models: Models, portrait: bytes) -> None:
+    with (
+        client(models) as page,
+        page.websocket_connect("/?model=tiny int8&other=other int8") as socket,
+    ):
+        for _ in range(4):
+            socket.send_bytes(portrait)
+            record = socket.receive_json()
+    assert (record["model"], record["other"]["model"]) == ("tiny int8", "other int8")
+    (face,), (other,) = record["faces"], record["other"]["faces"]
+    assert (face["track"], face["box"]) == (other["track"], other["box"]) == (1, face["box"])
+    assert other["probabilities"] == face["probabilities"]  # the same network by another name
 
 
 def test_visitors_have_trackers_of_their_own(
@@ -67,7 +81,7 @@ def test_one_visitor_too_many_is_told_to_come_back(models: Models, portrait: byt
             ):
                 second.receive_json()
             assert told.value.code == 1013
-            assert "try later" in told.value.reason
+            assert "try again later" in told.value.reason
             first.send_bytes(portrait)
             first.receive_json()
         # The place is free again.
@@ -76,13 +90,13 @@ def test_one_visitor_too_many_is_told_to_come_back(models: Models, portrait: byt
             assert third.receive_json()["type"] == "observation"
 
 
-def test_what_is_no_picture_is_said_and_does_not_end_the_stream(
+def test_what_is_not_an_image_is_reported_and_does_not_end_the_stream(
     models: Models, portrait: bytes
 ) -> None:
     with client(models) as page, page.websocket_connect("/") as socket:
         socket.send_bytes(b"noise")
         record = socket.receive_json()
-        assert record["type"] == "error" and "no picture" in record["message"]
+        assert record["type"] == "error" and "not an image" in record["message"]
         socket.send_bytes(portrait)
         assert socket.receive_json()["type"] == "observation"
 
@@ -147,8 +161,8 @@ def test_a_slow_device_drops_frames_and_looks_at_the_newest(scenery: bytes) -> N
     pipeline = SlowPipeline()
 
     class One:
-        def stream(self, name: str | None) -> SlowPipeline:
-            return pipeline
+        def stream(self, name: str | None, other: str | None) -> Stream:
+            return Stream(("slow",), (pipeline,))  # type: ignore[arg-type]
 
     async def visit() -> Script:
         script = Script(scenery, pipeline)
@@ -168,8 +182,8 @@ def test_the_frame_reaches_the_pipeline_as_it_was_sent() -> None:
             seen.append(frame)
             return Observation(frame, (), {})
 
-        def stream(self, name: str | None) -> Recording:
-            return self
+        def stream(self, name: str | None, other: str | None) -> Stream:
+            return Stream(("recording",), (self,))  # type: ignore[arg-type]
 
     image = np.zeros((48, 64, 3), np.uint8)
     image[:, :32] = (255, 0, 0)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from emotion_edge.errors import DetectorError, ManifestError, ModelError, UsageError
-from emotion_edge.values import Image
+from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.values import Box, Emotion, Image
 from emotion_edge.web import models as module
 from emotion_edge.web.models import Models
 
@@ -49,7 +50,7 @@ def test_a_chosen_file_that_is_no_model_is_refused(
     monkeypatch.setattr(module, "shipped_models", dict)
     bad = tmp_path / "bad.tflite"
     bad.write_bytes(b"no model")
-    with pytest.raises(ModelError, match="no TFLite model"):
+    with pytest.raises(ModelError, match="is not a TFLite model"):
         Models([bad])
     bare = tmp_path / "bare.tflite"
     bare.write_bytes(module.manifests.split(TINY.read_bytes())[0])
@@ -62,22 +63,49 @@ def test_a_chosen_file_that_is_no_model_is_refused(
 
 
 def test_opinions_of_the_same_faces(models: Models, photo: Image) -> None:
-    boxes, (first, second) = models.compare(photo, ["tiny int8", "other int8"], repeats=3)
+    first, second = models.compare(photo, ["tiny int8", "other int8"], repeats=3)
     (face,) = models.look(photo).faces
-    assert boxes == (face.box,)
-    assert first.emotions == second.emotions == (face.emotion,)
+    assert first.faces == second.faces == (face,)
     assert (first.model.name, second.model.name) == ("tiny int8", "other int8")
     assert first.milliseconds > 0
 
 
 def test_without_a_face_there_is_no_opinion(models: Models) -> None:
-    boxes, opinions = models.compare(np.zeros((99, 99, 3), np.uint8), ["tiny int8"], repeats=3)
-    assert boxes == ()
-    assert opinions[0].emotions == () and opinions[0].milliseconds == 0
+    (opinion,) = models.compare(np.zeros((99, 99, 3), np.uint8), ["tiny int8"], repeats=3)
+    assert opinion.faces == () and opinion.milliseconds == 0
 
 
-def test_streams_are_apart(models: Models) -> None:
-    first, second = models.stream(), models.stream()
+def test_the_whole_image_is_one_face(models: Models) -> None:
+    face = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    assert models.look(face).faces == ()
+    (whole,) = models.look(face, whole=True).faces
+    assert whole.box == Box(0, 0, 48, 48)
+    classifier = TFLiteClassifier.load(TINY)
+    assert whole.emotion == classifier.classify(face, Box(0, 0, 48, 48))
+    (opinion,) = models.compare(face, ["tiny int8"], repeats=1, whole=True)
+    assert opinion.faces == (whole,)
+
+
+def test_a_low_confidence_is_unsure_where_the_model_has_a_threshold() -> None:
+    _, manifest = module.manifests.load(TINY)
+
+    class Judged:
+        unsure_below = 0.5
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(manifest, name)
+
+    low = Emotion(("happy", "sad", "angry"), (0.4, 0.35, 0.25))
+    high = Emotion(("happy", "sad", "angry"), (0.6, 0.3, 0.1))
+    plain = module.Installed("plain", TINY, manifest, 1)
+    judged = module.Installed("judged", TINY, Judged(), 1)  # type: ignore[arg-type]
+    if getattr(manifest, "unsure_below", None) is None:
+        assert plain.label(low) == "happy"
+    assert (judged.label(low), judged.label(high)) == ("unsure", "happy")
+
+
+def test_streams_are_separate(models: Models) -> None:
+    (first,), (second,) = models.stream().pipelines, models.stream().pipelines
     assert first.tracker is not second.tracker
     assert first.classifier is not second.classifier
     assert first.detector is not second.detector

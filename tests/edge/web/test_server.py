@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import re
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 
@@ -21,12 +23,15 @@ from starlette.testclient import TestClient
 from emotion_edge.errors import UsageError
 from emotion_edge.factory import load
 from emotion_edge.model.preprocessing import read_image
+from emotion_edge.web import page
 from emotion_edge.web.environment import private_cache
 from emotion_edge.web.images import WORKING_SIDE, Limits
 from emotion_edge.web.models import Models
 from emotion_edge.web.server import Settings, create_app, serve
 
 from .conftest import TINY, nothing_written
+
+LIMITS = Limits(megabytes=2, megapixels=10)
 
 pytestmark = [  # Gradio's own
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -45,7 +50,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def site(models: Models, folder: Path) -> Iterator[TestClient]:
-    app = create_app(models, Settings(limits=Limits(megabytes=2, megapixels=10)))
+    app = create_app(models, Settings(limits=LIMITS, names=("testserver",)))
     with TestClient(app) as client:
         yield client
 
@@ -57,7 +62,7 @@ def look(site: TestClient, data: bytes, **query: str) -> Any:
     return answer.json()
 
 
-def test_a_picture_in_a_record_out(site: TestClient, portrait: bytes, tmp_path: Path) -> None:
+def test_an_image_in_a_record_out(site: TestClient, portrait: bytes, tmp_path: Path) -> None:
     record = look(site, portrait)
     assert {k: record[k] for k in ("schema", "type", "model", "width", "height", "notes")} == {
         "schema": 1, "type": "image", "model": "tiny int8", "width": 640, "height": 480,
@@ -98,25 +103,59 @@ def test_another_model(site: TestClient, portrait: bytes) -> None:
     assert "other int8" in answer.json()["error"]
 
 
+def test_a_form_is_read_like_a_body(site: TestClient, portrait: bytes) -> None:
+    body = look(site, portrait)
+    form = site.post("/api/faces", files={"anything": ("photo.jpg", portrait)}, data={"a": "b"})
+    assert form.status_code == 200, form.text
+    assert form.json()["faces"] == body["faces"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [("multipart/form-data", b""), ("multipart/form-data; boundary=x", b"--x--\r\n"),
+     ("multipart/form-data; boundary=x", b"garbage"),
+     ("multipart/form-data; boundary=x",
+      b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\ntext\r\n--x--\r\n')],
+)  # fmt: skip
+def test_a_form_without_a_file_is_told_how(site: TestClient, kind: str, body: bytes) -> None:
+    answer = site.post("/api/faces", content=body, headers={"content-type": kind})
+    assert answer.status_code == 422
+    assert "-F file=@photo.jpg" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("data", [b"", b"hello"])
-def test_no_picture(site: TestClient, data: bytes) -> None:
+def test_what_is_not_an_image(site: TestClient, data: bytes) -> None:
     answer = site.post("/api/faces", content=data)
     assert answer.status_code == 422
-    assert "no picture" in answer.json()["error"]
+    assert "not an image" in answer.json()["error"]
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert "--data-binary" in site.post("/api/faces", content=data, headers=form).json()["error"]
 
 
 def test_too_many_pixels_and_too_many_bytes(site: TestClient) -> None:
     white = cv2.imencode(".png", np.full((4000, 4000), 255, np.uint8))[1].tobytes()
     answer = site.post("/api/faces", content=white)
     assert (answer.status_code, "4000x4000" in answer.text) == (422, True)
-    assert site.post("/api/faces", content=b"x" * 2_000_001).status_code == 422
+    assert site.post("/api/faces", content=b"x" * 2_000_000).status_code == 422
+    assert site.post("/api/faces", content=b"x" * 2_000_001).status_code == 413
     assert site.post("/api/faces", content=b"x" * 4_000_000).status_code == 413
+    assert site.post("/api/faces", files={"file": b"x" * 2_000_001}).status_code == 413
 
 
-def test_the_installed_models(site: TestClient) -> None:
+def test_a_face_that_is_not_found_can_be_read_from_the_whole_image(
+    site: TestClient, scenery: bytes
+) -> None:
+    (face,) = look(site, scenery, whole="true")["faces"]
+    assert face["box"] == [0, 0, 640, 480]
+    answer = site.post("/api/faces", content=scenery, params={"whole": "perhaps"})
+    assert answer.status_code == 422
+    assert "parameter whole" in answer.json()["error"] and "'perhaps'" in answer.json()["error"]
+
+
+def test_the_installed_models(site: TestClient, two_models: list[Path]) -> None:
     installed = site.get("/api/models").json()
     assert [one["name"] for one in installed] == ["tiny int8", "other int8"]
-    assert installed[0]["bytes"] == TINY.stat().st_size
+    assert installed[0]["bytes"] == two_models[0].stat().st_size
     assert "happy" in installed[0]["labels"]
 
 
@@ -128,57 +167,192 @@ def test_the_page_loads_nothing_from_elsewhere(site: TestClient) -> None:
     assert "fonts.g" not in page.replace("\\/", "/")
 
 
-def test_gradio_is_told_to_keep_quiet(site: TestClient) -> None:
+def test_gradio_reports_nothing_to_its_makers(site: TestClient) -> None:
     config = site.get("/config").json()
     assert config["analytics_enabled"] is False
     assert config.get("is_space") in (False, None)
 
 
-def event(site: TestClient, number: int, inputs: list[str], picture: str) -> str:
-    """What the page's event answers, through Gradio's queue, as the browser calls it."""
-    joined = site.post(
-        "/gradio_api/queue/join",
-        json={"data": inputs, "event_data": {"picture": picture}, "fn_index": number,
-              "session_hash": "abc"},
-    )  # fmt: skip
-    assert joined.status_code == 200, joined.text
-    with site.stream("GET", "/gradio_api/queue/data", params={"session_hash": "abc"}) as stream:
-        for line in stream.iter_lines():
-            if line.startswith("data:"):
-                message = json.loads(line[5:])
-                if message["msg"] == "process_completed":
-                    assert message["success"], message
-                    return str(message["output"]["data"][0])
-    raise AssertionError("the event was not answered")
+def test_gradio_has_no_event_and_no_state(site: TestClient) -> None:
+    config = site.get("/config").json()
+    assert config["dependencies"] == []
+    kinds = {one["type"] for one in config["components"]}
+    assert kinds <= {"html", "tabs", "tabitem", "column", "row"}, kinds
 
 
-def test_the_page_s_own_events(site: TestClient, portrait: bytes, scenery: bytes) -> None:
-    encoded, empty = (base64.b64encode(data).decode() for data in (portrait, scenery))
-    answer = event(site, 0, ["tiny int8"], encoded)
+def test_the_page_s_own_paths(site: TestClient, portrait: bytes, scenery: bytes) -> None:
+    def part(path: str, data: bytes) -> str:
+        answer = site.post(f"/page/{path}", content=data)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["cache-control"] == "no-store"
+        return answer.text
+
+    answer = part("faces?model=tiny int8", portrait)
     assert answer.count("data-panel=") == 1
     assert 'download="emotions.jpg"' in answer and 'download="emotions.json"' in answer
     record = re.search(r"data:application/json;base64,([^\"]+)", answer)
     assert record is not None
     from_page, from_api = json.loads(base64.b64decode(record[1])), look(site, portrait)
     assert from_page["faces"] == from_api["faces"]
-    assert "No face found" in event(site, 0, ["tiny int8"], empty)
-    assert "no picture" in event(site, 0, ["tiny int8"], base64.b64encode(b"hello").decode())
-    assert "carries no picture" in event(site, 0, ["tiny int8"], "?")
-    compared = event(site, 1, ["tiny int8", "other int8"], encoded)
+    assert "No face found" in part("faces", scenery)
+    assert "data-panel=" in part("faces?whole=true", scenery)
+    assert "not an image" in site.post("/page/faces", content=b"hello").json()["error"]
+    compared = part("compare?model=tiny int8&other=other int8", portrait)
     assert "the same label" in compared and "0.0 points" in compared
+    assert site.post("/page/compare?other=none", content=portrait).status_code == 404
+
+
+@pytest.mark.parametrize("name", page.EXAMPLES)
+def test_each_example_shows_a_face(site: TestClient, name: str) -> None:
+    answer = site.get(f"/page/{name}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert len(look(site, answer.content)["faces"]) == (2 if name == "two.jpg" else 1)
+
+
+def test_the_icon_is_the_project_s_own(site: TestClient) -> None:
+    for path in ("/favicon.ico", "/page/icon.svg"):
+        answer = site.get(path)
+        assert answer.headers["content-type"] == "image/svg+xml" and answer.text == page.icon()
+    assert site.get("/page/none.jpg").status_code == 404
+
+
+# ── the OpenAPI document ──
+
+
+@pytest.fixture(scope="module")
+def document(site: TestClient) -> dict[str, Any]:
+    return site.get("/api/openapi.json").json()
+
+
+def conforms(document: dict[str, Any], path: str, method: str, answer: Any) -> None:
+    """Hold a response to what the document says of its status."""
+    responses = document["paths"][path][method]["responses"]
+    assert str(answer.status_code) in responses, answer.text
+    schema = responses[str(answer.status_code)]["content"]["application/json"]["schema"]
+    jsonschema.validate(answer.json(), {**schema, "components": document["components"]})
+
+
+def test_each_documented_status_is_returned_as_documented(
+    models: Models, site: TestClient, document: dict[str, Any], portrait: bytes
+) -> None:
+    guarded = create_app(models, Settings(limits=LIMITS, names=("testserver",), password="secret"))
+    full = create_app(models, Settings(limits=LIMITS, names=("testserver",), uploads=0))
+    client, path = TestClient(guarded), "/api/faces"
+    wrong = [client.post(path, auth=("me", "wrong"), content=portrait) for _ in range(6)]
+    answers = [
+        site.post(path, content=portrait),
+        client.post(path, content=portrait),
+        site.post(path, content=portrait, headers={"origin": "http://evil.example"}),
+        site.post(path, content=portrait, params={"model": "none"}),
+        site.get(path),
+        site.post(path, content=b"x" * 3_000_000),
+        site.post(path, content=portrait, headers={"host": "evil.example"}),
+        site.post(path, content=b"hello"),
+        wrong[-1],
+        TestClient(full).post(path, content=portrait),
+    ]
+    documented = document["paths"][path]["post"]["responses"]
+    assert sorted(str(answer.status_code) for answer in answers) == sorted(documented)
+    for answer in answers:
+        conforms(document, path, "post", answer)
+    conforms(document, "/api/models", "get", site.get("/api/models"))
+
+
+def test_the_documented_example_has_the_fields_of_an_answer(
+    site: TestClient, document: dict[str, Any], portrait: bytes
+) -> None:
+    faces = document["paths"]["/api/faces"]["post"]
+    example = faces["responses"]["200"]["content"]["application/json"]["example"]
+    jsonschema.validate(
+        example,
+        {**document["components"]["schemas"]["Answer"], "components": document["components"]},
+    )
+    answer = look(site, portrait)
+    assert list(example) == list(answer)
+    assert list(example["faces"][0]) == list(answer["faces"][0])
+    # Haar's score is not a probability, in the example either.
+    assert example["faces"][0]["score"] > 1 and answer["faces"][0]["score"] > 1
+    assert {p["name"] for p in faces["parameters"]} == {"model", "whole"}
+    assert "multipart/form-data" in faces["requestBody"]["content"]
+    assert set(document["paths"]) == {"/api/faces", "/api/models"}
+
+
+# ── nothing is kept ──
 
 
 def test_nothing_is_written(site: TestClient, portrait: bytes, folder: Path) -> None:
-    encoded = base64.b64encode(portrait).decode()
     with nothing_written():
         look(site, portrait)
         site.post("/api/faces", content=b"hello")
-        event(site, 0, ["tiny int8"], encoded)
-        event(site, 1, ["tiny int8", "other int8"], encoded)
+        # A form of more than the megabyte from which Starlette would use a temporary file.
+        site.post("/api/faces", files={"file": portrait + bytes(1_500_000)})
+        site.post("/page/faces", content=portrait)
+        site.post("/page/compare?other=other int8", content=portrait)
         with site.websocket_connect("/api/live") as live:
             live.send_bytes(portrait)
             live.receive_json()
     assert list(folder.rglob("*")) == []
+
+
+def large_objects() -> dict[int, str]:
+    """Every text, bytes and array above 10 kB that Python can reach, by id."""
+    gc.collect()
+    found: dict[int, str] = {}
+    seen: set[int] = set()
+    pending: list[Any] = gc.get_objects()
+    while pending:
+        for one in gc.get_referents(*[pending.pop() for _ in range(min(1000, len(pending)))]):
+            if id(one) in seen:
+                continue
+            seen.add(id(one))
+            if isinstance(one, bytes | bytearray | str | memoryview | np.ndarray):
+                size = one.nbytes if isinstance(one, np.ndarray | memoryview) else len(one)
+                if size > 10_000:
+                    found[id(one)] = f"{type(one).__name__} of {size}"
+            elif not gc.is_tracked(one):
+                pending.append(one)
+    return found
+
+
+def test_no_image_is_reachable_after_its_response(models: Models, folder: Path) -> None:
+    from emotion_edge.cameras import open_camera
+
+    pytest.importorskip("matplotlib", reason="the [demo] extra is not installed")
+    app = create_app(models, Settings(limits=LIMITS, names=("testserver",)))
+    with open_camera("demo:faces=1", paced=False) as camera:
+        images = []
+        for _ in range(50):
+            frame = camera.read(1)
+            assert frame is not None
+            images.append(cv2.imencode(".jpg", frame.image)[1].tobytes())
+
+    def session(image: bytes) -> None:
+        """A visitor of their own: page, image, comparison, live frame, damaged image."""
+        visitor = TestClient(app)
+        visitor.get("/")
+        assert "data-panel" in visitor.post("/page/faces", content=image).text
+        visitor.post("/page/faces", files={"file": image})
+        visitor.post("/page/compare?other=other int8", content=image)
+        visitor.post("/api/faces", content=image[: len(image) // 2])
+        with visitor.websocket_connect("/api/live") as live:
+            live.send_bytes(image)
+            live.receive_json()
+
+    session(images[0])  # opens the models and fills caches that hold no image
+    before = large_objects()
+    for image in images[1:]:
+        session(image)
+    del image
+    kept = {key: what for key, what in large_objects().items() if key not in before}
+    assert list(kept.values()) == []
+    assert list(folder.rglob("*")) == []
+
+
+def test_a_kept_image_would_be_noticed(portrait: bytes) -> None:
+    before = large_objects()
+    kept = {"session": [portrait + b"x"]}
+    new = [what for key, what in large_objects().items() if key not in before]
+    assert new == [f"bytes of {len(portrait) + 1}"], kept
 
 
 def test_a_write_would_be_noticed(tmp_path: Path) -> None:
@@ -203,14 +377,14 @@ def test_a_port_in_use_is_one_line(models: Models) -> None:
             serve(models, Settings(port=port))
 
 
-def test_a_certificate_that_is_none_is_one_line(models: Models, tmp_path: Path) -> None:
+def test_a_wrong_certificate_is_one_line(models: Models, tmp_path: Path) -> None:
     pem = tmp_path / "pem"
     pem.write_text("no certificate")
     with pytest.raises(UsageError, match="--certificate, --key"):
         serve(models, Settings(port=0, certificate=pem, key=pem))
 
 
-def test_who_reads_the_address_can_come_at_once(
+def test_the_printed_address_can_be_opened_immediately(
     models: Models, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
