@@ -16,6 +16,7 @@ COMMANDS = (
     "steady",
     "roofline",
     "soak",
+    "web",
     "peers",
     "compare",
     "record",

@@ -191,4 +191,5 @@ _TABLES = (
         lambda document: side_by_side(document["ratios"]),
     ),
     ("Soak", "soak", itemgetter("rows")),
+    ("Web page under uploads, MB resident", "web", itemgetter("rows")),
 )

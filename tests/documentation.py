@@ -60,6 +60,7 @@ SHORTER = {
     "python -m benchmarks roofline": "--rounds 1 --restarts 1",
     "python -m benchmarks faces": "--count 8 --sequences 1",
     "python -m benchmarks steady": "--count 7",
+    "python -m benchmarks web": "--uploads 4 --sessions 1 --concurrent 1 --megapixels 0.5",
     "python -m benchmarks soak": "--frames 200 --settle 50 --max-growth 1000 --max-drift 1000",
     "python -m benchmarks board": "--quick --soak 0",
     "python -m benchmarks compare": "--least 100",
