@@ -70,13 +70,17 @@ def resize_to_input(crop: Image, spec: InputSpec) -> Image:
         raise ImageError(
             f"a face crop has shape {crop.shape}; expected gray (h, w) or BGR (h, w, 3)"
         )
+    if spec.channels == 1 and crop.ndim == 3:
+        # Before the resize: one channel to resize instead of three, and the same answer whether
+        # the camera delivers gray or colour.
+        crop = _convert(crop, cv2.COLOR_BGR2GRAY)
     if crop.shape[:2] != (spec.height, spec.width):
         shrinks = crop.shape[0] >= spec.height and crop.shape[1] >= spec.width
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         size = (spec.width, spec.height)
         crop = np.asarray(cv2.resize(crop, size, interpolation=how), dtype=np.uint8)
     if spec.channels == 1:
-        return crop if crop.ndim == 2 else _convert(crop, cv2.COLOR_BGR2GRAY)
+        return crop
     if crop.ndim == 2:
         return _convert(crop, cv2.COLOR_GRAY2BGR)
     return _convert(crop, cv2.COLOR_BGR2RGB) if spec.colour == "rgb" else crop

@@ -84,6 +84,14 @@ def test_colours_follow_the_manifest() -> None:
     assert resize_to_input(np.full((48, 48), 7, np.uint8), rgb)[0, 0].tolist() == [7, 7, 7]
 
 
+@pytest.mark.parametrize("side", [30, 48, 71, 160])
+def test_gray_and_colour_frames_of_one_image_give_the_same_input(side: int) -> None:
+    colour = np.random.default_rng(side).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    gray = np.asarray(cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+    box = Box(20, 20, side, side)
+    assert np.array_equal(face_input(colour, box, GRAY), face_input(gray, box, GRAY))
+
+
 def test_the_whole_step_crops_with_the_manifests_margin() -> None:
     spec = InputSpec(60, 60, 1, "gray", margin=0.25)
     assert np.array_equal(
