@@ -9,6 +9,7 @@ from typing import Any
 from convert import inspection
 from convert.inspection import Inspection
 from emotion_edge.errors import ModelError
+from emotion_edge.files import size_text
 from train.files import table, write_text
 
 MADE = "<!-- Written by `python -m convert cards`; edit the manifest or convert/cards.py. -->"
@@ -121,7 +122,7 @@ def front(found: Mapping[Path, Inspection]) -> str:
             [
                 f"**[{path.parent.name}](models/{path.parent.name}/README.md)**",
                 f"{seen.parameters / 1e3:,.0f} k",
-                f"int8, {seen.size / 1e3:,.0f} kB",
+                f"int8, {size_text(seen.size)}",
                 *(_percent(result, "converted", k) for k in ("accuracy", "without_twins", "twins")),
                 f"{100 * result['converted']['ferplus']['accuracy']:.1f}"
                 if "ferplus" in result["converted"]

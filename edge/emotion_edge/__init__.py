@@ -2,8 +2,7 @@
 
 >>> import emotion_edge                                     # doctest: +SKIP
 >>> pipeline = emotion_edge.load()                          # the shipped model
->>> picture = emotion_edge.read_image("photo.jpg")
->>> for face in pipeline.image(picture).faces:
+>>> for face in pipeline.image("photo.jpg").faces:
 ...     print(face.label, face.emotion.confidence, face.box)
 
 The same for a stream, where faces keep their identity and labels are steadied:

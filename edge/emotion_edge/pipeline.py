@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from emotion_edge.cameras import Camera
 from emotion_edge.detectors import FaceDetector
 from emotion_edge.model.classifier import EmotionClassifier
+from emotion_edge.model.preprocessing import as_image
 from emotion_edge.values import Box, Emotion, Face, Frame, Image, Observation
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 
 class Tracker(Protocol):
@@ -43,11 +48,12 @@ class Pipeline:
         self._next_index = 0
 
     def process(self, frame: Frame) -> Observation:
-        """Detect, classify, track."""
+        """Detect, classify, track. Raises ImageError when the frame holds no image."""
         start = time.perf_counter_ns()
-        boxes = [box for box in self.detector.detect(frame.image) if _touches(box, frame.image)]
+        image = as_image(frame.image)
+        boxes = [box for box in self.detector.detect(image) if _touches(box, image)]
         detected = time.perf_counter_ns()
-        seen = [(box, self.classifier.classify(frame.image, box)) for box in boxes]
+        seen = [(box, self.classifier.classify(image, box)) for box in boxes]
         classified = time.perf_counter_ns()
         if self.tracker is None:
             faces = tuple(Face(box, emotion, emotion.label) for box, emotion in seen)
@@ -65,9 +71,14 @@ class Pipeline:
             timings["age"] = (time.monotonic_ns() - frame.captured_ns) / 1e6
         return Observation(frame, faces, timings, skipped)
 
-    def image(self, image: Image) -> Observation:
-        """What one picture (gray or BGR, uint8) shows; meant for a pipeline without a tracker."""
-        return self.process(Frame(image, time.monotonic_ns(), self._next_index))
+    def image(self, image: Image | str | Path | PIL.Image.Image) -> Observation:
+        """The faces in one image; meant for a pipeline without a tracker.
+
+        image: a path, a PIL image, or a uint8 array, gray ``(height, width)`` or BGR
+            ``(height, width, 3)``.
+        Raises ImageError for anything else, and when a file cannot be read.
+        """
+        return self.process(Frame(as_image(image), time.monotonic_ns(), self._next_index))
 
     def stream(self, camera: Camera, *, timeout: float = 5.0) -> Iterator[Observation]:
         """Observations of an opened camera until its source ends.

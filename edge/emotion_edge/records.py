@@ -1,6 +1,7 @@
-"""What an observation looks like as JSON: the one format of files, MQTT, the web page.
+"""Turns observations and events into JSON: the format of files, MQTT and the web page.
 
-A record, ``schema`` 1 (one line of a JSONL file; numbers are rounded)::
+``records.schema.json`` in this package describes every key. A record, ``schema`` 1 (one line of a
+JSONL file; numbers are rounded)::
 
     {"schema": 1, "type": "observation", "time": "2026-11-20T12:00:00.123+00:00",
      "frame": 17, "skipped": 0, "width": 640, "height": 480,
@@ -9,18 +10,13 @@ A record, ``schema`` 1 (one line of a JSONL file; numbers are rounded)::
                 "confidence": 0.91, "probabilities": {"angry": 0.01, ...},
                 "raw": {"label": "happy", "confidence": 0.88}}]}
 
-From a file, ``source`` and ``media_time_s`` (seconds from its start, 0 for an image) replace
-``time``, and ``timings_ms`` has no ``age``::
-
-    {"schema": 1, "type": "observation", "source": "clip.mp4", "media_time_s": 0.68, "frame": 17,
-     ...}
-
     {"schema": 1, "type": "event", "time": "...", "kind": "camera.lost", "message": "...",
      "details": {}}
 
-``time`` is the wall clock (UTC) of the capture; ``track`` and ``raw`` stand only where a tracker
-runs; ``probabilities`` and ``confidence`` are the ones behind ``label``. ``raw`` is this frame
-alone.
+From a file, ``source`` and ``media_time_s`` (seconds from its start, 0 for an image) replace
+``time``, and ``timings_ms`` has no ``age``. ``time`` is the wall clock (UTC) of the capture.
+``probabilities`` and ``confidence`` are the ones behind ``label``; ``raw`` is this frame alone.
+Without a tracker ``track`` and ``raw`` are absent.
 """
 
 from __future__ import annotations
@@ -38,7 +34,7 @@ SCHEMA = 1
 
 
 def observation_record(observation: Observation) -> dict[str, Any]:
-    """An observation as a dictionary that JSON can hold."""
+    """An observation as values for JSON."""
     frame = observation.frame
     height, width = frame.image.shape[:2]
     origin: dict[str, Any] = {"time": wall_clock(frame.captured_ns)}
@@ -58,7 +54,7 @@ def observation_record(observation: Observation) -> dict[str, Any]:
 
 
 def face_record(face: Face) -> dict[str, Any]:
-    """A face as a dictionary that JSON can hold."""
+    """A face as values for JSON."""
     box, shown = face.box, face.shown
     record: dict[str, Any] = {
         "box": [box.x, box.y, box.width, box.height],
@@ -79,7 +75,7 @@ def face_record(face: Face) -> dict[str, Any]:
 
 
 def event_record(event: Event) -> dict[str, Any]:
-    """An event as a dictionary that JSON can hold."""
+    """An event as values for JSON."""
     return {
         "schema": SCHEMA,
         "type": "event",

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
+import cv2
 import numpy as np
+import PIL.Image
+import pytest
 
-from emotion_edge import Box, Emotion, Face, Frame, Pipeline
+from emotion_edge import Box, Emotion, Face, Frame, Pipeline, TFLiteClassifier
+from emotion_edge.errors import ImageError
 from emotion_edge.values import Image
 
+TINY = Path(__file__).with_name("tiny.tflite")
 HAPPY = Emotion(("happy", "sad"), (0.8, 0.2))
 
 
@@ -113,3 +119,36 @@ def test_pictures_do_not_count_as_skipped() -> None:
     pipeline = Pipeline(Boxes(), Happy())
     picture = np.zeros((9, 9), np.uint8)
     assert [pipeline.image(picture).skipped for _ in range(3)] == [0, 0, 0]
+
+
+def test_image_takes_paths_pil_images_and_arrays(tmp_path: Path) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), colour)
+    pipeline = Pipeline(Boxes(), Happy())
+    for image in (colour, path, str(path), PIL.Image.open(path)):
+        assert np.array_equal(pipeline.image(image).frame.image, colour)
+    assert pipeline.image(PIL.Image.new("LA", (4, 3))).frame.image.shape == (3, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "received"),
+    [
+        (None, "None of type NoneType"),
+        (np.zeros((4, 5), np.float32), r"array of shape \(4, 5\) and type float32"),
+        (np.zeros((4, 5, 3), np.uint16), r"array of shape \(4, 5, 3\) and type uint16"),
+        (np.zeros((4, 5, 4), np.uint8), r"array of shape \(4, 5, 4\) and type uint8"),
+        (np.zeros((0, 5), np.uint8), r"array of shape \(0, 5\)"),
+        (np.zeros(7, np.uint8), r"array of shape \(7,\)"),
+        ([[1, 2], [3, 4]], "of type list"),
+    ],
+)
+def test_anything_else_is_one_error_with_its_shape_and_type(wrong: Any, received: str) -> None:
+    pipeline = Pipeline(Boxes(Box(0, 0, 9, 9)), TFLiteClassifier.load(TINY))
+    for call in (
+        pipeline.image,
+        lambda image: pipeline.process(Frame(image, 0, 0)),
+        lambda image: pipeline.classifier.classify(image, Box(0, 0, 9, 9)),
+    ):
+        with pytest.raises(ImageError, match=rf"{received}.* is not an image: pass a path"):
+            call(wrong)

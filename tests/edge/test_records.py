@@ -5,12 +5,17 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar, Self
 
+import cv2
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emotion_edge.cameras import open_camera
+from emotion_edge.cli import main
 from emotion_edge.records import (
     event_record,
     face_record,
@@ -18,8 +23,12 @@ from emotion_edge.records import (
     to_json,
     wall_clock,
 )
+from emotion_edge.sinks import mqtt
+from emotion_edge.sinks.aggregate import Aggregate
 from emotion_edge.values import Box, Emotion, Event, Face, Frame, Observation
+from tests.schema import SCHEMA, check_record
 
+TINY = Path(__file__).with_name("tiny.tflite")
 LABELS = ("happy", "sad")
 FRAME = Frame(np.zeros((480, 640, 3), np.uint8), 0, 17)
 
@@ -134,3 +143,87 @@ def test_a_clock_that_jumps_moves_the_stamps_and_nothing_else(monkeypatch) -> No
     monkeypatch.setattr(time, "time", lambda: wall + 3600)
     after = datetime.fromisoformat(wall_clock(now_ns - 5 * 10**9))
     assert (after - before).total_seconds() == pytest.approx(3600, abs=0.002)
+
+
+# --- the published schema ----------------------------------------------------------------------
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_an_undocumented_key_and_a_missing_one_are_noticed() -> None:
+    record = observation_record(Observation(FRAME, ()))
+    check_record(record)
+    for wrong in (record | {"new": 1}, {k: v for k, v in record.items() if k != "frame"}):
+        with pytest.raises(jsonschema.ValidationError, match=r"new|frame"):
+            check_record(wrong)
+    # Readers of the open schema accept keys of a later version.
+    jsonschema.validate(record | {"new": 1}, SCHEMA)
+
+
+def test_records_of_earlier_versions_stay_valid() -> None:
+    for line in (
+        '{"schema":1,"type":"observation","time":"2026-11-20T12:00:00.123+00:00","frame":17,'
+        '"skipped":0,"width":640,"height":480,"timings_ms":{"detect":6.1,"age":9.9},"faces":[{'
+        '"track":1,"box":[-3,2,40,40],"score":0.97,"label":"happy","confidence":0.91,'
+        '"probabilities":{"angry":0.09,"happy":0.91},"raw":{"label":"happy","confidence":0.88}}]}',
+        '{"schema":1,"type":"event","time":"2026-11-20T12:00:00.123+00:00","kind":"camera.lost",'
+        '"message":"gone","details":{}}',
+    ):
+        jsonschema.validate(json.loads(line), SCHEMA)
+
+
+def test_what_run_and_image_write_is_valid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="the demo camera needs the [demo] extra")
+    words = ["--model", str(TINY), "--detector", "haar"]
+    stream = tmp_path / "stream.jsonl"
+    source = ["--camera", "demo:faces=1", "--width", "320", "--height", "240", "--frames", "8"]
+    assert main(["run", *words, *source, "--quiet", "--jsonl", str(stream)]) == 0
+    with open_camera("demo:faces=1", paced=False) as camera:
+        frame = camera.read(5)
+    assert frame is not None
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    cv2.imwrite(str(photos / "a.png"), frame.image)
+    stills = tmp_path / "stills.jsonl"
+    words_of_folder = ["--camera", str(photos), "--quiet", "--jsonl", str(stills)]
+    assert main(["run", *words, *words_of_folder]) == 0
+    capsys.readouterr()
+    assert main(["image", *words, "--json", str(photos / "a.png")]) == 0
+    image = json.loads(capsys.readouterr().out)
+    records = [json.loads(line) for f in (stream, stills) for line in f.read_text().splitlines()]
+    for record in (*records, image):
+        check_record(record)
+    (still,) = [record for record in records if "source" in record]
+    assert [record["track"] for r in records for record in r["faces"] if "track" in record]
+    # One answer for one image: `run` reads the file in gray, `image` in colour.
+    assert image["faces"] and still["faces"] == image["faces"]
+
+
+def test_what_mqtt_publishes_is_valid() -> None:
+    raw = Emotion(LABELS, (0.3, 0.7))
+    face = Face(Box(10, 20, 30, 40, 0.97), raw, "happy", 3, raw)
+    payloads = mqtt._state(Observation(FRAME, (face,), {"detect": 6.1}))
+    check_record(json.loads(payloads["state"]))
+
+    class Last:
+        name, dropped, trouble = "last", 0, ""
+        events: ClassVar[list[Event]] = []
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def write(self, observation: Observation) -> None: ...
+
+        def event(self, event: Event) -> None:
+            self.events.append(event)
+
+    with Aggregate(Last(), period_s=1) as aggregate:  # type: ignore[arg-type]
+        aggregate.write(Observation(FRAME, (face,)))
+    for event in (*Last.events, Event("camera.lost", "gone", 0, {"source": "a"})):
+        check_record(event_record(event))

@@ -21,6 +21,7 @@ import numpy as np
 from emotion_edge.cameras import CAMERAS, CameraInfo, list_cameras
 from emotion_edge.detectors import DETECTORS
 from emotion_edge.errors import EmotionEdgeError
+from emotion_edge.files import size_text
 from emotion_edge.kiosk.board import Board, read_board, read_condition
 from emotion_edge.kiosk.configuration import load_config
 from emotion_edge.model import backend as runtimes
@@ -179,7 +180,7 @@ def models() -> Iterator[Finding]:
                 f"{_pip()} install --force-reinstall --no-deps emotion-edge",
             )
         else:
-            yield Finding("ok", f"model {name}: {path} ({path.stat().st_size / 1000:.0f} kB)")
+            yield Finding("ok", f"model {name}: {path} ({size_text(path.stat().st_size)})")
 
 
 def detectors() -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from emotion_edge.files import size_text
 from emotion_edge.model import manifest as manifests
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.shipped import DEFAULT, model_path, shipped_models
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     spec = manifest.input
     rows: list[tuple[str, str]] = [
         ("model", f"{manifest.name} ({manifest.variant})"),
-        ("file", f"{path}, {path.stat().st_size / 1000:.0f} kB"),
+        ("file", f"{path}, {size_text(path.stat().st_size)}"),
         ("sha256", manifest.model_sha256),
         ("labels", ", ".join(manifest.labels)),
         ("input", f"{spec.width}x{spec.height} {spec.colour}, crop margin {spec.margin:g}"),

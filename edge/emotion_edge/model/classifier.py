@@ -16,7 +16,7 @@ from emotion_edge.errors import ImageError, ManifestError
 from emotion_edge.model import manifest as manifests
 from emotion_edge.model.backend import Backend, open_interpreter
 from emotion_edge.model.manifest import Manifest
-from emotion_edge.model.preprocessing import face_input
+from emotion_edge.model.preprocessing import as_image, face_input
 from emotion_edge.values import Box, Emotion, Image
 
 
@@ -91,6 +91,8 @@ class TFLiteClassifier:
 
         Raises ImageError for another shape or type.
         """
+        if not isinstance(face, np.ndarray):
+            face = as_image(face)
         if face.shape != self._shape or face.dtype != np.uint8:
             raise ImageError(
                 f"a face of shape {face.shape} and type {face.dtype}; this model takes "

@@ -9,6 +9,7 @@ code.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,6 +42,7 @@ def crop_face(image: Image, box: Box, margin: float = 0.0) -> Image:
     Returns a view if the square lies inside the image, otherwise a copy.
     Raises ImageError when the square does not overlap the image.
     """
+    image = as_image(image)
     side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
     left = box.x + (box.width - side) // 2
     top = box.y + (box.height - side) // 2
@@ -84,6 +86,37 @@ def resize_to_input(crop: Image, spec: InputSpec) -> Image:
     if crop.ndim == 2:
         return _convert(crop, cv2.COLOR_GRAY2BGR)
     return _convert(crop, cv2.COLOR_BGR2RGB) if spec.colour == "rgb" else crop
+
+
+def as_image(source: object) -> Image:
+    """The image that a caller of the Python API passed.
+
+    source: a path, a PIL image, or a uint8 array, gray ``(height, width)`` or BGR
+        ``(height, width, 3)``, which is returned as it is.
+    Raises ImageError for anything else, and when a file cannot be read.
+    """
+    if isinstance(source, str | Path):
+        return read_image(source)
+    if isinstance(source, np.ndarray):
+        gray_or_bgr = source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3)
+        if source.dtype == np.uint8 and source.size and gray_or_bgr:
+            return source
+        received = f"an array of shape {source.shape} and type {source.dtype}"
+    elif type(source).__module__.partition(".")[0] == "PIL":
+        from PIL import ImageOps  # installed: the caller made this image with it
+
+        try:  # PIL reads a file's pixels here, not when it opens the file
+            upright: Any = ImageOps.exif_transpose(source)  # type: ignore[arg-type,unused-ignore]
+            pixels = np.asarray(upright.convert("RGB"), dtype=np.uint8)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"PIL cannot read {source!r:.80}: {error}") from error
+        return _convert(pixels, cv2.COLOR_RGB2BGR)
+    else:
+        received = f"{source!r:.60} of type {type(source).__name__}"
+    raise ImageError(
+        f"{received} is not an image: pass a path, a PIL image, or a uint8 array, gray "
+        "(height, width) or BGR (height, width, 3)"
+    )
 
 
 def read_image(path: str | Path) -> Image:

@@ -28,6 +28,7 @@ from emotion_edge.web.environment import private_cache
 from emotion_edge.web.images import WORKING_SIDE, Limits
 from emotion_edge.web.models import Models
 from emotion_edge.web.server import Settings, create_app, serve
+from tests.schema import check_record
 
 from .conftest import TINY, nothing_written
 
@@ -64,6 +65,7 @@ def look(site: TestClient, data: bytes, **query: str) -> Any:
 
 def test_an_image_in_a_record_out(site: TestClient, portrait: bytes, tmp_path: Path) -> None:
     record = look(site, portrait)
+    check_record(record)
     assert {k: record[k] for k in ("schema", "type", "model", "width", "height", "notes")} == {
         "schema": 1, "type": "image", "model": "tiny int8", "width": 640, "height": 480,
         "notes": [],
