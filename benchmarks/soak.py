@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detector", default="stub", help="stub, haar or yunet")
     parser.add_argument(
         "--source",
-        help="as emotion-edge run takes it; default: pattern, with a real detector demo",
+        help="as emotion-edge run takes it; default: pattern, with a real detector demo:faces=1",
     )
     parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--settle", type=int, default=10_000, help="frames that are start-up")
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{options.frames} frames; expected at least twice --settle ({options.settle})"
         )
-    options.source = options.source or ("pattern" if options.detector == "stub" else "demo")
+    options.source = options.source or ("pattern" if options.detector == "stub" else "demo:faces=1")
     detector = MovingBox() if options.detector == "stub" else options.detector
     pipeline = load(options.model, detector=detector, track=True)
     settings = {

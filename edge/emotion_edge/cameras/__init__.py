@@ -166,8 +166,8 @@ def open_camera(
 
     spec: ``auto``, ``demo``, ``pattern``, ``picamera2``, ``/dev/videoN``, an RTSP or HTTP address,
         a video, a photograph or a folder of photographs. Some take settings:
-        ``demo:faces=3,frames=200,seed=1,noise=4``, ``pattern:frames=1000``. ``picamera2:1`` is the
-        second of two.
+        ``demo:frames=200,noise=0``, ``demo:faces=3`` for three portraits of one person,
+        ``pattern:frames=1000``. ``picamera2:1`` is the second of two.
     width, height, fps, colour, paced, on_event, stop: see ``CameraRequest``.
     tables: settings by camera name, as in the configuration's ``[cameras.NAME]``.
     Raises CameraNotFound when nothing matches, UsageError for an unknown setting, PluginError for

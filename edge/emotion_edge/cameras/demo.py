@@ -34,29 +34,60 @@ class DemoSettings(CameraSettings):
     """What the demo camera films."""
 
     usage: ClassVar[str] = "demo"
-    help: ClassVar[str] = "a virtual camera that films a portrait"
+    help: ClassVar[str] = "a virtual camera that films two portraits that come alive"
 
-    faces: int = key(1, "portraits in the scene.", ge=0, le=100)
+    faces: int | None = key(
+        None, "film this many portraits of one person instead; benchmarks do.", ge=0, le=100
+    )
     frames: int | None = key(None, "frames until it ends; unset: it never ends.", ge=0, le=10**9)
     seed: int = key(0, "of the movement and the noise.", ge=0, le=2**32 - 1)
-    noise: float = key(
-        4.0, "standard deviation of the sensor's noise, in gray levels.", ge=0, le=64
+    noise: float | None = key(
+        None,
+        "standard deviation of the sensor's noise, in gray levels; unset: 2, or 4 with `faces`.",
+        ge=0,
+        le=64,
     )
 
-    def open(self, request: CameraRequest) -> DemoCamera:
+    def open(self, request: CameraRequest) -> VirtualCamera:
         """Nothing is drawn yet."""
-        return DemoCamera(
-            faces=self.faces,
-            seed=self.seed,
-            noise=self.noise,
-            width=request.width,
-            height=request.height,
-            fps=request.fps,
-            colour=request.colour,
-            frames=self.frames,
-            paced=request.paced is not False,
-            stop=request.stop,
-        )
+        settings: dict[str, Any] = {
+            "seed": self.seed,
+            "width": request.width,
+            "height": request.height,
+            "fps": request.fps,
+            "colour": request.colour,
+            "frames": self.frames,
+            "paced": request.paced is not False,
+            "stop": request.stop,
+        }
+        if self.noise is not None:
+            settings["noise"] = self.noise
+        if self.faces is not None:
+            return DemoCamera(faces=self.faces, **settings)
+        from emotion_edge.cameras.gallery import GalleryCamera
+
+        return GalleryCamera(**settings)
+
+
+class Noise:
+    """Sensor noise that costs one addition per frame: a window into one noisy image."""
+
+    def __init__(
+        self, width: int, height: int, sigma: float, seed: int | np.random.Generator, colour: bool
+    ) -> None:
+        """sigma: standard deviation in gray levels; 0 for none."""
+        rng = np.random.default_rng(seed)
+        shape = (height + _NOISE_REACH, width + _NOISE_REACH, *((3,) if colour else ()))
+        noise = rng.normal(128, sigma, shape) if sigma else np.full(shape, 128.0)
+        self._noise = np.clip(np.rint(noise), 0, 255).astype(np.uint8)
+        self._size = (height, width)
+
+    def add(self, image: Image, index: int, light: float) -> Image:
+        """Frame ``index`` with noise, and its brightness multiplied by ``light``."""
+        height, width = self._size
+        x, y = index * 37 % _NOISE_REACH, index * 23 % _NOISE_REACH
+        noise = self._noise[y : y + height, x : x + width]
+        return np.asarray(cv2.addWeighted(image, light, noise, 1, -128), dtype=np.uint8)
 
 
 class DemoCamera(VirtualCamera):
@@ -97,11 +128,9 @@ class DemoCamera(VirtualCamera):
 
     def _prepare(self) -> None:
         rng = np.random.default_rng(self._seed)
-        portrait = in_colours(read_image(_portrait_path()), self._colour)
+        portrait = in_colours(read_image(portrait_path()), self._colour)
         self._scene, self._boxes = _compose(portrait, self._width, self._height, self._count, rng)
-        shape = (self._height + _NOISE_REACH, self._width + _NOISE_REACH, *self._scene.shape[2:])
-        noise = rng.normal(128, self._sigma, shape) if self._sigma else np.full(shape, 128.0)
-        self._noise = np.clip(np.rint(noise), 0, 255).astype(np.uint8)
+        self._noise = Noise(self._width, self._height, self._sigma, rng, self._colour)
         self._phase = rng.uniform(0, 2 * math.pi, 4)
         # The camera may stray only so far that every face stays whole.
         left = min((box.x for box in self._boxes), default=self._width)
@@ -123,10 +152,8 @@ class DemoCamera(VirtualCamera):
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REFLECT_101,
         )
-        x, y = index * 37 % _NOISE_REACH, index * 23 % _NOISE_REACH
-        noise = self._noise[y : y + self._height, x : x + self._width]
         light = 1 + _LIGHT * math.sin(2 * math.pi * seconds / 11 + self._phase[0])
-        return np.asarray(cv2.addWeighted(drawn, light, noise, 1, -128), dtype=np.uint8)
+        return self._noise.add(np.asarray(drawn, dtype=np.uint8), index, light)
 
     def boxes(self, index: int) -> list[Box]:
         """Where the faces of frame ``index`` are, the largest first: ground truth."""
@@ -211,14 +238,30 @@ def _feather(height: int, width: int) -> NDArray[np.float32]:
     return np.broadcast_to(np.clip(distance / reach, 0, 1).astype(np.float32), (height, width))
 
 
-def _portrait_path() -> Path:
-    # Found without importing matplotlib, which takes 0.2 s and 20 MB to give a path.
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingExtra("the demo camera", "demo", "matplotlib")
-    path = Path(spec.submodule_search_locations[0]) / "mpl-data/sample_data/grace_hopper.jpg"
+def portrait_path() -> Path:
+    """Grace Hopper's portrait, 512x600: US Navy, 1984, by James S. Davis; public domain.
+
+    Raises MissingExtra when matplotlib, which carries it, is not installed.
+    """
+    path = _package_folder("matplotlib") / "mpl-data/sample_data/grace_hopper.jpg"
     if path.is_file():
         return path
     from matplotlib.cbook import get_sample_data  # a distribution that keeps it elsewhere
 
     return Path(get_sample_data("grace_hopper.jpg", asfileobj=False))
+
+
+def astronaut_path() -> Path:
+    """Eileen Collins's portrait, 512x512: NASA Great Images; public domain.
+
+    Raises MissingExtra when scikit-image, which carries it, is not installed.
+    """
+    return _package_folder("skimage") / "data/astronaut.png"
+
+
+def _package_folder(module: str) -> Path:
+    # Found without an import, which takes 0.2 s and 20 MB to return a path.
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtra("the demo camera", "demo", module)
+    return Path(spec.submodule_search_locations[0])

@@ -37,7 +37,7 @@ SERVICE = "emotion-edge.service"
 
 _EXTRAS = (
     # extra, a module of it, what it gives
-    ("demo", "matplotlib", "the demo camera's portrait"),
+    ("demo", "skimage", "the demo camera's portraits"),
     ("mqtt", "paho.mqtt", "the MQTT output"),
     ("window", "PIL", "the window output"),
     ("web", "gradio", "the web page"),
@@ -94,7 +94,7 @@ def _ready(found: list[CameraInfo]) -> str:
     """What to run now, with what is here."""
     if any(not camera.trouble for camera in found):
         return "Ready: emotion-edge run --camera auto"
-    word = "demo" if importlib.util.find_spec("matplotlib") else "clip.mp4"
+    word = "demo" if importlib.util.find_spec("skimage") else "clip.mp4"
     return f"Ready, without a camera: emotion-edge run --camera {word}"
 
 

@@ -76,14 +76,14 @@ def test_demo_without_matplotlib_says_what_to_install(monkeypatch: pytest.Monkey
 
 
 def test_demo_portrait_kept_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = demo_module._portrait_path()
+    usual = demo_module.portrait_path()
     import importlib.machinery
 
     spec = importlib.machinery.ModuleSpec("matplotlib", None, is_package=True)
     assert spec.submodule_search_locations is not None
     spec.submodule_search_locations.append("/nowhere")
     monkeypatch.setattr(demo_module.importlib.util, "find_spec", lambda name: spec)
-    assert demo_module._portrait_path().samefile(usual)
+    assert demo_module.portrait_path().samefile(usual)
 
 
 def test_settings_in_the_name() -> None:
