@@ -29,10 +29,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import environments
+from benchmarks.environments import Environment
 from benchmarks.roofline import bar
 from benchmarks.scenes import is_centred
 from emotion_edge.bench import measure as bench
-from emotion_edge.bench.measure import Environment
 from emotion_edge.bench.process import Process
 from emotion_edge.bench.report import (
     add_output_arguments,
@@ -125,13 +126,13 @@ def run(options: argparse.Namespace) -> int:
     check_outputs(options)
     progress = progress_of(options)
     ours = Environment(None, (str(_ROOT),))
-    folders = {"fer": bench.environment_folder("fer-25.10.3"), "ours": _our_folder()}
+    folders = {"fer": environments.folder_of("fer-25.10.3"), "ours": _our_folder()}
     if options.install:
-        bench.make_environment(folders["fer"], PEER, progress)
+        environments.make(folders["fer"], PEER, progress)
         # A checkout changes without its name changing: ours is made anew each time it is asked for.
         (folders["ours"] / "packages.txt").unlink(missing_ok=True)
-        bench.make_environment(folders["ours"], ours, progress)
-    if missing := [str(f) for f in folders.values() if not (f / "packages.txt").exists()]:
+        environments.make(folders["ours"], ours, progress)
+    if missing := [str(f) for f in folders.values() if not environments.is_made(f)]:
         raise UsageError(
             f"{missing[0]} is not made yet: add --install (8 GB on the disk, minutes to fetch)"
         )
@@ -339,7 +340,7 @@ def _split(data: Path | None, name: str, folder: Path) -> tuple[Path, NDArray[np
 
 def _our_folder() -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return bench.environment_folder(f"emotion-edge-py{version}")
+    return environments.folder_of(f"emotion-edge-py{version}")
 
 
 def _installed_mb(folder: Path) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import peers
+from benchmarks import environments, peers
 from benchmarks.__main__ import main
 from benchmarks.peers import PeerFailed, Seen, System
 from emotion_edge.model.backend import installed
@@ -101,7 +101,7 @@ def test_a_box_is_true_when_it_is_centred_in_a_face():
 
 
 def test_the_environments_are_asked_for_not_made(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(peers.bench, "_ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr(environments, "_FOLDER", tmp_path)
     assert main(["peers"]) == 2
     assert "--install" in capsys.readouterr().err
 

@@ -15,8 +15,6 @@ import dataclasses
 import hashlib
 import os
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +24,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -36,7 +33,7 @@ from emotion_edge.bench.process import Process
 from emotion_edge.errors import ModelError, UsageError
 from emotion_edge.kiosk.board import Condition, read_board, read_condition
 from emotion_edge.model import manifest as manifests
-from emotion_edge.model.backend import LITERT, RUNTIMES, Backend, installed
+from emotion_edge.model.backend import LITERT, Backend, installed
 from emotion_edge.model.manifest import Manifest
 
 SCHEMA = 1
@@ -45,7 +42,6 @@ HOT_C = 80.0  # Arm cores of a Raspberry Pi slow down from 80 °C
 BUSY = 0.05  # share of the processors' time that others may take before a run is doubtful
 _WORKER = Path(__file__).with_name("worker.py")
 _DISCARD = 5  # inferences at the head of a round that warm the caches again
-_ENVIRONMENTS = Path("~/.cache/emotion-edge/environments")
 
 
 # --- what to measure ---------------------------------------------------------------------------
@@ -163,11 +159,22 @@ class Worker:
     opened: its answer to ``open``: times of import, load and first inference, versions.
     """
 
-    def __init__(self, case: Case, plan: Plan, inputs: Path | None = None) -> None:
-        """inputs: an ``.npy`` of whole input tensors; None for random ones."""
+    def __init__(
+        self,
+        case: Case,
+        plan: Plan,
+        inputs: Path | None = None,
+        python: str = sys.executable,
+    ) -> None:
+        """Nothing is started yet.
+
+        inputs: an ``.npy`` of whole input tensors; None for random ones.
+        python: the interpreter of the environment that has the case's runtime.
+        """
         self._case = case
         self._plan = plan
         self._inputs = inputs
+        self._python = python
         self.opened: Mapping[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -177,12 +184,7 @@ class Worker:
             model.write(self._case.model.flatbuffer)
             model.flush()
             self._process = stack.enter_context(
-                Process(
-                    str(self._case),
-                    _WORKER,
-                    failure=ModelError,
-                    python=python_of(self._case.backend.runtime),
-                )
+                Process(str(self._case), _WORKER, failure=ModelError, python=self._python)
             )
             before = self._process.ask(do="memory")
             self.opened = {"memory_before": before} | self._process.ask(
@@ -400,98 +402,6 @@ def packages() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-# --- environments ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """A virtual environment that a runtime needs for itself.
-
-    python: the minor version it must have; None for the one that runs. packages: for pip.
-    """
-
-    python: str | None
-    packages: tuple[str, ...]
-
-
-ENVIRONMENTS: Mapping[str, Environment] = MappingProxyType(
-    {
-        # the last release; its wheels end at Python 3.11 and do not say that they need NumPy 1
-        "tflite-runtime": Environment("3.11", ("tflite-runtime==2.14.0", "numpy==1.26.4")),
-        "tensorflow": Environment(
-            None,
-            (
-                "tensorflow-cpu==2.21.0; platform_machine == 'x86_64'",
-                "tensorflow==2.21.0; platform_machine != 'x86_64'",
-            ),
-        ),
-    }
-)
-
-
-def python_of(runtime: str) -> str:
-    """The interpreter that can import a runtime: this one, or one that ``prepare`` made."""
-    here = _python_in(environment_folder(runtime))
-    return str(here) if runtime not in installed() and here.exists() else sys.executable
-
-
-def prepare(runtime: str, progress: Callable[[str], None] = lambda _: None) -> None:
-    """Make the environment a runtime needs, unless it is at hand already.
-
-    Raises UsageError where there is no such runtime, or no Python for it.
-    """
-    if runtime not in RUNTIMES:
-        raise UsageError(f"runtime {runtime!r}; expected {', '.join(RUNTIMES)}")
-    if runtime in installed():
-        return
-    if runtime not in ENVIRONMENTS:
-        raise UsageError(f"{runtime} is not installed: pip install {RUNTIMES[runtime][1]}")
-    make_environment(environment_folder(runtime), ENVIRONMENTS[runtime], progress)
-
-
-def environment_folder(name: str) -> Path:
-    """Where an environment of that name lies."""
-    return _ENVIRONMENTS.expanduser() / name
-
-
-def make_environment(
-    folder: Path, environment: Environment, progress: Callable[[str], None] = lambda _: None
-) -> Path:
-    """Make a virtual environment with pinned packages; one that is complete is kept.
-
-    Returns its interpreter. Raises UsageError where Python is missing or pip fails.
-    """
-    python, receipt = _python_in(folder), folder / "packages.txt"
-    wanted = "\n".join(environment.packages)
-    if receipt.exists() and receipt.read_text() == wanted:
-        return python
-    base = sys.executable
-    if environment.python and not sys.version.startswith(f"{environment.python}."):
-        found = shutil.which(f"python{environment.python}")
-        if found is None:
-            raise UsageError(
-                f"{folder.name} needs Python {environment.python} and none is on the path: "
-                f"install python{environment.python} (with venv), or leave {folder.name} out"
-            )
-        base = found
-    progress(f"making {folder}: {' '.join(environment.packages)}")
-    shutil.rmtree(folder, ignore_errors=True)
-    for command in (
-        [base, "-m", "venv", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", *environment.packages],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-            raise UsageError(f"cannot make the environment {folder.name}: {last}")
-    receipt.write_text(wanted)  # last: an environment without it was not finished
-    return python
-
-
-def _python_in(folder: Path) -> Path:
-    return folder / "bin" / "python"
 
 
 def settings(plan: Plan) -> dict[str, Any]:

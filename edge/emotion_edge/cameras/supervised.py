@@ -105,11 +105,6 @@ class SupervisedCamera:
         """The open camera's; 0 while none is open."""
         return self._camera.fps if self._camera else 0.0
 
-    @property
-    def healthy(self) -> bool:
-        """Whether frames come: False from a loss until the next good frame."""
-        return self._lost_at is None and self._camera is not None
-
     def __enter__(self) -> Self:
         """Open once. Raises what the camera raises unless ``wait_at_start``."""
         now = self._clock()

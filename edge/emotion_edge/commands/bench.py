@@ -1,11 +1,11 @@
-"""How fast a model runs here."""
+"""Measures how fast a model runs on this machine."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from emotion_edge.commands.flags import add_backends_arguments, backends, number
 from emotion_edge.errors import ImageError, UsageError
 from emotion_edge.files import is_image_name
 from emotion_edge.kiosk.board import read_board
+from emotion_edge.model.backend import RUNTIMES, installed
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.preprocessing import read_image, resize_to_input
 from emotion_edge.model.shipped import DEFAULT, model_path
@@ -41,61 +42,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--variants", type=words, default=(), metavar="V,..", help="int8,float16,float32"
     )
     add_backends_arguments(parser)
-    parser.add_argument("--warmup", type=int, default=50, help="inferences before the measured")
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each process")
-    parser.add_argument("--runs", type=int, default=20, help="inferences of each turn")
-    parser.add_argument("--restarts", type=int, default=3, help="processes for each case")
+    parser.add_argument(
+        "--warmup",
+        "--warmup_runs",
+        type=int,
+        default=50,
+        metavar="N",
+        help="inferences before the measured ones (default 50)",
+    )
+    parser.add_argument("--rounds", type=int, default=10, help="turns per process (default 10)")
+    parser.add_argument("--runs", type=int, default=20, help="inferences per turn (default 20)")
+    parser.add_argument(
+        "--num_runs", type=int, metavar="N", help="at least N inferences per process, over --rounds"
+    )
+    parser.add_argument("--restarts", type=int, default=3, help="processes per case (default 3)")
     parser.add_argument(
         "--rate", type=float, metavar="HZ", help="a request every 1/HZ s instead of back to back"
     )
-    parser.add_argument("--cpus", type=numbers, default=(), metavar="N,..", help="run on these")
+    parser.add_argument("--cpus", type=numbers, default=(), metavar="N,..", help="use only these")
     parser.add_argument(
-        "--inputs", type=Path, metavar="PATH", help="a picture of a face or a folder of them"
+        "--inputs", type=Path, metavar="PATH", help="an image of a face, or a folder of them"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of random inputs and of the order")
+    parser.add_argument("--seed", type=int, default=0, help="for random inputs and the order")
     parser.add_argument("--operators", action="store_true", help="also where the time goes")
     add_output_arguments(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Measure, print, write."""
+def installed_python(runtime: str) -> str:
+    """This interpreter. Raises UsageError unless it has the runtime."""
+    if runtime not in RUNTIMES:
+        raise UsageError(f"runtime {runtime!r}: use {', '.join(RUNTIMES)}")
+    if runtime not in installed():
+        raise UsageError(
+            f"{runtime} is not installed: pip install {RUNTIMES[runtime][1]}; or, in a checkout, "
+            "python -m benchmarks latency makes an environment for it"
+        )
+    return sys.executable
+
+
+def run(options: argparse.Namespace, python_for: Callable[[str], str] = installed_python) -> int:
+    """Measure, print, write; 0.
+
+    python_for: gives the interpreter of an environment that has a runtime.
+    """
     check_outputs(options)
-    plan = Plan(
-        warmup=options.warmup,
-        rounds=options.rounds,
-        runs=options.runs,
-        restarts=options.restarts,
-        rate=options.rate,
-        cpus=options.cpus,
-        seed=options.seed,
-    )
+    plan = _plan(options)
     progress = progress_of(options)
     chosen = backends(options)
-    for runtime in options.runtime:
-        bench.prepare(runtime, progress)
-    cases = [
-        Case(model, backend)
-        for model in models(options.models, options.variants)
-        for backend in chosen
-    ]
-    settings = bench.settings(plan) | {"inputs": "pictures" if options.inputs else "random"}
-    with bench.document("latency", settings) as result, ExitStack() as stack:
-        inputs: dict[str, Path | None] = {}
-        if options.inputs:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            for number, model in enumerate(
-                {case.model.sha256: case.model for case in cases}.values()
-            ):
-                inputs[model.sha256] = folder / f"{number}.npy"
-                np.save(folder / f"{number}.npy", input_tensors(model, options.inputs))
-        result["cases"] = bench.measure(
-            cases, plan, lambda case: Worker(case, plan, inputs.get(case.model.sha256)), progress
-        )
+    pythons = {runtime: python_for(runtime) for runtime in options.runtime}
+    files = models(options.models, options.variants)
+    cases = [Case(model, backend) for model in files for backend in chosen]
+    settings = bench.settings(plan) | {"inputs": "images" if options.inputs else "random"}
+    with (
+        bench.document("latency", settings) as result,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        inputs = _inputs(files, options.inputs, Path(folder)) if options.inputs else {}
+
+        def worker(case: Case) -> Worker:
+            path = inputs.get(case.model.sha256)
+            return Worker(case, plan, path, pythons[case.backend.runtime])
+
+        result["cases"] = bench.measure(cases, plan, worker, progress)
         if options.operators:
-            result["operators"] = [
-                operator_profile(model, plan, progress)
-                for model in {case.model.sha256: case.model for case in cases}.values()
-            ]
+            unique = {model.sha256: model for model in files}.values()
+            result["operators"] = [operator_profile(model, plan, progress) for model in unique]
     progress("")
     notes = [str(read_board())]
     notes += [operator_table(part) for part in result.get("operators", ())]
@@ -103,11 +114,37 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(options: argparse.Namespace) -> Plan:
+    runs = options.runs
+    if options.num_runs is not None:
+        if options.num_runs < 1:
+            raise UsageError(f"--num_runs {options.num_runs}: use 1 or more")
+        runs = -(-options.num_runs // options.rounds)
+    return Plan(
+        warmup=options.warmup,
+        rounds=options.rounds,
+        runs=runs,
+        restarts=options.restarts,
+        rate=options.rate,
+        cpus=options.cpus,
+        seed=options.seed,
+    )
+
+
+def _inputs(files: Sequence[Model], source: Path, folder: Path) -> dict[str, Path]:
+    """Write each model's input tensors to the folder; their files by the model's SHA-256."""
+    paths = {}
+    for model in files:
+        paths[model.sha256] = folder / f"{model.sha256}.npy"
+        np.save(paths[model.sha256], input_tensors(model, source))
+    return paths
+
+
 def models(names: Sequence[str], variants: Sequence[str]) -> list[Model]:
     """The files of names and variants.
 
-    A variant of ``NAME-int8.tflite`` lies beside it as ``NAME-VARIANT.tflite``.
-    Raises UsageError when it does not.
+    A variant of ``NAME-int8.tflite`` is ``NAME-VARIANT.tflite`` in the same folder.
+    Raises UsageError when that file does not exist.
     """
     found = []
     for name in names:
@@ -116,36 +153,34 @@ def models(names: Sequence[str], variants: Sequence[str]) -> list[Model]:
             found.append(Model.read(path))
         for variant in variants:
             stem = path.stem.rpartition("-")[0] or path.stem
-            beside = path.with_name(f"{stem}-{variant}.tflite")
-            if not beside.is_file():
+            file = path.with_name(f"{stem}-{variant}.tflite")
+            if not file.is_file():
                 raise UsageError(
-                    f"no variant {variant} of {name}: {beside} is not there; "
-                    "make it on a workstation with python -m convert, or leave it out"
+                    f"no variant {variant} of {name}: {file} does not exist; "
+                    "make it on a workstation with python -m convert, or omit it"
                 )
-            found.append(Model.read(beside))
+            found.append(Model.read(file))
     return found
 
 
 def input_tensors(model: Model, source: Path) -> Any:
-    """Pictures of faces as input tensors ``(n, 1, height, width, channels)``.
+    """Images of faces as input tensors ``(n, 1, height, width, channels)``.
 
-    source: a picture, or a folder of them; each is taken whole, as a face crop.
-    Raises ImageError where there is none, UsageError for a model without a manifest.
+    source: an image, or a folder of them; each whole image is used as a face crop.
+    Raises ImageError if there is none, UsageError for a model without a manifest.
     """
     if model.manifest is None:
         raise UsageError(
-            f"{model.path} carries no manifest, so how it takes pictures is unknown: "
-            "leave --inputs out, or add one with python -m convert attach"
+            f"{model.path} has no manifest, which --inputs requires: "
+            "omit --inputs, or add one with python -m convert attach"
         )
     files = sorted(source.iterdir()) if source.is_dir() else [source]
-    pictures = [path for path in files if is_image_name(path)]
-    if not pictures:
-        raise ImageError(f"{source} holds no picture: give a file or a folder of face crops")
+    images = [path for path in files if is_image_name(path)]
+    if not images:
+        raise ImageError(f"{source} has no images: give a file or a folder of face crops")
     spec = model.manifest.input
     classifier = TFLiteClassifier(model.flatbuffer, model.manifest)
-    return np.stack(
-        [classifier.tensor(resize_to_input(read_image(path), spec)) for path in pictures]
-    )
+    return np.stack([classifier.tensor(resize_to_input(read_image(path), spec)) for path in images])
 
 
 def row(record: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +206,7 @@ def row(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def operator_profile(model: Model, plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Where a model's time goes, on LiteRT with one thread, as a record."""
+    """Where a model's time goes, with LiteRT and one thread, as a record."""
     shares = operators.profile(model.flatbuffer, seed=plan.seed, progress=progress)
     return bench.describe(model) | {
         "integer": operators.is_integer(model.flatbuffer),
@@ -189,7 +224,7 @@ def operator_profile(model: Model, plan: Plan, progress: Callable[[str], None]) 
 
 
 def operator_table(part: Mapping[str, Any], roofs: Mapping[str, float] | None = None) -> str:
-    """A profile as text. roofs: attainable GMAC/s of ``int8`` and ``float32``, for shares of it."""
+    """A profile as text. roofs: attainable GMAC/s by ``int8`` and ``float32``, to compare with."""
     whole = part["operators"][-1]["total_ms"]
     roof = (roofs or {}).get("int8" if part["integer"] else "float32")
     lines = []

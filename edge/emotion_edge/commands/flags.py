@@ -43,7 +43,12 @@ def add_backends_arguments(parser: argparse.ArgumentParser) -> None:
         "--runtime", type=words, default=("litert",), metavar="R,..", help=", ".join(RUNTIMES)
     )
     parser.add_argument(
-        "--threads", type=numbers, default=(1,), metavar="N,..", help="for the network, e.g. 1,2,4"
+        "--threads",
+        "--num_threads",
+        type=numbers,
+        default=(1,),
+        metavar="N,..",
+        help="for the network, e.g. 1,2,4",
     )
     parser.add_argument("--xnnpack", choices=("on", "off", "both"), default="on")
     _add_switches(parser)

@@ -88,8 +88,6 @@ class PageSink(Sink):
         self._trouble = ""
         self._frame_ns = 0.0  # between two frames, smoothed
         self._closed = False
-        self.encoded = 0
-        """Pictures encoded since the start."""
 
     @property
     def url(self) -> str:
@@ -231,7 +229,6 @@ class PageSink(Sink):
                 # In one step: between two, another viewer would encode the same again.
                 self._encoding = False
                 self._jpeg, self._jpeg_number = jpeg, number
-                self.encoded += 1
                 self._changed.notify_all()
         return jpeg, number
 

@@ -11,7 +11,7 @@ import pytest
 from emotion_edge.bench import measure as bench
 from emotion_edge.bench import operators
 from emotion_edge.bench import report as bench_report
-from emotion_edge.bench.measure import Case, Environment, Model, Plan, Worker
+from emotion_edge.bench.measure import Case, Model, Plan, Worker
 from emotion_edge.bench.worker import random_inputs, time_runs
 from emotion_edge.cli import main
 from emotion_edge.errors import ModelError, OutputExists, UsageError
@@ -180,49 +180,6 @@ def test_plan_refuses_what_cannot_be():
             Plan(**wrong)
 
 
-def test_unknown_runtime_names_the_known():
-    with pytest.raises(UsageError, match="litert, tflite-runtime, tensorflow"):
-        bench.prepare("onnx")
-
-
-def test_a_missing_python_is_said(tmp_path):
-    with pytest.raises(UsageError, match=r"needs Python 2\.9"):
-        bench.make_environment(tmp_path / "old", Environment("2.9", ()))
-
-
-def test_an_environment_is_made_once_and_made_anew_for_other_packages(tmp_path, monkeypatch):
-    commands = []
-
-    def fake_run(command, **_):
-        commands.append(command)
-        if "venv" in command:
-            Path(command[-1]).mkdir()
-        return SimpleNamespace(returncode=0, stderr="")
-
-    monkeypatch.setattr(bench.subprocess, "run", fake_run)
-    folder = tmp_path / "env"
-    python = bench.make_environment(folder, Environment(None, ("a==1",)))
-    assert python == folder / "bin" / "python"
-    assert commands[1][0] == str(python) and commands[1][-1] == "a==1"
-    bench.make_environment(folder, Environment(None, ("a==1",)))
-    assert len(commands) == 2
-    bench.make_environment(folder, Environment(None, ("a==2",)))
-    assert len(commands) == 4
-
-
-def test_a_failed_environment_is_not_taken_for_a_whole_one(tmp_path, monkeypatch):
-    def fake_run(command, **_):
-        if "venv" in command:
-            Path(command[-1]).mkdir()
-            return SimpleNamespace(returncode=0, stderr="")
-        return SimpleNamespace(returncode=1, stderr="no network\n")
-
-    monkeypatch.setattr(bench.subprocess, "run", fake_run)
-    for _ in range(2):
-        with pytest.raises(UsageError, match="no network"):
-            bench.make_environment(tmp_path / "env", Environment(None, ("a==1",)))
-
-
 def test_table_aligns_and_markdown_is_a_table():
     rows = [{"name": "a", "ms": 1.5}, {"name": "long", "ms": None}]
     plain = bench_report.table(rows).splitlines()
@@ -297,19 +254,39 @@ def test_the_command_measures_a_real_model_in_its_own_process(capsys):
 
 @needs_litert
 @needs_tiny
-def test_a_runtime_that_is_not_installed_here_runs_in_its_environment(tmp_path, monkeypatch):
-    python = tmp_path / "litert" / "bin" / "python"
-    python.parent.mkdir(parents=True)
+def test_a_case_runs_in_the_environment_that_it_is_given(tmp_path):
+    python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\ntouch {tmp_path}/asked\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    monkeypatch.setattr(bench, "_ENVIRONMENTS", tmp_path)
-    case = Case(Model.read(TINY))
-    with Worker(case, Plan()):
-        assert not (tmp_path / "asked").exists()
-    monkeypatch.setattr(bench, "installed", dict)
-    with Worker(case, Plan()) as worker:
+    with Worker(Case(Model.read(TINY)), Plan(), python=str(python)) as worker:
         assert (tmp_path / "asked").exists()
         assert len(worker.run(3, 1, None)["total"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("runtime", "message"),
+    [
+        ("onnx", "use auto, litert"),
+        ("auto", "use litert, tflite-runtime"),
+        ("tflite-runtime", "pip install tflite-runtime; or"),
+    ],
+)
+def test_a_runtime_that_is_not_installed_is_one_line(runtime, message, monkeypatch, capsys):
+    monkeypatch.setattr("emotion_edge.commands.bench.installed", dict)
+    assert main(["bench", str(TINY), "--runtime", runtime]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@needs_litert
+@needs_tiny
+def test_the_names_of_tflites_benchmark_model_work(capsys):
+    words = ["bench", str(TINY), "--num_threads", "2", "--num_runs", "7", "--warmup_runs", "1"]
+    assert main([*words, "--rounds", "2", "--restarts", "1", "--json"]) == 0
+    (case,) = json.loads(capsys.readouterr().out)["cases"]
+    assert case["threads"] == 2
+    assert case["latency_ms"]["count"] == 8  # 7 does not divide into 2 rounds
+    assert case["warmup_ms"]["count"] == 1
 
 
 @needs_litert
