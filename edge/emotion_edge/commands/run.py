@@ -159,7 +159,7 @@ def read(options: argparse.Namespace) -> configuration.Config:
     for name, table in repeated:
         sinks = merged["sinks"]
         sinks[name] = [*(sinks[name] if isinstance(sinks[name], list) else [sinks[name]]), table]
-    return configuration.build(merged, options.config or "emotion-edge run")
+    return configuration.build(merged, options.config or "command line")
 
 
 def overrides(options: Mapping[str, Any]) -> dict[str, object]:
