@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import os
 import sys
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -162,9 +161,9 @@ def _load(options: argparse.Namespace, *, clean: bool = True):  # type: ignore[n
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from train.config import load_config
+    from train.config import load_config, parse_overrides
 
-    overrides = _overrides(options.set)
+    overrides = parse_overrides(options.set)
     if options.fast_run:
         overrides["fit"] = {"epochs": FAST_EPOCHS} | overrides.get("fit", {})
     config = load_config(options.config, overrides=overrides)
@@ -185,20 +184,6 @@ def _fit(options: argparse.Namespace) -> None:
         tensorboard=not options.no_tensorboard,
     )
     print(f"{folder / 'model.keras'}\n{folder / 'report.md'}")
-
-
-def _overrides(pairs: Sequence[str]) -> dict[str, dict[str, object]]:
-    result: dict[str, dict[str, object]] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        section, dot, key = name.partition(".")
-        if not (equals and dot):
-            raise UsageError(f"--set {pair}: expected SECTION.KEY=VALUE, e.g. fit.epochs=3")
-        try:
-            result.setdefault(section, {})[key] = tomllib.loads(f"v = {value}")["v"]
-        except tomllib.TOMLDecodeError:
-            result.setdefault(section, {})[key] = value
-    return result
 
 
 def _finish(options: argparse.Namespace) -> None:

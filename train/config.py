@@ -1,4 +1,4 @@
-"""One TOML file says how a model is trained; unknown keys are errors.
+"""One TOML file defines how a model is trained; unknown keys are errors.
 
 >>> config = load_config("train/configs/fast.toml")
 >>> config.fit.epochs
@@ -7,65 +7,94 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emotion_edge import settings
+from emotion_edge.errors import UsageError
+from emotion_edge.settings import REQUIRED, Settings, key
 from train.augment import Augmentation
 from train.errors import ConfigError
 
 Overrides = Mapping[str, Mapping[str, object]]
-"""Values in place of a configuration's, by section and key."""
+"""Values that replace a configuration's, by section and key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets(Settings):
     """What the network is trained towards (see ``train.targets``)."""
 
-    label_share: float = 1.0
-    """Share of the original label in its target; the rest is its calibrated votes."""
-    smoothing: float = 0.0
-    votes_head: float = 0.0
-    """Share of the loss that goes to a second head, trained on FER+'s votes."""
-    mix: float = 0.0
-    """Share of the votes head in the deployed logits, chosen on PublicTest."""
-    raw_votes: float = 0.0
-    """Share of the raw votes in the label target: the plain way, kept for the sweep."""
-    soft_labels: str = ""
-    """``.npz`` of a teacher's predictions on Training rows, relative to the configuration."""
-    soft_share: float = 0.5
-    """Share of the teacher in the target."""
-    balance: str = "off"
-    """off, weights (class weights in the loss) or oversample (with augmentation)."""
-    balance_power: float = 1.0
-    """1 balances in full, 0.5 half way."""
+    label_share: float = key(
+        1.0,
+        "share of the original label in its target; the rest is its calibrated votes.",
+        ge=0,
+        le=1,
+    )
+    smoothing: float = key(0.0, "label smoothing.", ge=0, le=1)
+    votes_head: float = key(
+        0.0, "share of the loss of a second head, trained on FER+'s votes.", ge=0, le=1
+    )
+    mix: float = key(
+        0.0, "share of the votes head in the deployed logits, chosen on PublicTest.", ge=-1, le=1
+    )
+    raw_votes: float = key(
+        0.0, "share of the raw votes in the label target: the plain way, for the sweep.", ge=0, le=1
+    )
+    soft_labels: str = key(
+        "", "`.npz` of a teacher's predictions on Training rows, relative to the configuration."
+    )
+    soft_share: float = key(0.5, "share of the teacher in the target.", ge=0, le=1)
+    balance: str = key(
+        "off", "`off`, `weights` (class weights in the loss) or `oversample` (with augmentation)."
+    )
+    balance_power: float = key(1.0, "1 balances in full, 0.5 half way.", ge=0, le=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit(Settings):
     """Optimisation."""
 
-    epochs: int = 25
-    batch: int = 64
-    optimizer: str = "adam"
-    """adam or sgd (Nesterov, momentum 0.9)."""
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    """constant or cosine (to zero)."""
-    warmup_epochs: float = 0.0
-    weight_decay: float = 0.0
-    """Decoupled, on kernels only. For SGD with momentum 0.9, ten times the usual L2 figure."""
-    ema: float = 0.0
-    """Decay per step of the averaged weights (batch statistics included); 0 is off."""
-    precision: str = "float32"
-    """float32, mixed_bfloat16 or mixed_float16."""
-    seed: int = 0
-    early_stop: int = 0
-    """Epochs without a better validation accuracy before the run stops; 0 is off."""
-    keep: str = "last"
-    """last, or best: the epoch with the best validation accuracy."""
+    epochs: int = key(25, "passes over the training set.", ge=0, le=100_000)
+    batch: int = key(64, "images per step.", ge=1, le=1_000_000)
+    optimizer: str = key("adam", "`adam` or `sgd` (Nesterov, momentum 0.9).")
+    learning_rate: float = key(1e-3, "of the first epoch after the warm-up.", ge=0, le=1000)
+    schedule: str = key("constant", "`constant` or `cosine` (to zero).")
+    warmup_epochs: float = key(0.0, "epochs of a linearly rising rate.", ge=0, le=100_000)
+    weight_decay: float = key(
+        0.0,
+        "decoupled, on kernels only. For SGD with momentum 0.9, ten times the usual L2 figure.",
+        ge=0,
+        le=1000,
+    )
+    ema: float = key(
+        0.0,
+        "decay per step of the averaged weights (batch statistics included); 0 is off.",
+        ge=0,
+        le=1,
+    )
+    precision: str = key("float32", "`float32`, `mixed_bfloat16` or `mixed_float16`.")
+    seed: int = key(0, "of everything random.", ge=0, le=2**32 - 1)
+    early_stop: int = key(
+        0,
+        "epochs without a better validation accuracy before the run stops; 0 is off.",
+        ge=0,
+        le=100_000,
+    )
+    keep: str = key("last", "`last`, or `best`: the epoch with the best validation accuracy.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables(Settings):
+    """A configuration file."""
+
+    about: str = key("", "what the configuration is for.")
+    after: str = key("", "the configuration that this one continues.")
+    network: dict[str, Any] = key(REQUIRED, "name of the network, and its keyword arguments.")
+    targets: Targets = key(Targets(), "what the network is trained towards.")
+    augment: Augmentation = key(Augmentation(), "how images are changed.")
+    fit: Fit = key(Fit(), "optimisation.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +104,7 @@ class Config:
     name: str
     about: str = ""
     after: str = ""
-    """The configuration whose run this one goes on from, a file beside it; empty for none."""
+    """The configuration whose run this one continues, a file in the same folder; empty for none."""
     network: str = "three_block"
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network."""
@@ -89,59 +118,48 @@ class Config:
         return {**dataclasses.asdict(self), "path": self.path.name}
 
 
-def _section(kind: type[Any], values: object, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise ConfigError(f"[{where}] must be a table, got {values!r}")
-    known = {item.name: item for item in dataclasses.fields(kind)}
-    unknown = set(values) - set(known)
-    if unknown:
-        raise ConfigError(
-            f"unknown key {', '.join(sorted(unknown))} in [{where}]: known are {', '.join(known)}"
-        )
-    ready = {}
-    for key, value in values.items():
-        default = known[key].default
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if isinstance(value, list):
-            value = tuple(value)
-        if type(value) is not type(default):
-            raise ConfigError(f"{key} in [{where}] must be {type(default).__name__}, got {value!r}")
-        ready[key] = value
-    return kind(**ready)
+def parse_overrides(pairs: Iterable[str]) -> dict[str, dict[str, object]]:
+    """``SECTION.KEY=VALUE`` texts by section and key. Raises UsageError."""
+    hints = settings.keys(_Tables)
+    result: dict[str, dict[str, object]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        section, dot, last = name.strip().partition(".")
+        if not (equals and dot):
+            raise UsageError(f"--set {pair}: expected SECTION.KEY=VALUE, e.g. fit.epochs=3")
+        if section != "network" and f"{section}.{last}" not in hints:
+            raise settings.unknown_key("--set", f"{section}.{last}", hints)
+        hint = hints.get(f"{section}.{last}", object)
+        result.setdefault(section, {})[last] = settings.parse_text(hint, text.strip())
+    return result
 
 
 def load_config(path: str | Path, *, overrides: Overrides | None = None) -> Config:
-    """Read and check a configuration, overrides included; raises ``ConfigError`` naming the key."""
+    """Read and check a configuration, overrides included. Raises ConfigError naming the key."""
     path = Path(path)
-    try:
-        raw = tomllib.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         here = sorted(item.stem for item in (Path(__file__).parent / "configs").glob("*.toml"))
         raise ConfigError(
-            f"no configuration at {path}; shipped ones lie in train/configs: {', '.join(here)}"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    for section, values in (overrides or {}).items():
-        raw.setdefault(section, {}).update(values)
-    unknown = set(raw) - {"about", "after", "network", "targets", "augment", "fit"}
-    if unknown:
-        raise ConfigError(
-            f"unknown key {', '.join(sorted(unknown))} in {path.name}: "
-            "known are about, after, [network], [targets], [augment], [fit]"
+            f"no configuration at {path}; shipped ones are in train/configs: {', '.join(here)}"
         )
-    network = dict(raw.get("network", {}))
+    try:
+        raw = settings.read_toml(path)
+        for section, values in (overrides or {}).items():
+            raw[section] = {**raw.get(section, {}), **values}
+        tables = settings.from_table(_Tables, raw, where=path.name)
+    except UsageError as error:
+        raise ConfigError(str(error)) from error
+    network = dict(tables.network)
     if "name" not in network:
         raise ConfigError(f"{path.name} needs a name in [network]")
     return Config(
         name=path.stem,
-        about=str(raw.get("about", "")),
-        after=str(raw.get("after", "")),
+        about=tables.about,
+        after=tables.after,
         network=str(network.pop("name")),
         options=network,
-        targets=_section(Targets, raw.get("targets", {}), "targets"),
-        augment=_section(Augmentation, raw.get("augment", {}), "augment"),
-        fit=_section(Fit, raw.get("fit", {}), "fit"),
+        targets=tables.targets,
+        augment=tables.augment,
+        fit=tables.fit,
         path=path,
     )

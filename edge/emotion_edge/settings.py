@@ -246,8 +246,9 @@ def _converted(hint: Any, value: Any) -> Any:
             if value in typing.get_args(kind):
                 return value
         elif origin is tuple:
-            if isinstance(value, list | tuple):
-                return tuple(_converted(typing.get_args(kind)[0], one) for one in value)
+            inner = typing.get_args(kind)
+            if isinstance(value, list | tuple) and (inner[-1] is ... or len(inner) == len(value)):
+                return tuple(_converted(inner[0], one) for one in value)
         elif kind is float:
             if _is_number(value):
                 return float(value)
@@ -293,15 +294,22 @@ def _range_in_words(about: Mapping[str, Any]) -> str:
 
 
 def _in_words(hint: Any) -> str:
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    words = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        Path: "a path",
+    }
     parts = []
     for kind in _alternatives(hint):
         if typing.get_origin(kind) is Literal:
             parts.append(" or ".join(repr(value) for value in typing.get_args(kind)))
         elif typing.get_origin(kind) is tuple:
-            parts.append("a list of numbers")
+            inner = typing.get_args(kind)
+            parts.append("a list of numbers" if inner[-1] is ... else f"{len(inner)} numbers")
         elif kind is not types.NoneType:  # which TOML cannot write
-            parts.append(words.get(kind, "a path"))
+            parts.append(words.get(kind, "a table"))
     return " or ".join(parts)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emotion_edge.errors import UsageError
 from train import metrics
 from train.augment import Augmentation
-from train.config import Config, Fit, Targets, load_config
+from train.config import Config, Fit, Targets, load_config, parse_overrides
 from train.data import Dataset, load_fer2013
 from train.errors import ConfigError, TrainingError
 from train.evaluate import load_classifier
@@ -334,15 +335,36 @@ def test_jax_spreads_a_batch_over_two_devices(small: Path, cache: Path, tmp_path
     assert (tmp_path / "two" / "model.keras").is_file()
 
 
+def test_set_takes_toml_or_bare_text() -> None:
+    pairs = ["fit.epochs=3", "fit.optimizer=sgd", 'targets.soft_labels="a b.npz"']
+    pairs += ["augment.erase_area=0.1,0.2", "network.width=32", "fit.learning_rate=1e-2"]
+    assert parse_overrides(pairs) == {
+        "fit": {"epochs": 3, "optimizer": "sgd", "learning_rate": 0.01},
+        "targets": {"soft_labels": "a b.npz"},
+        "augment": {"erase_area": [0.1, 0.2]},
+        "network": {"width": 32},
+    }
+    with pytest.raises(UsageError, match=r"unknown key fit.epoch; did you mean fit.epochs"):
+        parse_overrides(["fit.epoch=3"])
+    with pytest.raises(UsageError, match=r"expected SECTION.KEY=VALUE"):
+        parse_overrides(["epochs=3"])
+
+
 def test_configurations_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "odd.toml"
     path.write_text('[network]\nname = "simple"\n[fit]\nepoch = 3\n')
-    with pytest.raises(ConfigError, match=r"unknown key epoch in \[fit\]: known are epochs"):
+    with pytest.raises(ConfigError, match=r"unknown key fit.epoch; did you mean fit.epochs\?"):
         load_config(path)
     path.write_text('[network]\nname = "simple"\n[fit]\nepochs = "three"\n')
-    with pytest.raises(ConfigError, match=r"epochs in \[fit\] must be int, got 'three'"):
+    with pytest.raises(ConfigError, match=r"fit.epochs is 'three'; expected a whole number"):
         load_config(path)
-    with pytest.raises(ConfigError, match="shipped ones lie in train/configs: accurate"):
+    path.write_text('[network]\nname = "simple"\n[fit]\nlearning_rate = inf\n')
+    with pytest.raises(ConfigError, match=r"fit.learning_rate is inf: use 0 to 1,000"):
+        load_config(path)
+    path.write_text("[fit]\nepochs = 3\n")
+    with pytest.raises(ConfigError, match="network is missing"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="shipped ones are in train/configs: accurate"):
         load_config(tmp_path / "none.toml")
     for shipped in (Path(__file__).parents[2] / "train/configs").glob("*.toml"):
         assert load_config(shipped).fit.epochs > 0
