@@ -79,6 +79,8 @@ def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:
         ("--mqtt broker", MqttSettings(host="broker")),
         ("--mqtt 10.0.0.9:1884", MqttSettings(host="10.0.0.9", port=1884)),
         ("--metrics 0.0.0.0:99", MetricsSettings(host="0.0.0.0", port=99)),
+        ("--sink jsonl:a", JsonlSettings(path=Path("a"))),
+        ("--mqtt --set sinks.mqtt.topic='shop'", MqttSettings(topic="shop")),
         (
             "--set sinks.jsonl.path=a --set sinks.jsonl.keep=2",
             JsonlSettings(path=Path("a"), keep=2),
@@ -95,6 +97,12 @@ def test_flags_of_outputs(words: str, sink: object) -> None:
         ("--frames many", "frames is 'many'; expected a whole number"),
         ("--page a:b", "sinks.page.port is 'b'; expected a whole number"),
         ("--set frames", "expected KEY=VALUE"),
+        ("--fps inf", "camera.fps is inf: use 0 to 1,000"),
+        ("--camera=", "camera.source is empty"),
+        ("--jsonl a --set sinks.jsonl.keep=99999999999", "keep is 99999999999: use 0 to 1,000"),
+        ("--window yes", "--window: it takes no value, got 'yes'"),
+        ("--jsonl", "[sinks.jsonl] needs path"),
+        ("--sink shelf:a", "no sink named 'shelf'"),
         ("--set framse=1", "did you mean frames?"),
         ("--aggregate=-1", "period_s is -1"),
         ("--detector hog", "detector is 'hog'; expected one of auto, yunet, haar"),
@@ -105,6 +113,19 @@ def test_flags_that_cannot_be_used(words: str, says: str) -> None:
     with pytest.raises(UsageError) as caught:
         configured(*words.split())
     assert says in str(caught.value)
+
+
+def test_quotes_in_set_are_not_part_of_the_text() -> None:
+    _, mqtt = configured("--set", 'sinks.mqtt.topic="shop floor"').sinks
+    assert isinstance(mqtt, MqttSettings) and mqtt.topic == "shop floor"
+
+
+def test_a_second_flag_of_a_kind_adds_an_output(tmp_path: Path) -> None:
+    path = tmp_path / "kiosk.toml"
+    path.write_text("quiet = true\n[sinks.mqtt]\nhost = 'one'\n")
+    words = ["--config", str(path), "--mqtt", "two", "--sink", "mqtt:three"]
+    first, second = configured(*words).sinks
+    assert (first, second) == (MqttSettings(host="two"), MqttSettings(host="three"))
 
 
 @pytest.fixture

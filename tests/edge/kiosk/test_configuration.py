@@ -16,6 +16,8 @@ from emotion_edge.kiosk.configuration import (
     merge,
     parse_value,
 )
+from emotion_edge.kiosk.thermal import ThermalSettings
+from emotion_edge.model.backend import Backend
 from emotion_edge.settings import read_toml, unknown_key
 from emotion_edge.sinks.aggregate import AggregateSettings
 from emotion_edge.sinks.console import ConsoleSettings
@@ -23,6 +25,7 @@ from emotion_edge.sinks.csv import CsvSettings
 from emotion_edge.sinks.jsonl import JsonlSettings
 from emotion_edge.sinks.mqtt import MqttSettings
 from emotion_edge.sinks.video import VideoSettings
+from emotion_edge.tracker import TrackerSettings
 
 KIOSK = """
 model = "fast"
@@ -130,6 +133,14 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, named: str)
         ("[sinks.jsonl]\nexisting = 'append'", "[sinks.jsonl] needs path, a path"),
         ("[sinks.jsonl]\npath = 'a'\nexisting = 'keep'", "sinks.jsonl.existing is 'keep'"),
         ("[sinks.page]\nport = 99999", "port is 99999"),
+        ("[thermal]\nhot_c = inf", "thermal.hot_c is inf: use 0 to 150"),
+        ("[camera]\nfrozen_s = 1e-9", "camera.frozen_s is 1e-09: use 0.1 to 86,400"),
+        ("[camera]\nfps = inf", "camera.fps is inf: use 0 to 1,000"),
+        ("[camera]\nsource = ''", "camera.source is empty: give a text"),
+        ("[sinks.jsonl]\npath = 'a'\nkeep = 99999999999", "keep is 99999999999: use 0 to 1,000"),
+        ("[cameras.demo]\nfaces = 101", "cameras.demo.faces is 101: use 0 to 100"),
+        ("[cameras.demmo]\nfaces = 1", "cameras.demmo; did you mean cameras.demo?"),
+        ("[detectors.haar]\nside = 1", "unknown key detectors.haar.side"),
         ("[sinks]\njsonl = 'a.jsonl'", "sinks.jsonl is 'a.jsonl'; write it as a table"),
         ("model = ", "is not a TOML file"),
         ("model = '\xe9\udcff", "is not a TOML file"),
@@ -193,6 +204,15 @@ def test_a_text_becomes_what_its_key_wants(key: str, text: str, value: object) -
 def test_a_text_that_does_not_fit(key: str, text: str) -> None:
     with pytest.raises(UsageError, match=r"expected|did you mean"):
         build(merge({}, {key: parse_value(key, text)}))
+
+
+def test_every_number_has_a_range() -> None:
+    for part in (c.Config, c.CameraConfig, TrackerSettings, ThermalSettings, Backend):
+        for each in dataclasses.fields(part):
+            if {"int", "float"} & set(str(each.type).replace("|", " ").split()):
+                about = each.metadata
+                assert about["le"] is not None, each.name
+                assert about["ge"] is not None or about["gt"] is not None, each.name
 
 
 def test_every_key_is_known_by_its_dotted_name() -> None:

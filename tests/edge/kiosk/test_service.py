@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emotion_edge.cameras.auto import AutoCamera
 from emotion_edge.errors import (
     CameraBusy,
     CameraLost,
@@ -25,7 +26,7 @@ from emotion_edge.kiosk.configuration import Config, build
 from emotion_edge.kiosk.service import Service
 from emotion_edge.kiosk.watchdog import Watchdog
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.sinks import Sink
+from emotion_edge.sinks import Run, Sink
 from emotion_edge.sinks.console import ConsoleSettings
 from emotion_edge.values import Box, Emotion, Event, Frame, Image, Observation
 
@@ -109,6 +110,23 @@ def test_a_source_that_ends(tmp_path: Path) -> None:
     summary = service(config(tmp_path), camera((5, None), live=False)).run()
     assert (summary.frames, summary.faces, summary.stuck) == (5, 5, False)
     assert frames(tmp_path) == [0, 1, 2, 3, 4]
+
+
+def test_a_recording_has_the_cameras_frame_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Run] = []
+
+    def open_console(settings: ConsoleSettings, run: Run) -> Sink:
+        runs.append(run)
+        return Broken()
+
+    monkeypatch.setattr(ConsoleSettings, "open", open_console)
+    opened = AutoCamera()
+    monkeypatch.setattr(opened, "_candidates", lambda tried: [camera((2, None), live=False)()])
+    monkeypatch.setattr(FakeCamera, "fps", 30.0)
+    service(with_console(tmp_path, required=False), lambda: opened).run()
+    assert runs[0].fps == 30.0
 
 
 def test_so_many_frames(tmp_path: Path) -> None:
