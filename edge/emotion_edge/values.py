@@ -115,6 +115,34 @@ class Face:
         return self.smoothed or self.emotion
 
 
+STAGES = ("detect", "classify", "track", "age")
+"""The keys of ``Observation.timings``."""
+
+EVENT_KINDS = (
+    "camera.opened",
+    "camera.lost",
+    "camera.retry",
+    "camera.recovered",
+    "camera.gave_up",
+    "camera.stuck",
+    "camera.garbage",
+    "camera.skipped",
+    "camera.damaged",
+    "camera.truncated",
+    "sink.opened",
+    "sink.failed",
+    "sink.recovered",
+    "sink.dropping",
+    "sink.closed",
+    "thermal.slower",
+    "thermal.faster",
+    "power.weak",
+    "power.recovered",
+    "aggregate",
+)
+"""Every ``Event.kind`` of this package; another package's camera or output may add its own."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
     """What one frame showed.

@@ -38,6 +38,7 @@ SERVICE = "emotion-edge.service"
 _EXTRAS = (
     # extra, a module of it, what it gives
     ("demo", "skimage", "the demo camera's portraits"),
+    ("metrics", "prometheus_client", "the metrics output and emotion-edge status"),
     ("mqtt", "paho.mqtt", "the MQTT output"),
     ("window", "PIL", "the window output"),
     ("web", "gradio", "the web page"),

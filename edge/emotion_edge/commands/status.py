@@ -1,4 +1,4 @@
-"""``emotion-edge status``: how a running kiosk fares, from its ``/healthz``."""
+"""``emotion-edge status``: the health of a running kiosk, from its ``/healthz``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emotion_edge.errors import EmotionEdgeError, UsageError
 from emotion_edge.kiosk.configuration import load_config
 from emotion_edge.sinks.metrics import MetricsSettings
 
-HELP = "how a running emotion-edge fares (it needs the metrics output)"
+HELP = "check the health of a running emotion-edge (needs its metrics output)"
 _TIMEOUT_S = 5
 
 
@@ -26,15 +26,17 @@ class NotRunning(EmotionEdgeError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("--config", metavar="FILE", help="the kiosk.toml it runs with")
+    parser.add_argument(
+        "--config", metavar="FILE", help="the kiosk.toml it runs with, by default the service's"
+    )
     parser.add_argument(
         "--url", help="where it listens, by default http://127.0.0.1:9188 or as --config says"
     )
-    parser.add_argument("--json", action="store_true", help="the answer as it came")
+    parser.add_argument("--json", action="store_true", help="print the answer unchanged")
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 while frames come, 1 when they do not, 3 when nothing answers."""
+    """0 while frames arrive and every output works, 1 otherwise, 3 when nothing answers."""
     url = options.url or _configured(options.config)
     health = read_health(url)
     if options.json:
@@ -45,9 +47,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read_health(url: str) -> dict[str, Any]:
-    """What ``/healthz`` below ``url`` says. Raises NotRunning, UsageError for no URL."""
+    """What ``/healthz`` below ``url`` returns. Raises NotRunning, UsageError for no URL."""
     try:
-        # Not through a proxy: it runs on this machine, or on one beside it.
+        # Not through a proxy: it runs on this machine, or on one in its network.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{url.rstrip('/')}/healthz", timeout=_TIMEOUT_S) as answer:
             text = answer.read()
@@ -55,7 +57,7 @@ def read_health(url: str) -> dict[str, Any]:
         with error:
             text = error.read()
     except ValueError as error:
-        raise UsageError(f"--url {url} is no address: use http://127.0.0.1:9188") from error
+        raise UsageError(f"--url {url} is not an address: use http://127.0.0.1:9188") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise NotRunning(
@@ -67,21 +69,22 @@ def read_health(url: str) -> dict[str, Any]:
     except ValueError:
         health = None
     if not isinstance(health, dict):
-        raise NotRunning(f"{url} is something else than emotion-edge: give its address by --url")
+        raise NotRunning(f"{url} is not emotion-edge: give its address with --url")
     return health
 
 
 def describe(health: Mapping[str, Any]) -> list[str]:
     """Lines for a person."""
     since = health.get("seconds_since_frame")
+    faces, reason = health.get("faces"), health.get("reason")
     lines = [
-        f"{health.get('status', 'unknown')}, version {health.get('version')}, "
-        f"up {_duration(health.get('uptime_s') or 0)}",
+        f"{health.get('status', 'unknown')}{f': {reason}' if reason else ''}",
+        f"version {health.get('version')}, up {_duration(health.get('uptime_s') or 0)}",
         f"camera  {health.get('camera')}"
         + (f": {health['message']}" if health.get("message") else ""),
         f"frames  {health.get('frames', 0)}, {health.get('skipped', 0)} skipped, "
         + ("none yet" if since is None else f"the last {since:.1f} s ago"),
-        f"faces   {health.get('faces', 0)} now",
+        "faces   unknown: no frames" if faces is None else f"faces   {faces} now",
     ]
     if health.get("temperature_c") is not None:
         lines.append(f"board   {health['temperature_c']:.0f} °C")
@@ -97,7 +100,7 @@ def _configured(path: str | None) -> str:
     if path is not None:
         found = [one for one in load_config(path).sinks if isinstance(one, MetricsSettings)]
         if not found:
-            raise UsageError(f"{path} has no metrics output to ask: add [sinks.metrics]")
+            raise UsageError(f"{path} has no metrics output: add [sinks.metrics]")
         settings = found[0]
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"

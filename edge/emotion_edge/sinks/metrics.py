@@ -1,42 +1,39 @@
-"""Prometheus metrics and health over HTTP.
+"""Prometheus metrics and health over HTTP (extra ``[metrics]``).
 
-``/metrics``: the Prometheus text format 0.0.4. ``/healthz``: 200 while frames come, else 503, with
-a JSON object that says how the run fares.
+``/metrics``: the Prometheus text format. ``/healthz``: 200 while the run is healthy, else 503, with
+a JSON object that gives the status, its reason and the state of each output.
 """
 
 from __future__ import annotations
 
-import os
+import math
 import threading
 import time
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from emotion_edge.errors import MissingExtra
 from emotion_edge.model.labels import UNSURE
 from emotion_edge.records import to_json
 from emotion_edge.settings import key
 from emotion_edge.sinks import Run, Sink, SinkSettings
 from emotion_edge.sinks.address import from_address
-from emotion_edge.sinks.camera_state import camera_state
+from emotion_edge.sinks.health import STATUSES, Health
 from emotion_edge.sinks.serving import Answer, Server
-from emotion_edge.values import Event, Observation
+from emotion_edge.values import EVENT_KINDS, STAGES, Event, Observation
 from emotion_edge.version import __version__
 
 if TYPE_CHECKING:
     from emotion_edge.sinks.fanout import SinkState
 
-_BOUNDS_MS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
-_Labels = tuple[tuple[str, str], ...]
+_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSettings(SinkSettings):
-    """Prometheus metrics (``/metrics``) and health (``/healthz``) over HTTP."""
+    """Prometheus metrics and health over HTTP (extra ``[metrics]``)."""
 
     help: ClassVar[str] = "health and metrics over HTTP; 127.0.0.1:9188"
     metavar: ClassVar[str] = "[HOST:]PORT"
@@ -45,7 +42,7 @@ class MetricsSettings(SinkSettings):
     host: str = key("127.0.0.1", "address to listen on.", filled=True)
     port: int = key(9188, "TCP port; 0 lets the system choose.", ge=0, le=65535)
     stale_s: float = key(
-        10.0, "seconds without a frame after which `/healthz` answers 503.", gt=0, le=1e6
+        10.0, "seconds without a frame after which the run is reported as failing.", gt=0, le=1e6
     )
 
     @classmethod
@@ -59,9 +56,9 @@ class MetricsSettings(SinkSettings):
 
 
 class MetricsSink(Sink):
-    """Counts everything, shows no face: also in aggregate mode.
+    """Counts everything and shows no face, so it works in aggregate mode too.
 
-    Stages are histograms in seconds, ``age`` (from capture to label) among them.
+    Every series exists from the start: an alert on a series that is absent never fires.
     """
 
     name = "metrics"
@@ -76,24 +73,19 @@ class MetricsSink(Sink):
     ) -> None:
         """labels: the classifier's; each counts from zero, seen or not.
 
-        sinks: how the run's sinks fare. temperature: of the board, in degrees Celsius.
+        sinks: the state of the run's sinks. temperature: of the board, in degrees Celsius.
         """
-        self._stale_s = settings.stale_s
         self._server = Server(settings.host, settings.port, self._answer)
         self._sinks = sinks
-        self._temperature = temperature
+        self._temperature = temperature or (lambda: None)
+        self._labels = tuple(dict.fromkeys((*labels, UNSURE)))
+        self._health = Health(settings.stale_s, sinks=sinks)
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._frames = 0
         self._skipped = 0
-        self._faces = 0
         self._faces_now = 0
-        self._labels = Counter(dict.fromkeys((*labels, UNSURE), 0))
-        self._events: Counter[str] = Counter()
-        self._stages: dict[str, _Histogram] = {}
-        self._last_ns: int | None = None
-        self._camera = "starting"
-        self._camera_message = ""
+        self._series: _Series | None = None
 
     @property
     def url(self) -> str:
@@ -101,210 +93,177 @@ class MetricsSink(Sink):
         return self._server.url
 
     def __enter__(self) -> Self:
-        """Listen. Raises SinkError when the address cannot be had."""
+        """Listen. Raises MissingExtra, or SinkError when the address cannot be used."""
+        try:
+            self._series = _Series(self)
+        except ImportError as error:
+            raise MissingExtra("the metrics output", "metrics", "prometheus_client") from error
         self._server.start()
         self.name = f"metrics {self.url}"
         return self
 
     def write(self, observation: Observation) -> None:
         """Count one observation."""
+        self._health.write(observation)
         with self._lock:
             self._frames += 1
             self._skipped += observation.skipped
             self._faces_now = len(observation.faces)
-            self._faces += self._faces_now
-            for face in observation.faces:
-                self._labels[face.label] += 1
-            for stage, ms in observation.timings.items():
-                if stage not in self._stages:
-                    self._stages[stage] = _Histogram()
-                self._stages[stage].add(ms)
-            # The frames of a file run ahead of the clock.
-            self._last_ns = min(observation.frame.captured_ns, time.monotonic_ns())
-            self._camera, self._camera_message = "ok", ""
+        if self._series is not None:
+            self._series.observe(observation)
 
     def event(self, event: Event) -> None:
-        """Count one event, and mind the camera's state."""
-        with self._lock:
-            self._events[event.kind] += 1
-            state = camera_state(event)
-            if state is not None:
-                self._camera = state
-                self._camera_message = "" if state == "ok" else event.message
+        """Count one event, and note the camera's state."""
+        self._health.event(event)
+        if self._series is not None:
+            self._series.events.labels(event.kind).inc()
 
     def __exit__(self, *error: object) -> None:
         """Stop listening."""
         self._server.stop()
 
     def _answer(self, path: str) -> Answer | None:
-        if path == "/metrics":
-            return Answer(self._text().encode(), "text/plain; version=0.0.4; charset=utf-8")
+        if path == "/metrics" and self._series is not None:
+            return Answer(*self._series.text())
         if path == "/healthz":
-            health = self._health()
-            well = health["status"] == "ok"
-            status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
+            health = self._report()
+            status = HTTPStatus.OK if health["status"] == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
             return Answer(f"{to_json(health)}\n".encode(), "application/json", status)
         return None
 
-    def _age_s(self) -> float | None:
-        last = self._last_ns
-        return None if last is None else (time.monotonic_ns() - last) / 1e9
-
-    def _health(self) -> dict[str, Any]:
-        """What ``/healthz`` says: ``status`` is ``ok``, ``starting`` or ``stale``."""
+    def _report(self) -> dict[str, Any]:
+        """What ``/healthz`` returns."""
+        verdict, age = self._health.verdict(), self._health.age_s
         with self._lock:
-            age = self._age_s()
-            health: dict[str, Any] = {
-                "status": "starting" if age is None else "ok" if age <= self._stale_s else "stale",
+            return {
+                "status": verdict.status,
+                "reason": verdict.reason,
                 "version": __version__,
                 "uptime_s": round(time.monotonic() - self._started, 1),
                 "seconds_since_frame": None if age is None else round(age, 3),
                 "frames": self._frames,
                 "skipped": self._skipped,
-                "faces": self._faces_now,
-                "camera": self._camera,
-                "message": self._camera_message,
+                "faces": self._faces_now if self._health.seeing else None,
+                "camera": self._health.camera,
+                "message": self._health.message,
+                "temperature_c": self._temperature(),
+                "sinks": [
+                    {
+                        "name": sink.name,
+                        "written": sink.written,
+                        "dropped": sink.dropped,
+                        "failing": sink.failing,
+                    }
+                    for sink in self._sinks()
+                ],
             }
-        health["temperature_c"] = self._temperature() if self._temperature else None
-        health["sinks"] = [
-            {
-                "name": sink.name,
-                "written": sink.written,
-                "dropped": sink.dropped,
-                "failing": sink.failing,
-            }
-            for sink in self._sinks()
-        ]
-        return health
-
-    def _text(self) -> str:
-        text = _Text()
-        sinks = list(self._sinks())
-        with self._lock:
-            text.add("info", "gauge", "The version that runs.", {(("version", __version__),): 1})
-            text.add("frames_total", "counter", "Frames looked at.", self._frames)
-            text.add(
-                "frames_skipped_total",
-                "counter",
-                "Frames that a newer one replaced before anybody looked.",
-                self._skipped,
-            )
-            text.add("faces_total", "counter", "Faces, counted in each frame.", self._faces)
-            text.add("faces", "gauge", "Faces in the last frame.", self._faces_now)
-            text.add(
-                "labels_total",
-                "counter",
-                "Labels shown, counted in each frame.",
-                {(("label", label),): n for label, n in self._labels.items()},
-            )
-            text.histograms("stage_seconds", "Time of each stage for one frame.", self._stages)
-            age = self._age_s()
-            if age is not None:
-                text.add("last_frame_age_seconds", "gauge", "Since the last frame's capture.", age)
-            text.add(
-                "camera_up", "gauge", "1 while the camera delivers.", int(self._camera == "ok")
-            )
-            text.add(
-                "events_total",
-                "counter",
-                "Changes of state.",
-                {(("kind", kind),): n for kind, n in self._events.items()},
-            )
-        for name, kind, help_text, values in (
-            ("sink_written_total", "counter", "Records a sink took.", [s.written for s in sinks]),
-            ("sink_dropped_total", "counter", "Records a sink lost.", [s.dropped for s in sinks]),
-            ("sink_failing", "gauge", "1 while it fails.", [int(bool(s.failing)) for s in sinks]),
-        ):
-            rows: dict[_Labels, float] = {
-                (("sink", f"{place} {sink.name}"),): value
-                for place, (sink, value) in enumerate(zip(sinks, values, strict=True), start=1)
-            }
-            text.add(name, kind, help_text, rows)
-        temperature = self._temperature() if self._temperature else None
-        if temperature is not None:
-            text.add("temperature_celsius", "gauge", "Of the board.", temperature)
-        _process(text)
-        return text.text()
 
 
-class _Histogram:
-    """Counts of durations by upper bound."""
+class _Series:
+    """The Prometheus client's objects, in a registry of their own."""
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BOUNDS_MS) + 1)
-        self.sum_ms = 0.0
+    def __init__(self, sink: MetricsSink) -> None:
+        # Imported here: the module is read by commands that serve no metrics.
+        import prometheus_client as prometheus
 
-    def add(self, ms: float) -> None:
-        self.counts[bisect_left(_BOUNDS_MS, ms)] += 1
-        self.sum_ms += ms
+        # One more series for each counter, without a use.
+        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._prometheus = prometheus
+        self._sink = sink
+        registry = self._registry = prometheus.CollectorRegistry()
+        prefix = "emotion_edge_"
 
+        def counter(name: str, text: str, *labels: str) -> Any:
+            return prometheus.Counter(prefix + name, text, labels, registry=registry)
 
-class _Text:
-    """Lines of the Prometheus text format."""
+        def gauge(name: str, text: str, value: Callable[[], float]) -> None:
+            prometheus.Gauge(prefix + name, text, registry=registry).set_function(value)
 
-    def __init__(self) -> None:
-        self._lines: list[str] = []
+        prometheus.Info(prefix.rstrip("_"), "The version that runs.", registry=registry).info(
+            {"version": __version__}
+        )
+        self.frames = counter("frames", "Frames processed.")
+        self.skipped = counter("frames_skipped", "Frames replaced by a newer one unprocessed.")
+        self.faces = counter("faces", "Faces, counted in each frame.")
+        self.labels = counter("labels", "Labels shown, counted in each frame.", "label")
+        self.events = counter("events", "Changes of state.", "kind")
+        self.stages = prometheus.Histogram(
+            f"{prefix}stage_seconds",
+            "Time of each stage for one frame; age is from capture to label.",
+            ("stage",),
+            buckets=_BOUNDS_S,
+            registry=registry,
+        )
+        self.last_frame = prometheus.Gauge(
+            f"{prefix}last_frame_timestamp_seconds",
+            "When the last frame was captured, Unix time; 0 before the first.",
+            registry=registry,
+        )
+        health = sink._health
+        gauge(
+            "faces_present",
+            "Faces in the last frame; 0 while no frames come.",
+            lambda: sink._faces_now if health.seeing else 0,
+        )
+        gauge("camera_up", "1 while the camera delivers.", lambda: int(health.camera == "ok"))
+        gauge(
+            "temperature_celsius",
+            "Of the board; NaN where it cannot be read.",
+            lambda: math.nan if (degrees := sink._temperature()) is None else degrees,
+        )
+        prometheus.Gauge("process_threads", "Python threads.", registry=registry).set_function(
+            threading.active_count
+        )
+        for label in sink._labels:
+            self.labels.labels(label)
+        for kind in EVENT_KINDS:
+            self.events.labels(kind)
+        for stage in STAGES:
+            self.stages.labels(stage)
+        registry.register(self)
+        prometheus.ProcessCollector(registry=registry)
 
-    def add(
-        self,
-        name: str,
-        kind: str,
-        help_text: str,
-        values: float | Mapping[_Labels, float],
-        *,
-        prefix: str = "emotion_edge_",
-    ) -> None:
-        """One family: a number, or numbers by their labels."""
-        self._head(prefix + name, kind, help_text)
-        rows = values if isinstance(values, Mapping) else {(): values}
-        for labels, value in rows.items():
-            self._row(prefix + name, labels, value)
+    def observe(self, observation: Observation) -> None:
+        """Count one observation."""
+        self.frames.inc()
+        self.skipped.inc(observation.skipped)
+        self.faces.inc(len(observation.faces))
+        for face in observation.faces:
+            self.labels.labels(face.label).inc()
+        for stage, ms in observation.timings.items():
+            self.stages.labels(stage).observe(ms / 1000)
+        ago_s = (time.monotonic_ns() - observation.frame.captured_ns) / 1e9
+        self.last_frame.set(time.time() - ago_s)
 
-    def histograms(self, name: str, help_text: str, stages: Mapping[str, _Histogram]) -> None:
-        """One family, a histogram for each stage."""
-        name = f"emotion_edge_{name}"
-        self._head(name, "histogram", help_text)
-        for stage, histogram in stages.items():
-            total = 0
-            for bound, count in zip((*_BOUNDS_MS, None), histogram.counts, strict=True):
-                total += count
-                le = "+Inf" if bound is None else f"{bound / 1000:g}"
-                self._row(f"{name}_bucket", (("stage", stage), ("le", le)), total)
-            self._row(f"{name}_sum", (("stage", stage),), histogram.sum_ms / 1000)
-            self._row(f"{name}_count", (("stage", stage),), total)
+    def text(self) -> tuple[bytes, str]:
+        """All series, and their content type."""
+        from prometheus_client import exposition
 
-    def text(self) -> str:
-        """All lines."""
-        return "".join(f"{line}\n" for line in self._lines)
+        return exposition.generate_latest(self._registry), exposition.CONTENT_TYPE_PLAIN_0_0_4
 
-    def _head(self, name: str, kind: str, help_text: str) -> None:
-        self._lines += [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
+    def collect(self) -> Iterator[Any]:
+        """What is asked of the run at each scrape: health, and the state of each output."""
+        from prometheus_client import core
 
-    def _row(self, name: str, labels: _Labels, value: float) -> None:
-        inside = ",".join(f'{key}="{_escape(word)}"' for key, word in labels)
-        self._lines.append(f"{name}{{{inside}}} {value:.10g}" if inside else f"{name} {value:.10g}")
-
-
-def _escape(word: str) -> str:
-    return word.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _process(text: _Text) -> None:
-    """The process itself, by the names every Prometheus client uses."""
-    times = os.times()
-    text.add(
-        "process_cpu_seconds_total",
-        "counter",
-        "CPU time, user and system.",
-        times.user + times.system,
-        prefix="",
-    )
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - iterdir is slower for a count
-    except (OSError, ValueError, IndexError):  # not Linux
-        return
-    memory = pages * os.sysconf("SC_PAGE_SIZE")
-    text.add("process_resident_memory_bytes", "gauge", "Memory in use.", memory, prefix="")
-    text.add("process_open_fds", "gauge", "Open file descriptors.", files, prefix="")
-    text.add("process_threads", "gauge", "Python threads.", threading.active_count(), prefix="")
+        status = self._sink._health.verdict().status
+        health = core.GaugeMetricFamily(
+            "emotion_edge_health", "1 for the present status.", labels=["status"]
+        )
+        for each in STATUSES:
+            health.add_metric([each], int(each == status))
+        yield health
+        written = core.CounterMetricFamily(
+            "emotion_edge_sink_written", "Records an output took.", labels=["sink"]
+        )
+        dropped = core.CounterMetricFamily(
+            "emotion_edge_sink_dropped", "Records an output lost.", labels=["sink"]
+        )
+        failing = core.GaugeMetricFamily(
+            "emotion_edge_sink_failing", "1 while an output fails.", labels=["sink"]
+        )
+        for place, sink in enumerate(self._sink._sinks(), start=1):
+            name = [f"{place} {sink.name}"]  # two outputs may have the same name
+            written.add_metric(name, sink.written)
+            dropped.add_metric(name, sink.dropped)
+            failing.add_metric(name, int(bool(sink.failing)))
+        yield from (written, dropped, failing)

@@ -6,6 +6,7 @@ import os
 import pwd
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -375,6 +376,28 @@ def test_closed_standard_streams(tmp_path: Path) -> None:
     assert process.returncode == 0
     # Nothing that was printed went into the file that was opened next: it would not be JSON.
     assert last_frame(tmp_path) == 19
+
+
+def test_status_is_degraded_while_the_disk_is_full(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("prometheus_client", reason="the [metrics] extra is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    small_disk = ("sh", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "sh")
+    process = start(tmp_path, "--quiet", "--metrics", str(port), before=small_disk)
+    status = ["status", "--url", f"http://127.0.0.1:{port}"]
+    deadline = time.monotonic() + 60
+    out = ""
+    while not out.startswith("degraded") and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+        assert cli.main(status) in (0, 1, 3)
+        out = capsys.readouterr().out
+    assert f"degraded: cannot write {tmp_path / 'out.jsonl'}: File too large" in out
+    assert "camera  ok" in out
+    process.terminate()
+    process.communicate(timeout=60)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

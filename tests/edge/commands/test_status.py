@@ -12,6 +12,7 @@ from emotion_edge.commands.status import describe
 
 HEALTH = {
     "status": "ok",
+    "reason": "",
     "version": "0.1.0",
     "uptime_s": 93784.2,
     "seconds_since_frame": 0.05,
@@ -58,12 +59,13 @@ def url(kiosk: Kiosk) -> str:
     return f"http://127.0.0.1:{kiosk.server_address[1]}"
 
 
-def test_well(kiosk: Kiosk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_healthy(kiosk: Kiosk, capsys: pytest.CaptureFixture[str]) -> None:
     kiosk.answer = (200, json.dumps(HEALTH).encode())
     assert cli.main(["status", "--url", url(kiosk) + "/"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines() == [
-        "ok, version 0.1.0, up 1 d 02:03",
+        "ok",
+        "version 0.1.0, up 1 d 02:03",
         "camera  ok",
         "frames  1400, 3 skipped, the last 0.1 s ago",
         "faces   2 now",
@@ -73,11 +75,24 @@ def test_well(kiosk: Kiosk, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_not_well(kiosk: Kiosk, capsys: pytest.CaptureFixture[str]) -> None:
-    stale = HEALTH | {"status": "stale", "camera": "lost", "message": "/dev/video0 stopped"}
+def test_degraded(kiosk: Kiosk, capsys: pytest.CaptureFixture[str]) -> None:
+    kiosk.answer = (
+        503,
+        json.dumps(HEALTH | {"status": "degraded", "reason": "disk full"}).encode(),
+    )
+    assert cli.main(["status", "--url", url(kiosk)]) == 1
+    assert capsys.readouterr().out.startswith("degraded: disk full\nversion")
+
+
+def test_failing(kiosk: Kiosk, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = {"status": "failing", "reason": "no frame for 12 s", "faces": None}
+    stale = HEALTH | gone | {"camera": "lost", "message": "/dev/video0 stopped"}
     kiosk.answer = (503, json.dumps(stale).encode())
     assert cli.main(["status", "--url", url(kiosk)]) == 1
-    assert "camera  lost: /dev/video0 stopped" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "failing: no frame for 12 s" in out
+    assert "camera  lost: /dev/video0 stopped" in out
+    assert "faces   unknown: no frames" in out
 
 
 def test_json(kiosk: Kiosk, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,17 +126,17 @@ def test_something_else_answers(
 ) -> None:
     kiosk.answer = (200, body)
     assert cli.main(["status", "--url", url(kiosk)]) == 3
-    assert "something else" in capsys.readouterr().err
+    assert "is not emotion-edge" in capsys.readouterr().err
 
 
 def test_no_address(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--url", "kiosk"]) == 2
-    assert "no address" in capsys.readouterr().err
+    assert "is not an address" in capsys.readouterr().err
 
 
 def test_before_the_first_frame() -> None:
     starting = HEALTH | {"status": "starting", "seconds_since_frame": None, "temperature_c": None}
     lines = describe(starting)
     assert lines[0].startswith("starting")
-    assert lines[2].endswith("none yet")
+    assert lines[3].endswith("none yet")
     assert not any(line.startswith("board") for line in lines)

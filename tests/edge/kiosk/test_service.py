@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from emotion_edge.cameras.auto import AutoCamera
+from emotion_edge.commands.status import read_health
 from emotion_edge.errors import (
     CameraBusy,
     CameraLost,
@@ -192,6 +193,35 @@ def test_a_camera_that_stays_away_ends_the_run(tmp_path: Path) -> None:
     assert kinds(tmp_path)[0] == "camera.lost"
     assert kinds(tmp_path)[-1] == "camera.gave_up"
     assert frames(tmp_path) == [0, 1]
+
+
+def test_health_while_the_camera_is_gone(tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="the [metrics] extra is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    health: dict[str, Any] = {}
+    stop = threading.Event()
+
+    def tell(line: str) -> None:
+        if "unplugged" in line:
+            deadline = time.monotonic() + 30
+            while health.get("status") != "failing" and time.monotonic() < deadline:
+                health.update(read_health(f"http://127.0.0.1:{port}"))
+            stop.set()
+
+    script = camera((3, CameraLost("unplugged")), *[(0, CameraNotFound("gone"))] * 99)
+    tables = {"quiet": True, "sinks": {"metrics": {"port": port}}}
+    asker: list[threading.Thread] = []
+
+    def ask(line: str) -> None:
+        asker.append(threading.Thread(target=tell, args=(line,)))
+        asker[-1].start()
+
+    service(build(tables), script, stop=stop, tell=ask).run()
+    for thread in asker:
+        thread.join()
+    assert (health["status"], health["faces"]) == ("failing", None)
+    assert health["reason"].startswith(("camera lost: ", "camera absent: "))
 
 
 class Broken(Sink):

@@ -1,21 +1,33 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import sys
 import time
 from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
+from emotion_edge import values as values_module
+from emotion_edge.errors import MissingExtra
 from emotion_edge.model.labels import EMOTIONS
+from emotion_edge.pipeline import Pipeline
+from emotion_edge.sinks.aggregate import AGGREGATE
 from emotion_edge.sinks.fanout import SinkState
 from emotion_edge.sinks.metrics import MetricsSettings, MetricsSink
+from emotion_edge.values import EVENT_KINDS, STAGES, Frame
+
+pytest.importorskip("prometheus_client", reason="the [metrics] extra is not installed")
 
 LINE = re.compile(
     r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)"
     r"(?:\{(?P<labels>[a-z_]+=\"(?:[^\"\\\n]|\\[\\\"n])*\"(?:,[a-z_]+=\"(?:[^\"\\\n]|\\[\\\"n])*\")*)\})?"
-    r" (?P<value>-?[0-9.]+(?:e[+-]?[0-9]+)?)"
+    r" (?P<value>NaN|-?[0-9.]+(?:e[+-]?[0-9]+)?)"
 )
 
 
@@ -70,14 +82,49 @@ def test_counts(sink, observation, face, event) -> None:
     prefix = "emotion_edge_"
     assert values[prefix + "frames_total"] == 2
     assert values[prefix + "frames_skipped_total"] == 4
-    assert values[prefix + "faces_total"] == 3 and values[prefix + "faces"] == 1
+    assert values[prefix + "faces_total"] == 3 and values[prefix + "faces_present"] == 1
     assert values[prefix + 'labels_total{label="happy"}'] == 2
     assert values[prefix + 'labels_total{label="angry"}'] == 0
     assert values[prefix + 'labels_total{label="unsure"}'] == 0
     assert values[prefix + 'events_total{kind="sink.failed"}'] == 1
     assert values[prefix + "camera_up"] == 1
-    assert 0 <= values[prefix + "last_frame_age_seconds"] < 60
+    assert 0 <= time.time() - values[prefix + "last_frame_timestamp_seconds"] < 60
     assert values["process_resident_memory_bytes"] > 1e6
+    assert 0 < time.time() - values["process_start_time_seconds"] < 1e6
+
+
+def test_every_series_exists_from_the_start(sink, observation, face, event) -> None:
+    before = metrics(sink)
+    for kind in EVENT_KINDS:
+        sink.event(event(kind))
+    sink.write(observation(0, tuple(face(label) for label in EMOTIONS)))
+    assert set(before) == set(metrics(sink))
+    assert before['emotion_edge_events_total{kind="camera.lost"}'] == 0
+    assert before['emotion_edge_stage_seconds_count{stage="age"}'] == 0
+    assert before["emotion_edge_last_frame_timestamp_seconds"] == 0
+
+
+def test_event_kinds_and_stages_are_those_of_the_code() -> None:
+    package = Path(values_module.__file__).parent
+    used = set()
+    for path in package.rglob("*.py"):
+        used |= set(re.findall(r'"((?:camera|sink|thermal|power)\.[a-z_]+)"', path.read_text()))
+    used -= {"camera.source", "camera.width", "camera.height", "camera.fps", "camera.paced"}
+    assert used == set(EVENT_KINDS) - {AGGREGATE}
+
+    class Nothing:
+        def detect(self, image):
+            return []
+
+    frame = Frame(np.zeros((8, 8), np.uint8), 0, 0)
+    assert tuple(Pipeline(Nothing(), Nothing()).process(frame).timings) == STAGES
+
+
+def test_a_missing_client_names_the_extra(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    sink = MetricsSink(MetricsSettings(port=0), EMOTIONS)
+    with pytest.raises(MissingExtra, match=r"emotion-edge\[metrics\]"), sink:
+        pass
 
 
 def test_stages_are_histograms(sink, observation) -> None:
@@ -86,40 +133,81 @@ def test_stages_are_histograms(sink, observation) -> None:
     values = metrics(sink)
 
     def bucket(stage: str, le: str) -> float:
-        return values[f'emotion_edge_stage_seconds_bucket{{stage="{stage}",le="{le}"}}']
+        return values[f'emotion_edge_stage_seconds_bucket{{le="{le}",stage="{stage}"}}']
 
     assert [bucket("detect", le) for le in ("0.005", "0.01", "+Inf")] == [0, 4, 4]
-    assert [bucket("age", le) for le in ("0.01", "0.02", "2")] == [0, 4, 4]
+    assert [bucket("age", le) for le in ("0.01", "0.02", "2.0")] == [0, 4, 4]
     assert values['emotion_edge_stage_seconds_sum{stage="detect"}'] == pytest.approx(0.024)
     assert values['emotion_edge_stage_seconds_count{stage="detect"}'] == 4
 
 
+def health_of(sink: MetricsSink) -> tuple[int, dict[str, Any]]:
+    status, text = get(sink, "/healthz")
+    return status, json.loads(text)
+
+
 def test_health_follows_the_age_of_the_last_frame(sink, observation) -> None:
-    status, text = get(sink, "/healthz")
-    assert status == 503 and json.loads(text)["status"] == "starting"
+    status, health = health_of(sink)
+    assert (status, health["status"]) == (503, "starting")
     sink.write(observation(0))
-    status, text = get(sink, "/healthz")
-    health = json.loads(text)
-    assert status == 200 and health["status"] == "ok" and health["frames"] == 1
+    status, health = health_of(sink)
+    assert (status, health["status"], health["frames"], health["faces"]) == (200, "ok", 1, 1)
     sink.write(observation(1, at_s=time.monotonic() - 6))
-    status, text = get(sink, "/healthz")
-    assert status == 503 and json.loads(text)["status"] == "stale"
-    assert json.loads(text)["seconds_since_frame"] >= 6
+    status, health = health_of(sink)
+    assert (status, health["status"], health["faces"]) == (503, "failing", None)
+    assert health["reason"] == "no frame for 6 s"
+    assert health["seconds_since_frame"] >= 6
+    values = metrics(sink)
+    assert values["emotion_edge_faces_present"] == 0
+    assert values['emotion_edge_health{status="failing"}'] == 1
+    assert values['emotion_edge_health{status="ok"}'] == 0
+
+
+def test_a_camera_that_never_delivers_is_a_failure(observation, monkeypatch) -> None:
+    with MetricsSink(MetricsSettings(port=0, stale_s=1e-9), EMOTIONS) as sink:
+        time.sleep(0.001)
+        status, health = health_of(sink)
+    assert (status, health["status"]) == (503, "failing")
+    assert health["reason"].startswith("no frame within")
 
 
 def test_health_names_the_cameras_trouble(sink, observation, event) -> None:
+    def camera() -> str:
+        return health_of(sink)[1]["camera"]
+
+    sink.write(observation(0))
     sink.event(event("camera.lost", "no frame for 5 s"))
-    health = json.loads(get(sink, "/healthz")[1])
+    status, health = health_of(sink)
+    assert (status, health["status"]) == (503, "failing")
+    assert health["reason"] == "camera lost: no frame for 5 s"
     assert (health["camera"], health["message"]) == ("lost", "no frame for 5 s")
+    assert health["faces"] is None  # not the one of the last frame
     assert metrics(sink)["emotion_edge_camera_up"] == 0
     sink.event(event("camera.recovered", "back"))
-    assert json.loads(get(sink, "/healthz")[1])["camera"] == "ok"
-    sink.event(event("camera.garbage", "a torn picture; dropped"))
-    assert json.loads(get(sink, "/healthz")[1])["camera"] == "ok"
+    assert camera() == "ok"
+    sink.event(event("camera.garbage", "a torn frame; dropped"))
+    assert camera() == "ok"
     sink.event(event("camera.retry", "busy", reason="busy"))
-    assert json.loads(get(sink, "/healthz")[1])["camera"] == "busy"
+    assert camera() == "busy"
     sink.write(observation(0))
-    assert json.loads(get(sink, "/healthz")[1])["camera"] == "ok"
+    assert camera() == "ok"
+
+
+def test_an_output_that_fails_or_drops_degrades(observation, event, monkeypatch) -> None:
+    states = [SinkState("jsonl a", 10, 2, "cannot write a: No space left on device")]
+    with MetricsSink(MetricsSettings(port=0), EMOTIONS, sinks=lambda: states) as sink:
+        sink.write(observation(0))
+        status, health = health_of(sink)
+        assert (status, health["status"]) == (503, "degraded")
+        assert health["reason"] == "cannot write a: No space left on device"
+        states[:] = [SinkState("jsonl a", 10, 2, "")]
+        assert health_of(sink)[0] == 200
+        sink.event(event("sink.dropping", "jsonl a is too slow: 9 records dropped", sink="jsonl a"))
+        status, health = health_of(sink)
+        assert (status, health["status"]) == (503, "degraded")
+        assert health["reason"] == "jsonl a is too slow: 9 records dropped"
+        monkeypatch.setattr("emotion_edge.sinks.health._DROPPING_S", -1.0)
+        assert health_of(sink)[0] == 200
 
 
 def test_sinks_and_temperature(observation) -> None:
@@ -142,4 +230,4 @@ def test_sinks_and_temperature(observation) -> None:
         assert health["temperature_c"] == 61.5
         assert health["sinks"][0]["failing"] == "disk full"
         degrees[0] = None
-        assert "emotion_edge_temperature_celsius" not in metrics(sink)
+        assert math.isnan(metrics(sink)["emotion_edge_temperature_celsius"])
