@@ -1,9 +1,9 @@
-"""What a model knows beside what it costs: every shipped model and variant, on one clean split.
+"""Compares accuracy with cost for every shipped model and variant, on one clean split.
 
 Predictions come from ``TFLiteClassifier``, the class that runs on the device. The split is clean:
-Training has lost every twin of its faces (``train/README.md``). PublicTest is for choosing;
-PrivateTest is read when all choices are made. Latency is measured in the same run, one thread,
-XNNPACK, the variants in turn.
+near-duplicates of its faces are removed from Training (``train/README.md``). PublicTest is for
+choosing; PrivateTest is scored after all choices are made. Latency is measured in the same run,
+with one thread and XNNPACK, the variants in turn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from train.data import load_fer2013
 from train.evaluate import Classifier, of_device, score
 
 _AREA = 0.4  # of a mark, in square points, for each kB of the file
-HELP = "accuracy of every shipped model and variant beside latency, size and MACs; Pareto plot"
+HELP = "accuracy, latency, size and MACs of every shipped model and variant; Pareto plot"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
 def classifier(model: Model) -> Classifier:
     """The device's class over a model file."""
     if model.manifest is None:
-        raise UsageError(f"{model.path} carries no manifest: python -m convert attach")
+        raise UsageError(f"{model.path} has no manifest: python -m convert attach")
     return of_device(TFLiteClassifier(model.flatbuffer, model.manifest), model.path)
 
 
@@ -165,7 +165,7 @@ def plot(rows: Sequence[Mapping[str, Any]], split: str, stem: Path) -> None:
         for number, variant in enumerate(variants):
             chosen = [(p, r) for p, r in zip(points, rows, strict=True) if r["variant"] == variant]
             look = plots.series(number)
-            # Later variants are larger files: behind, or they would hide the earlier ones.
+            # Later variants are larger files; in front they would hide the earlier ones.
             axes.scatter(
                 [p[0] for p, _ in chosen],
                 [p[1] for p, _ in chosen],
@@ -177,7 +177,7 @@ def plot(rows: Sequence[Mapping[str, Any]], split: str, stem: Path) -> None:
                 zorder=3 - number / len(variants),
             )
         low, high = min(p[1] for p in points), max(p[1] for p in points)
-        # Less than two points of accuracy are within the interval: do not draw them as a cliff.
+        # Less than two points of accuracy are within the interval: do not make them look large.
         axes.set_ylim(low - 1.5, high + 1.5)
         axes.set_xscale("log")
         axes.set_xlim(min(p[0] for p in points) / 2.5, 2.5 * max(p[0] for p in points))
@@ -198,11 +198,26 @@ def plot(rows: Sequence[Mapping[str, Any]], split: str, stem: Path) -> None:
 def _name(
     axes: Any, points: Sequence[tuple[float, float]], rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write each model's name beside its mark: within the axes, over no mark and no other name."""
+    """Write each model's name next to its mark, inside the axes and over nothing else."""
     from matplotlib.transforms import Bbox
 
-    inch = axes.figure.dpi / 72  # pixels of a point
+    inch = axes.figure.dpi / 72  # pixels per point
     radii = [math.sqrt(_AREA * row["kB"]) / 2 for row in rows]
+    taken = []
+    for point, radius in zip(points, radii, strict=True):
+        x, y = axes.transData.transform(point)
+        reach = inch * radius
+        taken.append(Bbox([(x - reach, y - reach), (x + reach, y + reach)]))
+    for group in _neighbours(points):
+        text = "\n".join(
+            f"{rows[i]['model']} {rows[i]['variant']}, {rows[i]['kB']:,} kB" for i in group
+        )
+        reach = max(radii[i] for i in group) + 4
+        taken.append(_place(axes, text, points[group[0]], reach, taken))
+
+
+def _neighbours(points: Sequence[tuple[float, float]]) -> list[list[int]]:
+    """Positions of points, those that almost coincide together."""
     groups: list[list[int]] = []
     for index, (latency, accuracy) in enumerate(points):
         for group in groups:
@@ -212,34 +227,33 @@ def _name(
                 break
         else:
             groups.append([index])
-    taken = []
-    for point, radius in zip(points, radii, strict=True):
-        x, y = axes.transData.transform(point)
-        reach = inch * radius
-        taken.append(Bbox([(x - reach, y - reach), (x + reach, y + reach)]))
-    for group in groups:
-        text = "\n".join(
-            f"{rows[i]['model']} {rows[i]['variant']}, {rows[i]['kB']:,} kB" for i in group
+    return groups
+
+
+def _place(
+    axes: Any, text: str, point: tuple[float, float], reach: float, taken: Sequence[Any]
+) -> Any:
+    """Write a text around a point, at the first free place or else the last; returns its box.
+
+    reach: points between the text and the point. taken: boxes that other things cover.
+    """
+    for side, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
+        name = axes.annotate(
+            text,
+            point,
+            xytext=(side * reach, up * reach),
+            textcoords="offset points",
+            ha=("center", "left", "right")[side],
+            va=("center", "bottom", "top")[up],
+            fontsize=8,
         )
-        reach = max(radii[i] for i in group) + 4
-        for side, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
-            name = axes.annotate(
-                text,
-                points[group[0]],
-                xytext=(side * reach, up * reach),
-                textcoords="offset points",
-                ha=("center", "left", "right")[side],
-                va=("center", "bottom", "top")[up],
-                fontsize=8,
-            )
-            place = name.get_window_extent()
-            inside = axes.bbox.x0 <= place.x0 and place.x1 <= axes.bbox.x1
-            if inside and not any(place.overlaps(other) for other in taken):
-                break
-            name.remove()
-        else:
-            axes.add_artist(name)  # no place is free: the last one
-        taken.append(place)
+        box = name.get_window_extent()
+        inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+        if inside and not any(box.overlaps(other) for other in taken):
+            return box
+        name.remove()
+    axes.add_artist(name)
+    return box
 
 
 def _percent(share: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The standard set on this board, kept under ``results/``: what a contributor runs."""
+"""Runs the standard set on this board and records it under ``results/``."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="PublicTest", help="for accuracy; default: PublicTest")
     parser.add_argument("--soak", type=int, default=30_000, metavar="FRAMES", help="0: none")
-    parser.add_argument("--quick", action="store_true", help="too short to mean anything: a trial")
-    parser.add_argument("--note", help="a line on the circumstances: cooling, supply, load")
+    parser.add_argument(
+        "--quick", action="store_true", help="a trial, too short for meaningful figures"
+    )
+    parser.add_argument("--note", help="one line about cooling, power supply, load")
     parser.add_argument("--folder", type=Path, default=record.RESULTS)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure everything in turn and record it; the last failure's exit status."""
+    """Run every benchmark and record it; returns the last failure's exit status."""
     status = 0
     with tempfile.TemporaryDirectory() as folder:
         for number, words in enumerate(commands(options)):
             print(f"\n# python -m benchmarks {' '.join(words)}", flush=True)
             output = Path(folder) / f"{number}.json"
-            # A process for each: what one leaves in memory must not hide the next one's leak.
+            # One process each: what one leaves in memory must not hide the next one's leak.
             command = [sys.executable, "-m", "benchmarks", *words, "--output", str(output)]
             status = subprocess.run(command, check=False).returncode or status
             if output.exists():
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def commands(options: argparse.Namespace) -> list[list[str]]:
-    """The words of each benchmark."""
+    """The command line of each benchmark."""
     names = list(shipped_models())
     cores = read_board().cores
     threads = ",".join(str(n) for n in (1, 2, 4) if n <= cores)

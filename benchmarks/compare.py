@@ -1,12 +1,13 @@
-"""What changed between two runs, beyond the noise.
+"""Finds what changed between two runs beyond the noise.
 
 A latency has two kinds of noise: from round to round, which the run itself shows, and from start
-to start (where memory lies, what the host does), which a few starts show poorly. So a change is
-reported when both hold:
+to start (the layout of memory, the host's load), which a few starts show poorly. A change is
+reported when both are true:
 
-- the 99% bootstrap interval on the ratio of the medians leaves 1 out. The rounds' medians are
+- the 99% bootstrap interval on the ratio of the medians excludes 1. The rounds' medians are
   resampled, start by start: runs within a round share their disturbances, so that resampling
-  single runs would promise too much (Efron and Tibshirani 1993, ch. 13: percentile interval);
+  single runs would give too narrow an interval (Efron and Tibshirani 1993, ch. 13: percentile
+  interval);
 - the ratio differs from 1 by at least ``--least`` (3%).
 
 ``--identical N`` checks the tool itself: N pairs of identical cases, interleaved in one run. At
@@ -32,7 +33,7 @@ from emotion_edge.commands.bench import models
 from emotion_edge.errors import UsageError
 from emotion_edge.model.shipped import DEFAULT
 
-HELP = "say what changed between two runs, beyond the noise; exit 1 when something got slower"
+HELP = "show what changed between two runs beyond the noise; exit 1 if something got slower"
 LEAST = 0.03
 CONFIDENCE = 0.99
 _DRAWS = 2000
@@ -50,7 +51,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """``slower`` or ``faster`` where the interval leaves 1 out and the change is large."""
+        """``slower`` or ``faster`` if the interval excludes 1 and the change is large."""
         if self.low > 1 and self.ratio >= 1 + self.least:
             return "slower"
         if self.high < 1 and self.ratio <= 1 / (1 + self.least):
@@ -91,9 +92,9 @@ def _resampled(starts: Sequence[Sequence[float]], rng: np.random.Generator) -> N
 def compare(
     before: Mapping[str, Any], after: Mapping[str, Any], least: float = LEAST
 ) -> list[dict[str, Any]]:
-    """The cases that two latency documents share, with their changes.
+    """The cases in both latency documents, with their changes.
 
-    Raises UsageError when they share none.
+    Raises UsageError if there are none.
     """
     old = {_key(case): case for case in before["cases"]}
     records = []
@@ -144,7 +145,7 @@ def run(options: argparse.Namespace) -> int:
     records = compare(before, after, options.least)
     for key in ("name", "cpu"):
         if before["machine"][key] != after["machine"][key]:
-            print(f"note: another {key}: {before['machine'][key]}, {after['machine'][key]}")
+            print(f"note: different {key}: {before['machine'][key]}, {after['machine'][key]}")
     result = {"schema": bench.SCHEMA, "type": "comparison", "cases": records}
     slower = sum(record["verdict"] == "slower" for record in records)
     emit(options, result, records, f"{slower} of {len(records)} slower")
@@ -195,7 +196,9 @@ def read_latency(path: Path) -> dict[str, Any]:
         if document.get("benchmark") == "latency":
             found: dict[str, Any] = document
             return found
-    raise UsageError(f"{path} holds no latency document: python -m benchmarks latency --output it")
+    raise UsageError(
+        f"{path} has no latency document: make one with python -m benchmarks latency --output FILE"
+    )
 
 
 def _key(case: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""One system of the comparison in its own process and environment: the far end of ``peers``.
+"""Runs one system of the comparison in its own process and environment, for ``peers``.
 
 Requests (``emotion_edge.bench.process``); a frame travels as the path of an ``.npy``, uint8 BGR::
 
@@ -7,7 +7,7 @@ Requests (``emotion_edge.bench.process``); a frame travels as the path of an ``.
     {"do": "emotion", "frame": PATH, "box": [x, y, width, height]}     the emotion stage alone
     {"do": "predict", "faces": PATH}           labels of uint8 (n, 48, 48)
 
-It imports nothing of this project but, for our own systems, the installed package.
+It imports nothing of this project except, for our own systems, the installed package.
 """
 
 from __future__ import annotations

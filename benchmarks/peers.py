@@ -1,12 +1,12 @@
-"""The pip package ``fer`` and mini-XCEPTION in Keras beside us, on the same frames in one run.
+"""Compares this project with the pip package ``fer`` and mini-XCEPTION, frame by frame.
 
-Each system has an environment of its own, made by this command and pinned: ours from this
-checkout with its base dependencies, the peer with what it needs to import at all (setuptools below
-81 for ``pkg_resources``, OpenCV 4). **The peer's takes about 8 GB** (it pulls torch with CUDA), so
-nothing is made without ``--install``.
+Each system has its own pinned environment, made by this command: ours from this checkout with its
+base dependencies, the peer with what it needs even to import (setuptools below 81 for
+``pkg_resources``, OpenCV 4). **The peer's takes about 8 GB** (it pulls torch with CUDA), so
+``--install`` is required to make it.
 
-Systems take turns frame by frame, each in its own process. ``fer`` 25.10.3 runs a quantised TFLite
-file unless told not to; ``fer-keras`` is the same package with its mini-XCEPTION in Keras.
+Systems take turns frame by frame, each in its own process. ``fer`` 25.10.3 runs a quantized TFLite
+file by default; ``fer-keras`` is the same package with its mini-XCEPTION in Keras.
 
 The video is the demo camera's (seeded, its faces' places known); a face is found when a box is
 centred in it. Emotion stage: a frame and a face's box in, an emotion out. Ratios are the peer over
@@ -48,7 +48,7 @@ from emotion_edge.errors import EmotionEdgeError, UsageError
 from emotion_edge.model.shipped import DEFAULT, model_path
 from emotion_edge.values import Box
 
-HELP = "the pip package fer and mini-XCEPTION beside us; needs --install once (8 GB)"
+HELP = "compare with the pip package fer and mini-XCEPTION; needs --install once (8 GB)"
 PEER = Environment(
     "3.11",
     (
@@ -83,7 +83,7 @@ class PeerFailed(EmotionEdgeError):
 
 @dataclass(slots=True)
 class Seen:
-    """What a system did with the frames."""
+    """One system's results."""
 
     frame_ns: list[int] = field(default_factory=list)
     emotion_ns: list[int] = field(default_factory=list)
@@ -129,12 +129,12 @@ def run(options: argparse.Namespace) -> int:
     folders = {"fer": environments.folder_of("fer-25.10.3"), "ours": _our_folder()}
     if options.install:
         environments.make(folders["fer"], PEER, progress)
-        # A checkout changes without its name changing: ours is made anew each time it is asked for.
+        # A checkout changes without a change of its name: make ours again every time.
         (folders["ours"] / "packages.txt").unlink(missing_ok=True)
         environments.make(folders["ours"], ours, progress)
     if missing := [str(f) for f in folders.values() if not environments.is_made(f)]:
         raise UsageError(
-            f"{missing[0]} is not made yet: add --install (8 GB on the disk, minutes to fetch)"
+            f"{missing[0]} does not exist yet: add --install (8 GB on disk, minutes to download)"
         )
     names = [*PEERS, "haar", *(["yunet"] if weights_path().is_file() else [])]
     places = {name: folders["fer" if name in PEERS else "ours"] for name in names}
@@ -221,7 +221,7 @@ def compare(
 def match(boxes: Sequence[Box], truth: Sequence[Box]) -> tuple[int, int]:
     """True faces with a box centred in them, and boxes centred in no face.
 
-    Overlap would favour whoever draws boxes of the truth's extent; detectors differ in that.
+    Not by overlap, which would favour detectors whose boxes have the truth's extent.
     """
     found = sum(any(is_centred(box, face) for box in boxes) for face in truth)
     false = sum(not any(is_centred(box, face) for face in truth) for box in boxes)

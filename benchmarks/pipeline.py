@@ -49,9 +49,9 @@ _STAGES = ("detect", "classify", "track")
 
 @dataclass(slots=True)
 class Setup:
-    """One line of the table: a detector on a source, and what it has shown so far.
+    """One row of the table: a detector on a source, and its figures so far.
 
-    width, height, faces: asked of the source; None where the source decides.
+    width, height, faces: requested from the source; None if the source decides.
     """
 
     detector: str
@@ -63,7 +63,7 @@ class Setup:
     found: list[int] = field(default_factory=list)
 
     def camera(self, source: str, *, paced: bool, fps: float | None = None) -> Camera:
-        """The source at this size and with these faces."""
+        """The source, with this size and number of faces."""
         spec = f"{source}:faces={self.faces}" if self.faces is not None else source
         if self.width is None or self.height is None:
             return open_camera(spec, paced=paced, fps=fps)
@@ -74,7 +74,7 @@ class Setup:
         return load(model, detector=self.detector, track=True)
 
     def process(self, pipeline: Pipeline, frames: Sequence[Frame]) -> None:
-        """Time frames that are there already."""
+        """Process and time frames that were read before."""
         for frame in frames:
             start = time.perf_counter_ns()
             seen = pipeline.process(frame)
@@ -163,7 +163,7 @@ def measure(setups: Sequence[Setup], source: str, model: str, frames: int, progr
 
 
 def live(setup: Setup, source: str, model: str, seconds: float, fps: float) -> dict[str, Any]:
-    """What a paced camera's frames fare: ages in ms, from capture to label."""
+    """The ages of a paced camera's frames, in ms from capture to label."""
     pipeline = setup.pipeline(model)
     ages: list[float] = []
     indices: list[int] = []
@@ -179,7 +179,7 @@ def live(setup: Setup, source: str, model: str, seconds: float, fps: float) -> d
                 break
     produced = max(1, indices[-1] - indices[0]) if indices else 1
     if not ages:
-        raise UsageError(f"{source} gave no frame: give one that lasts {seconds:g} s")
+        raise UsageError(f"{source} delivered no frame: use one that lasts {seconds:g} s")
     summary = bench.summarise(np.array(ages) * 1e6)
     return {
         "detector": setup.detector,
@@ -198,7 +198,7 @@ def emotion_stage(model: Model, rounds: int = 60, runs: int = 20) -> dict[str, A
     The frame is BGR, as cameras give it.
     """
     if model.manifest is None:
-        raise UsageError(f"{model.path} carries no manifest: python -m convert attach")
+        raise UsageError(f"{model.path} has no manifest: python -m convert attach")
     classifier = TFLiteClassifier(model.flatbuffer, model.manifest)
     frame = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     side = model.manifest.input.height

@@ -1,4 +1,4 @@
-"""Results that stay: one file for each board and date, and a table generated from them."""
+"""Keeps results: one file per board and date, and a table generated from them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ _BEGIN, _END = "<!-- generated: python -m benchmarks record -->", "<!-- end -->"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="what a benchmark's --output wrote"
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="a document that a benchmark wrote with --output",
     )
-    parser.add_argument("--note", help="a line on the circumstances, kept in the file")
+    parser.add_argument("--note", help="one line about the circumstances, stored with the results")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="default: benchmarks/results")
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit 1 when the table is out of date"
@@ -49,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def renew(folder: Path) -> int:
-    """Write the table of a folder's README anew."""
+    """Renew the table in a folder's README."""
     readme = folder / "README.md"
     current = readme.read_text(encoding="utf-8")
     write_whole(readme, renewed(current, read_results(folder)))
@@ -111,7 +115,7 @@ def renewed(readme: str, results: Sequence[Mapping[str, Any]]) -> str:
     before, begin, rest = readme.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise UsageError(f"the README lacks the marks {_BEGIN} and {_END}: put them back")
+        raise UsageError(f"the README does not have the marks {_BEGIN} and {_END}: put them back")
     return f"{before}{begin}\n\n{_tables(results)}\n{end}{after}"
 
 
@@ -127,26 +131,29 @@ def _tables(results: Sequence[Mapping[str, Any]]) -> str:
         ]
         if rows:
             parts.append(f"### {title}\n\n{table(rows, markdown=True)}\n")
-    doubts = sorted(
-        {
-            f"- {_board(document)}, {document['created'][:10]}, {document['benchmark']}: {warning}"
-            for result in results
-            for document in result["documents"]
-            for warning in document["warnings"]
-        }
-    )
+    if remarks := _remarks(results):
+        parts.append("### Notes and warnings\n\n" + "\n".join(remarks) + "\n")
+    return "\n".join(parts) or "No results yet.\n"
+
+
+def _remarks(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Notes of the people who measured, then the warnings of their runs."""
     notes = [
         f"- {result['date']}, {_board(result['documents'][0])}: {result['note']}"
         for result in results
         if result.get("note")
     ]
-    if notes or doubts:
-        parts.append("### What to know when reading them\n\n" + "\n".join([*notes, *doubts]) + "\n")
-    return "\n".join(parts) or "No results yet.\n"
+    warnings = {
+        f"- {_board(document)}, {document['created'][:10]}, {document['benchmark']}: {warning}"
+        for result in results
+        for document in result["documents"]
+        for warning in document["warnings"]
+    }
+    return [*notes, *sorted(warnings)]
 
 
 def _kind(document: Mapping[str, Any]) -> tuple[str, str]:
-    """What makes two documents of one board and day the same measurement."""
+    """Identifies a measurement among the documents of one board and day."""
     variant = ("rate", "threads", "source", "frames")
     named = {key: document["settings"].get(key) for key in variant}
     return document["benchmark"], json.dumps(named, sort_keys=True)
@@ -182,7 +189,7 @@ def _latency(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 _TABLES = (
     ("Latency of one inference, ms", "latency", _latency),
     ("Camera to label", "pipeline", itemgetter("rows")),
-    ("Accuracy beside latency", "accuracy", itemgetter("rows")),
+    ("Accuracy and latency", "accuracy", itemgetter("rows")),
     ("Share of the machine's roof", "roofline", itemgetter("shares")),
     ("Peers, same frames, one run", "peers", itemgetter("rows")),
     (

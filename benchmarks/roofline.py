@@ -1,7 +1,7 @@
-"""How much of the machine a model uses, and where its time goes.
+"""Measures how much of the machine a model uses, and where its time goes.
 
-The roof is what this runtime attains here on work that suits it: the best of three large
-convolutions, in int8 and in float32, timed in turn with the models. A model's share is its
+The roof is the rate that this runtime reaches here with work that suits it: the best of three
+large convolutions, in int8 and in float32, timed in turn with the models. A model's share is its
 multiply-accumulates per second over the roof of its arithmetic. A network of many small layers
 cannot reach the roof; the operator table shows which layers keep it down, and each one's rate.
 """
@@ -33,7 +33,7 @@ from emotion_edge.model.shipped import shipped_models
 
 HELP = "the machine's attainable int8 and float rate, each model's share, and where time goes"
 SHARES = {"fast": 0.35, "accurate": 0.50}
-"""What the shipped int8 models are to reach of the roof."""
+"""Shares of the roof that the shipped int8 models must reach."""
 NOOP_MS = 0.020
 ROOFS = ((3, 32, 128), (1, 32, 128), (3, 16, 256))
 """Kernel, side and channels of the convolutions whose best rate is the roof."""
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variants", default="int8,float32", metavar="V,..", help="default: int8,float32"
     )
-    parser.add_argument("--data", type=Path, help="FER2013, to convert a variant that is not there")
+    parser.add_argument("--data", type=Path, help="FER2013, to convert variants that do not exist")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--restarts", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -136,16 +136,16 @@ def bar(name: str, value: float, relation: str, limit: float) -> dict[str, Any]:
 
 
 def convolution(size: int, integer: bool, *, side: int = 32, channels: int = 128) -> Model:
-    """One convolution, ``size`` x ``size``, channels to channels, on a square picture.
+    """One convolution, ``size`` x ``size``, channels to channels, on a square input.
 
-    Written with LiteRT's own schema: no TensorFlow is needed, so the roof can be had on a board.
+    Written with LiteRT's own schema: no TensorFlow is needed, so it runs on a board.
     """
     from ai_edge_litert.tools.flatbuffer_utils import schema_fb as fb
 
     rng = np.random.default_rng(0)
     kind = fb.TensorType.INT8 if integer else fb.TensorType.FLOAT32
     shape = (channels, size, size, channels)
-    picture = (1, side, side, channels)
+    image = (1, side, side, channels)
     if integer:
         weights = rng.integers(-127, 128, shape).astype(np.int8)
         bias = np.zeros(channels, np.int32)
@@ -157,10 +157,10 @@ def convolution(size: int, integer: bool, *, side: int = 32, channels: int = 128
         scales = [None] * 4
     bias_kind = fb.TensorType.INT32 if integer else fb.TensorType.FLOAT32
     tensors = [
-        _tensor(fb, "input", picture, kind, 0, scales[0]),
+        _tensor(fb, "input", image, kind, 0, scales[0]),
         _tensor(fb, "weights", shape, kind, 1, scales[1]),
         _tensor(fb, "bias", (channels,), bias_kind, 2, scales[2]),
-        _tensor(fb, "output", picture, kind, 3, scales[3]),
+        _tensor(fb, "output", image, kind, 3, scales[3]),
     ]
     options = fb.Conv2DOptionsT()
     options.padding, options.strideW, options.strideH = fb.Padding.SAME, 1, 1

@@ -1,13 +1,13 @@
-"""Hours or frames at a stretch: does memory grow, does anything leak, does it slow down?
+"""Runs for hours or many frames and checks that memory does not grow and nothing slows down.
 
-Frames come from a virtual camera as fast as they are taken; the detector is a stub that moves one
-box around (or a real one), the network and the tracker are the real ones. What happens in the
-first ``--settle`` frames is start-up; from there on memory may grow by ``--max-growth`` MB, the
-numbers of threads and open descriptors must not change, and the median latency of the last tenth
-may exceed that of the first by ``--max-drift``.
+A virtual camera delivers frames as fast as they are processed. The detector is a stub that moves
+one box around, or a real one; the network and the tracker are the real ones. The first
+``--settle`` frames are start-up. After them memory may grow by ``--max-growth`` MB, the numbers of
+threads and open descriptors must not change, and the median latency of the last tenth may exceed
+that of the first by ``--max-drift``.
 
-A short run (``--frames 30000``, as CI does) finds a leak of 100 bytes a frame; only the long one
-finds slower ones, and what comes once in a hundred thousand frames.
+A short run (``--frames 30000``, as in CI) finds a leak of 100 bytes per frame; only the long one
+finds slower leaks and events that happen once in a hundred thousand frames.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from emotion_edge.factory import load
 from emotion_edge.model.shipped import DEFAULT, model_path
 from emotion_edge.values import Box, Image
 
-HELP = "hours or frames at a stretch: memory, threads, descriptors, latency; exit 1 past a limit"
+HELP = "memory, threads, descriptors and latency over hours or frames; exit 1 past a limit"
 _POINTS = 500  # of the plot and of the document
 
 
@@ -53,7 +53,7 @@ class Health:
 
 
 class MovingBox:
-    """A detector that finds one face, which wanders; it costs nothing."""
+    """A detector that reports one moving face and costs no time."""
 
     name = "stub"
 
@@ -71,7 +71,7 @@ class MovingBox:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("--frames", type=int, default=1_000_000)
-    parser.add_argument("--hours", type=float, help="stop after that long, whatever the frames")
+    parser.add_argument("--hours", type=float, help="stop after this time, even before --frames")
     parser.add_argument("--detector", default="stub", help="stub, haar or yunet")
     parser.add_argument(
         "--source",
@@ -135,13 +135,13 @@ def soak(
     look: Callable[[], Health] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, NDArray[Any]]:
-    """Call ``step`` and watch; the course, a value for each of up to 500 equal stretches.
+    """Call ``step`` repeatedly; returns one value for each of up to 500 equal stretches.
 
     step: processes a frame and returns its nanoseconds, None at the end of the source.
     settle: frames before the first stretch. seconds: when to stop at the latest.
     Returns ``frame`` (the stretch's last), ``rss_mb``, ``threads``, ``descriptors`` and the
-    latency's ``p50_ms`` and ``p95_ms``. Nothing is appended to while it runs: the watcher's own
-    memory must not look like a leak.
+    latency's ``p50_ms`` and ``p95_ms``. Nothing is appended while it runs: the
+    measurement's own memory must not look like a leak.
     """
     look = look or health
     each = max(1, (frames - settle) // _POINTS)
@@ -158,8 +158,8 @@ def soak(
     end = None if seconds is None else clock() + seconds
     for _ in range(settle):
         if step() is None:
-            raise UsageError("the source ended during the start-up frames: give a longer one")
-    look(), np.percentile(taken, (50, 95))  # their first call allocates
+            raise UsageError("the source ended during the start-up frames: use a longer one")
+    look(), np.percentile(taken, (50, 95))  # the first call allocates
     filled = 0
     for stretch in range(stretches):
         for number in range(each):
@@ -178,7 +178,7 @@ def soak(
         filled = stretch + 1
         progress(f"frame {course['frame'][stretch]:,}, {course['rss_mb'][stretch]:.1f} MB")
     if filled < 2:
-        raise UsageError("the run ended within its first stretch: give more frames or hours")
+        raise UsageError("the run ended within its first stretch: use more frames or hours")
     return {name: values[:filled].round(4) for name, values in course.items()}
 
 
@@ -193,7 +193,7 @@ def health() -> Health:
 
 
 def judge(course: dict[str, NDArray[Any]], max_growth: float, max_drift: float) -> dict[str, Any]:
-    """The bars: growth from the first stretch to the most ever seen, leaks, drift."""
+    """The limits: growth from the first stretch to the maximum, leaks, drift."""
     tenth = max(1, len(course["frame"]) // 10)
     rss, p50 = course["rss_mb"], course["p50_ms"]
     growth = float(rss.max() - rss[0])

@@ -1,10 +1,10 @@
-"""How often a label changes on a face that does not, and how soon it follows one that does.
+"""Measures how often a label changes on a steady face, and how fast it follows a real change.
 
-Each face stands for 10 s at 15 frames a second before a shaky detector: in every frame its crop is
-moved by up to 2 px each way, turned by up to 5 degrees and given sensor noise, anew and
-independently. The network answers each frame; the tracker smooths. A real camera's errors last
-longer than one frame, which an average removes less well: a second row lets each one last 1 to 4
-frames. A change of expression is one face's first 5 s followed by another's last 5 s, under the
+Each face is shown for 10 s at 15 frames per second with a shaky detector: in every frame its crop
+is moved by up to 2 px each way, turned by up to 5 degrees and given sensor noise, independently of
+the other frames. The network classifies each frame; the tracker smooths. A real camera's errors
+last longer than one frame, and an average removes them less well: in a second row each error lasts
+1 to 4 frames. A change of expression is one face's first 5 s followed by another's last 5 s, in the
 same box, for pairs whose lasting answers (the label of the mean probabilities) differ.
 
 The last line of standard output is one JSON document.
@@ -31,7 +31,7 @@ from emotion_edge.model.shipped import model_path
 from emotion_edge.tracker import FaceTracker, TrackerSettings
 from emotion_edge.values import Box, Emotion, Image
 
-HELP = "label changes a minute on a steady face, and the delay of a real change"
+HELP = "label changes per minute on a steady face, and the delay of a real change"
 FPS = 15
 SECONDS = 10
 SHIFT, TURN, NOISE = 2.0, 5.0, 5.0  # pixels of 48, degrees, gray levels
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the figures; 1 when the tracker's own bars are not met."""
+    """Print the figures; 1 when the tracker's limits are not met."""
     faces = load_faces(options, options.count)
     classifier = TFLiteClassifier.load(model_path(options.model))
     answers = shaken_answers(classifier, faces.images, options.fps, options.seed)
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     )
     for name, row in steady.items():
         print(
-            f"errors {name:8} label changes a minute: raw {row['raw']:.1f}, shown "
+            f"errors {name:8} label changes per minute: raw {row['raw']:.1f}, shown "
             f"{row['shown']:.2f}: {row['ratio']:.1f} times fewer; never changed: "
             f"{100 * row['raw_still']:.1f}% -> {100 * row['still']:.1f}% of the faces; right: "
             f"{100 * row['raw_accuracy']:.2f}% -> {100 * row['accuracy']:.2f}% of the frames"
@@ -136,7 +136,7 @@ def shown_labels(
 
 
 def lasting(answers: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """The same answers, each standing for 1 to 4 frames."""
+    """The same answers, each repeated for 1 to 4 frames."""
     rng = np.random.default_rng(seed)
     slow = answers.copy()
     for face in slow:
@@ -155,7 +155,7 @@ def steadiness(
     fps: float,
     settings: TrackerSettings,
 ) -> dict[str, float]:
-    """Label changes a minute and accuracy on faces that stand still, raw and shown."""
+    """Label changes per minute and accuracy on steady faces, raw and shown."""
     raw = [_changes([labels[i] for i in face.argmax(1)]) for face in answers]
     films = [shown_labels(face, labels, fps, settings) for face in answers]
     shown = [_changes(film) for film in films]
@@ -191,9 +191,9 @@ def changes(
             continue
         film = np.concatenate([answers[before, :half], answers[after, half:]])
         shown = shown_labels(film, labels, fps, settings)[half:]
-        wanted = labels[final[after]]
-        # A frame's label is there in that very frame, so the first one counts as no delay.
-        delay = shown.index(wanted) / fps if wanted in shown else math.inf
+        target = labels[final[after]]
+        # A label in the first frame of the change counts as no delay.
+        delay = shown.index(target) / fps if target in shown else math.inf
         delays["all"].append(delay)
         if min(share[before], share[after]) >= CLEAR:
             delays["clear"].append(delay)

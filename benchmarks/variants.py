@@ -24,25 +24,25 @@ def find_variants(
 ) -> list[Model]:
     """The models of names (shipped, or ``.tflite`` files) in each variant.
 
-    A variant that does not lie beside its int8 file is converted from ``NAME.keras``, which needs
-    TensorFlow, and kept in a cache under the hash of its source.
+    A variant that is not in the folder of its int8 file is converted from ``NAME.keras``, which
+    needs TensorFlow, and cached by the hash of its source.
     data: FER2013, for the converter; needed only then.
-    A file that is not called ``NAME-int8.tflite`` stands for itself.
+    A file with another name than ``NAME-int8.tflite`` is used as it is.
     Raises UsageError when the source is missing or the converter fails.
     """
     found = []
     for name in names:
         path = model_path(name)
-        stem, _, variant = path.stem.rpartition("-")
-        if variant != "int8":
+        stem, _, kind = path.stem.rpartition("-")
+        if kind != "int8":
             found.append(Model.read(path))
             continue
-        for wanted in variants:
-            beside = path.with_name(f"{stem}-{wanted}.tflite")
+        for variant in variants:
+            file = path.with_name(f"{stem}-{variant}.tflite")
             found.append(
-                Model.read(beside)
-                if beside.is_file()
-                else _convert(path, stem, wanted, data, progress)
+                Model.read(file)
+                if file.is_file()
+                else _convert(path, stem, variant, data, progress)
             )
     return found
 
@@ -53,13 +53,15 @@ def _convert(
     source = path.with_name(f"{stem}.keras")
     if not source.is_file():
         raise UsageError(
-            f"no variant {variant} of {path.name}, nor {source} to make it of: leave it out"
+            f"no variant {variant} of {path.name}, and no {source} to convert: omit it"
         )
     key = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     kept = CACHE.expanduser() / f"{stem}-{variant}-{key}.tflite"
     if not kept.is_file():
         if data is None:
-            raise UsageError(f"{variant} of {stem} has to be converted: give --data fer2013.csv")
+            raise UsageError(
+                f"{variant} of {stem} must be converted first: give --data fer2013.csv"
+            )
         progress(f"converting {source.name} to {variant}")
         kept.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "convert", "run", str(source), "--variant", variant]
@@ -70,6 +72,6 @@ def _convert(
             check=False,
         )
         if done.returncode or not kept.is_file():
-            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UsageError(f"cannot convert {source} to {variant}: {last}")
     return dataclasses.replace(Model.read(kept), path=path.with_name(f"{stem}-{variant}.tflite"))

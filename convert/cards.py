@@ -94,7 +94,7 @@ def write(folder: Path) -> list[Path]:
         raise ModelError(f"no */*.tflite below {folder}: convert a model first")
     for path, seen in found.items():
         if seen.manifest is None:
-            raise ModelError(f"{path} carries no manifest: see python -m convert attach --help")
+            raise ModelError(f"{path} has no manifest: see python -m convert attach --help")
     written = []
     for model_folder in sorted({path.parent for path in found}):
         files = {path: seen for path, seen in found.items() if path.parent == model_folder}

@@ -1,4 +1,4 @@
-"""The whole line on one screen.
+"""The whole pipeline on one screen.
 
 ::
 
@@ -32,16 +32,16 @@ class Tracker(Protocol):
 
 
 class Pipeline:
-    """From a frame to what it shows.
+    """Turns frames into observations.
 
-    ``process`` has no side effect beyond the tracker's and the detector's own memory, and is what
-    tests and benchmarks call; ``stream`` is the loop around it.
+    ``process`` has no side effect beyond the tracker's and the detector's own memory; tests and
+    benchmarks call it. ``stream`` is the loop around it.
     """
 
     def __init__(
         self, detector: FaceDetector, classifier: EmotionClassifier, tracker: Tracker | None = None
     ) -> None:
-        """Without a tracker every frame stands alone, as a photograph does."""
+        """tracker: None for frames that have nothing to do with each other, such as photos."""
         self.detector = detector
         self.classifier = classifier
         self.tracker = tracker
@@ -84,13 +84,13 @@ class Pipeline:
         """Observations of an opened camera until its source ends.
 
         timeout: seconds to wait for one frame.
-        Raises CameraLost when none came in time.
+        Raises CameraLost if none arrived in that time.
         """
         while (frame := camera.read(timeout)) is not None:
             yield self.process(frame)
 
 
 def _touches(box: Box, image: Image) -> bool:
-    """Whether any pixel of the box lies inside the frame."""
+    """Whether any pixel of the box is inside the frame."""
     height, width = image.shape[:2]
     return box.x < width and box.y < height and box.x + box.width > 0 and box.y + box.height > 0

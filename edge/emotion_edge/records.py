@@ -89,7 +89,7 @@ def event_record(event: Event) -> dict[str, Any]:
 def to_json(record: dict[str, Any]) -> str:
     """A record on one line, without spaces. NumPy numbers become plain ones, paths text.
 
-    Raises ValueError for a number that JSON does not know (NaN, infinity).
+    Raises ValueError for a number that JSON does not have (NaN, infinity).
     """
     return json.dumps(
         record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain

@@ -1,8 +1,8 @@
-"""Who is who from frame to frame, and a label that stands still.
+"""Follows faces from frame to frame and keeps their labels steady.
 
-Two things change a raw label many times a minute on a face that does not change at all: the
-detector's box moves by a few pixels, and the sensor's noise differs. The tracker averages a
-face's probabilities over its recent past and shows another label only when the evidence holds.
+A raw label changes many times a minute even if the face does not: the detector's box moves by a
+few pixels, and the sensor's noise differs from frame to frame. The tracker averages a face's
+probabilities over its recent past and changes the label only when the new one keeps leading.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from emotion_edge.model.labels import UNSURE
 from emotion_edge.settings import Settings, key
 from emotion_edge.values import Box, Emotion, Face
 
-_FOLLOW = 0.5  # box sides: a face that moved this far is followed at once, not smoothed
-_FIRST_S = 1 / 15  # seconds a track's first frame stands for, as no frame came before it
+_FOLLOW = 0.5  # box sides: a face that moved this far is followed immediately, not smoothed
+_FIRST_S = 1 / 15  # seconds that a track's first frame counts for: no frame came before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +88,11 @@ class FaceTracker:
         self._interval = _FIRST_S
 
     def update(self, seen: list[tuple[Box, Emotion]], at_ns: int) -> tuple[Face, ...]:
-        """Take what one frame showed and return the faces to report, the longest known first.
+        """Add one frame's faces and return the faces to report, the oldest track first.
 
         seen: each box with the network's answer.
-        at_ns: instant of the frame's capture, monotonic clock. A step backwards is taken for one
-            more frame at the pace so far.
+        at_ns: when the frame was captured, on the monotonic clock. A step backwards counts as one
+            more frame at the previous interval.
         """
         elapsed = self._elapsed(at_ns)
         if elapsed > self.settings.gap_s:
@@ -131,7 +131,7 @@ class FaceTracker:
         return elapsed
 
     def _match(self, boxes: list[Box]) -> list[tuple[_Track, int]]:
-        """Pairs of track and box, the surest first: greedy, as faces in a frame are few."""
+        """Pairs of track and box, the best match first; greedy, because a frame has few faces."""
         options = []
         for track in self._tracks:
             for index, box in enumerate(boxes):
@@ -149,13 +149,13 @@ class FaceTracker:
 
 
 class _Track:
-    """One face's past."""
+    """The history of one face."""
 
     def __init__(self, box: Box, emotion: Emotion, settings: TrackerSettings) -> None:
         self.id: int | None = None
         self.hits = 1
         self.unseen_s = 0.0
-        self.elapsed_s = 0.0  # since the last time it was seen: what the next answer weighs
+        self.elapsed_s = 0.0  # since it was last seen: the weight of the next answer
         self.seen_box = box
         self._emotion = emotion
         self._place = [box.x + box.width / 2, box.y + box.height / 2, box.width, box.height]
@@ -168,11 +168,11 @@ class _Track:
         self._decide(settings, 0.0)
 
     def see(self, box: Box, emotion: Emotion, settings: TrackerSettings) -> None:
-        """Take what a frame showed of this face."""
+        """Add what a frame showed of this face."""
         elapsed = self.elapsed_s
         self._move(box, elapsed, settings)
-        # An average in which each answer weighs as long as it stood for, the recent ones more;
-        # dividing by the weights so far makes the first frames a plain average.
+        # An average that weights each answer by the time it covers, and recent answers more.
+        # Dividing by the weights so far makes the first frames a plain average.
         keep = 0.5 ** (elapsed / settings.half_life_s)
         self._weight = keep * self._weight + 1 - keep
         self._sums = [
@@ -189,7 +189,7 @@ class _Track:
         self._decide(settings, elapsed)
 
     def alive(self, settings: TrackerSettings) -> bool:
-        """Whether it may still be found again; one never reported is given up sooner."""
+        """Whether it may still be found again; a track never reported is dropped sooner."""
         confirmed = self.hits >= settings.confirm_hits
         return self.unseen_s <= (settings.forget_s if confirmed else settings.hold_s)
 
@@ -218,7 +218,7 @@ class _Track:
         ]
 
     def _decide(self, settings: TrackerSettings, elapsed: float) -> None:
-        """Keep the shown label, or replace it by one that has led clearly and for long enough."""
+        """Keep the shown label, or replace it by one that has led clearly for long enough."""
         rival = self._challenger(settings)
         if not self._label or self.hits < settings.confirm_hits:
             self._label, self._rival = rival or self._label, ""
@@ -231,7 +231,7 @@ class _Track:
                 self._label, self._rival = rival, ""
 
     def _challenger(self, settings: TrackerSettings) -> str:
-        """The label that leads the shown one clearly now; empty where none does."""
+        """The label that clearly leads the shown one now; empty if none does."""
         smoothed, shown = self._smoothed, self._label
         best, confidence = smoothed.label, smoothed.confidence
         if settings.unsure_below is not None:
@@ -247,7 +247,7 @@ class _Track:
 
 
 def _affinity(old: Box, new: Box, settings: TrackerSettings) -> float:
-    """How likely two boxes are one face: overlap, or nearness below any overlap; 0: not at all."""
+    """How likely two boxes are one face: by overlap, or else by distance; 0 if they are not."""
     overlap = old.iou(new)
     if overlap >= settings.min_iou and overlap > 0:
         return 1 + overlap

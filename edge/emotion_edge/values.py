@@ -1,4 +1,4 @@
-"""What travels down the pipeline: small frozen values.
+"""The values that flow through the pipeline, small and frozen.
 
 ::
 
@@ -27,7 +27,7 @@ class Frame:
     image: uint8, gray ``(height, width)`` or BGR ``(height, width, 3)``. Read-only by
         agreement: sinks and stages share it without a copy.
     captured_ns: instant of capture on the monotonic clock (``time.monotonic_ns``). Frames of a
-        file advance by the file's own frame times, so they may lie in the future.
+        file advance by the file's own frame times, so they may be in the future.
     index: counts every frame the source produced from 0, including skipped ones.
     source: the file that the frame comes from; empty for a live camera.
     media_time_s: seconds from the start of that file, 0 for an image; None for a live camera,
@@ -43,9 +43,9 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A face's rectangle, in pixels of the frame; it may reach over the frame's edge.
+    """A face's rectangle, in pixels of the frame; it may extend beyond the frame's edge.
 
-    score: the detector's confidence; Haar's is unbounded, YuNet's lies in 0..1.
+    score: the detector's confidence; Haar's is unbounded, YuNet's is in 0..1.
     """
 
     x: int
@@ -81,7 +81,7 @@ class Emotion:
 
     @property
     def label(self) -> str:
-        """The most probable label (the first of equals)."""
+        """The most probable label; of equals, the first."""
         return self.labels[self.probabilities.index(max(self.probabilities))]
 
     @property
@@ -97,9 +97,9 @@ class Face:
     box: where, in pixels of the frame.
     emotion: the network's answer for this frame alone. Between two detections of the same
         track it may be the last answer.
-    track_id: identity over time, from 1; None for a single picture.
-    smoothed: probabilities averaged over the track's recent past; None for a single picture.
-    label: what to show: the tracker's steady label (or ``unsure``); for a single picture the
+    track_id: identity over time, from 1; None for a single image.
+    smoothed: probabilities averaged over the track's recent past; None for a single image.
+    label: what to show: the tracker's steady label (or ``unsure``); for a single image the
         most probable one.
     """
 
@@ -111,7 +111,7 @@ class Face:
 
     @property
     def shown(self) -> Emotion:
-        """The probabilities behind ``label``: smoothed where there is a track."""
+        """The probabilities behind ``label``: smoothed if there is a track."""
         return self.smoothed or self.emotion
 
 
@@ -145,7 +145,7 @@ EVENT_KINDS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """What one frame showed.
+    """The faces found in one frame.
 
     timings: milliseconds by stage: ``detect``, ``classify``, ``track``, and for live cameras
         ``age`` (from capture to the moment the labels were ready).

@@ -140,7 +140,7 @@ def test_a_real_detector_is_given_faces(tmp_path):
     words = ["soak", "--frames", "40", "--settle", "20", "--max-drift", "1000", "--quiet"]
     main([*words, "--max-growth", "1000", "--detector", "haar", "--output", str(out)])
     document = json.loads(out.read_text())
-    assert document["settings"]["source"] == "demo"
+    assert document["settings"]["source"] == "demo:faces=1"
     main([*words, "--max-growth", "1000", "--output", str(out), "--overwrite"])
     assert json.loads(out.read_text())["settings"]["source"] == "pattern"
 

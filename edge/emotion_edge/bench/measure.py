@@ -1,12 +1,12 @@
-"""How fast a model file runs here: the measurement behind every latency this project states.
+"""Measures how fast a model file runs: the source of every latency this project states.
 
-Each case (a model, a runtime, threads, XNNPACK on or off) lives in a process of its own, so that
-its memory is its own and so that a runtime which needs another Python can have it. The cases are
-timed in turn, a few inferences each, in a new random order every round: what disturbs the machine
-disturbs all of them. Processes are started anew several times (``Plan.restarts``), because where
-the loader happens to put a model's memory moves its latency too.
+Each case (a model and a backend) has its own process, so that its memory is its own and a runtime
+that needs another Python can have it. The cases are timed in turn, a few inferences each, in a new
+random order every round, so that a disturbance of the machine affects all of them. Processes are
+restarted several times (``Plan.restarts``), because the place of a model in memory affects its
+latency too.
 
-What one inference is: ``set_tensor``, ``invoke``, ``get_tensor``.
+One inference is ``set_tensor``, ``invoke`` and ``get_tensor``.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from emotion_edge.model.manifest import Manifest
 SCHEMA = 1
 PERCENTILES = (50, 90, 95, 99)
 HOT_C = 80.0  # Arm cores of a Raspberry Pi slow down from 80 °C
-BUSY = 0.05  # share of the processors' time that others may take before a run is doubtful
+BUSY = 0.05  # share of the processors' time used by others above which a run is doubtful
 _WORKER = Path(__file__).with_name("worker.py")
-_DISCARD = 5  # inferences at the head of a round that warm the caches again
+_DISCARD = 5  # inferences at the start of a round that warm the caches again
 
 
 # --- what to measure ---------------------------------------------------------------------------
@@ -62,7 +62,10 @@ class Model:
 
     @classmethod
     def read(cls, path: Path) -> Model:
-        """Read a ``.tflite``. Raises ModelError when it is none, ManifestError on a bad hash."""
+        """Read a ``.tflite`` file.
+
+        Raises ModelError if it is not one, ManifestError for a wrong hash.
+        """
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -71,7 +74,7 @@ class Model:
 
     @classmethod
     def of(cls, data: bytes, path: Path) -> Model:
-        """A model from its bytes; path: what to call it. Raises as ``read``."""
+        """A model from its bytes; path: its name in messages. Raises the errors of ``read``."""
         flatbuffer, manifest = manifests.read(data, str(path))
         return cls(path, flatbuffer, manifest, hashlib.sha256(flatbuffer).hexdigest(), len(data))
 
@@ -103,12 +106,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how often.
+    """How long and how often to measure.
 
-    warmup: inferences after the first, reported apart. rounds: of each process; runs: timed
-    inferences of each round. restarts: processes for each case. rate: requests per second, None
-    for back to back. cpus: the processors the process may use, all where empty. seed: of the
-    random inputs and of the order of the cases.
+    warmup: inferences after the first one, reported separately. rounds: per process. runs: timed
+    inferences per round. restarts: processes per case. rate: requests per second; None runs them
+    back to back. cpus: the processors that the process may use; all if empty. seed: for random
+    inputs and the order of the cases.
     """
 
     warmup: int = 50
@@ -129,16 +132,16 @@ class Plan:
             raise UsageError(f"rate {self.rate} per second; expected more than 0, or none")
         if missing := set(self.cpus) - os.sched_getaffinity(0):
             raise UsageError(
-                f"processor {min(missing)} is not among those at hand: "
+                f"processor {min(missing)} is not available; available: "
                 f"{', '.join(map(str, sorted(os.sched_getaffinity(0))))}"
             )
 
 
-# --- the far end -------------------------------------------------------------------------------
+# --- the process -------------------------------------------------------------------------------
 
 
 class Target(Protocol):
-    """An opened case: what ``measure`` needs of ``Worker``."""
+    """An open case, as ``measure`` uses it; ``Worker`` is one."""
 
     opened: Mapping[str, Any]
 
@@ -156,7 +159,8 @@ class Target(Protocol):
 class Worker:
     """A case in a process of its own (``worker``), as a context manager.
 
-    opened: its answer to ``open``: times of import, load and first inference, versions.
+    opened: the process's answer to ``open``: versions, and times of import, load and first
+        inference.
     """
 
     def __init__(
@@ -199,7 +203,7 @@ class Worker:
         return self
 
     def run(self, count: int, discard: int, rate: float | None) -> Mapping[str, list[int]]:
-        """Nanoseconds of ``count`` inferences after ``discard`` that do not count."""
+        """Nanoseconds of ``count`` inferences, after ``discard`` that are not counted."""
         return self._process.ask(do="run", count=count, discard=discard, rate=rate)
 
     def memory(self) -> Mapping[str, float]:
@@ -249,7 +253,7 @@ def measure(
 
 
 class _Gathered:
-    """Raw figures of one case."""
+    """The raw figures of one case."""
 
     def __init__(self) -> None:
         self.opened: list[Mapping[str, Any]] = []
@@ -259,19 +263,20 @@ class _Gathered:
 
     def record(self, case: Case) -> dict[str, Any]:
         opened = self.opened[0]
-        response = [ns for answer in self.rounds for ns in answer["response"]]
+        response = self._all("response")
         return {
             **describe(case.model),
             **case.backend.to_record(),
             "runtime_version": opened["runtime_version"],
             "python": opened["python"],
             "numpy": opened["numpy"],
-            "import_ms": summarise([answer["import_ns"] for answer in self.opened]),
-            "load_ms": summarise([answer["load_ns"] for answer in self.opened]),
-            "first_ms": summarise([answer["first_ns"] for answer in self.opened]),
+            **{
+                f"{name}_ms": summarise([answer[f"{name}_ns"] for answer in self.opened])
+                for name in ("import", "load", "first")
+            },
             "warmup_ms": summarise(self.warmup) if self.warmup else None,
-            "latency_ms": summarise([ns for answer in self.rounds for ns in answer["total"]]),
-            "invoke_ms": summarise([ns for answer in self.rounds for ns in answer["invoke"]]),
+            "latency_ms": summarise(self._all("total")),
+            "invoke_ms": summarise(self._all("invoke")),
             "response_ms": summarise(response) if response else None,
             "round_p50_ms": [
                 round(float(np.median(answer["total"])) / 1e6, 5) for answer in self.rounds
@@ -282,6 +287,10 @@ class _Gathered:
                 "peak": max(answer["peak"] for answer in self.memory),
             },
         }
+
+    def _all(self, kind: str) -> list[int]:
+        """Nanoseconds of every timed inference."""
+        return [ns for answer in self.rounds for ns in answer[kind]]
 
 
 def summarise(nanoseconds: ArrayLike) -> dict[str, float | int]:
@@ -310,14 +319,14 @@ def describe(model: Model) -> dict[str, Any]:
     }
 
 
-# --- what stands beside the figures ------------------------------------------------------------
+# --- the machine ------------------------------------------------------------
 
 
 @contextmanager
 def document(benchmark: str, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A result that knows its machine: state before and after the block, warnings at its end.
+    """A result document with the machine's state before and after the block, and warnings.
 
-    The block adds its own keys to what it is given. The format is ``benchmarks/schema.json``.
+    The block adds its own keys to the dictionary. The format is ``benchmarks/schema.json``.
     """
     board, before = read_board(), read_condition()
     result: dict[str, Any] = {
@@ -349,7 +358,7 @@ def document(benchmark: str, settings: Mapping[str, Any]) -> Iterator[dict[str, 
 
 
 def _busy_s() -> float:
-    """Seconds, over all processors since the start, in which one ran or was taken by the host."""
+    """Busy seconds of all processors since the start, including those taken by the host."""
     try:
         ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     except (OSError, ValueError):
@@ -366,7 +375,7 @@ def _both(before: Condition, after: Condition, name: str) -> dict[str, float | N
 
 
 def spoilers(before: Condition, after: Condition, others: float) -> list[str]:
-    """What makes a run hard to trust, a line each.
+    """Reasons to doubt a run, one line each.
 
     others: share of all processors' time that went to other processes during the run.
     """
@@ -378,7 +387,9 @@ def spoilers(before: Condition, after: Condition, others: float) -> list[str]:
         )
     hottest = max((c.temperature_c for c in (before, after) if c.temperature_c), default=0.0)
     if hottest >= HOT_C:
-        lines.append(f"{hottest:.0f} °C: the board slows down at {HOT_C:.0f}; cool it, run again")
+        lines.append(
+            f"{hottest:.0f} °C: the board slows down at {HOT_C:.0f}; cool it and run again"
+        )
     if after.throttling and after.throttling.now:
         lines.append(f"the firmware reports: {', '.join(after.throttling.now)}")
     if before.clock_mhz and after.clock_mhz:
@@ -394,7 +405,7 @@ def spoilers(before: Condition, after: Condition, others: float) -> list[str]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of what the figures depend on, as far as installed here."""
+    """Versions of the installed packages that the figures depend on."""
     versions = {f"runtime {name}": version for name, version in installed().items()}
     for name in ("emotion-edge", "numpy", "opencv-python-headless", "keras"):
         try:

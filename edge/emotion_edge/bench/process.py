@@ -1,14 +1,14 @@
-"""Work in a process of its own, and its question and answer: both ends.
+"""Runs work in a separate process and exchanges requests and answers with it: both ends.
 
-A :class:`Process` starts a Python, of another environment where need be, on this very file, which
-makes the ``Session`` of a script and answers in its name. Requests and answers are JSON, one a
+A :class:`Process` starts Python, from another environment if necessary, on this file, which makes
+the ``Session`` of a script and passes requests to it. Requests and answers are JSON, one per
 line::
 
     {"do": "open", "model": PATH}      calls session.open({...}), which returns the answer
-    {"do": "memory"}                   is answered for every session: memory_mb()
+    {"do": "memory"}                   works for every session: memory_mb()
 
-A method that raises is answered by ``{"error": TEXT}``. Only the standard library is imported: the
-far end may have nothing else.
+If a method raises, the answer is ``{"error": TEXT}``. Only the standard library is imported: the
+other environment may have nothing else.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Process:
         self._python = python
 
     def __enter__(self) -> Self:
-        """Start the process; it has done nothing yet."""
+        """Start the process; it waits for requests."""
         self._files = ExitStack()
         self._errors = self._files.enter_context(tempfile.TemporaryFile("w+"))
         self._process = subprocess.Popen(
@@ -70,7 +70,7 @@ class Process:
             line = ""
         if not line:
             self._errors.seek(0)
-            last = (self._errors.read().strip().splitlines() or ["no word"])[-1]
+            last = (self._errors.read().strip().splitlines() or ["no message"])[-1]
             raise self._failure(f"{self._name}: its process ended ({last})")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -101,9 +101,9 @@ def memory_mb() -> dict[str, float]:
 
 
 def main(script: str) -> None:
-    """The far end: answer requests until standard input ends."""
+    """The other end: answer requests until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a runtime or a peer prints is no answer
+    os.dup2(2, 1)  # what a runtime or a peer prints is not an answer
     spec = importlib.util.spec_from_file_location(Path(script).stem, script)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

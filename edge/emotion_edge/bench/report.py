@@ -1,4 +1,4 @@
-"""How a benchmark tells its result: a table, a CSV file, and JSON as the last line."""
+"""Reports a benchmark's result: a table, a CSV file, and JSON as the last line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 
 def to_json(value: Any) -> str:
-    """One line of JSON; what is no number, such as the mean of nothing, is null."""
+    """One line of JSON; a value that is not a number, such as the mean of nothing, is null."""
     plain = json.loads(json.dumps(value), parse_constant=lambda _: None)
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
 
@@ -26,7 +26,7 @@ def to_json(value: Any) -> str:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that every benchmark shares."""
     output = parser.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="print the JSON document alone")
+    output.add_argument("--json", action="store_true", help="print only the JSON document")
     output.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV")
     output.add_argument("--output", type=Path, metavar="FILE", help="write the JSON document")
     output.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -34,9 +34,9 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_outputs(options: argparse.Namespace, plot: Path | None = None) -> None:
-    """Refuse at the start what could not be written at the end. Raises OutputExists.
+    """Check at the start that the results can be written at the end. Raises OutputExists.
 
-    plot: what STEM.png and STEM.svg begin with.
+    plot: the STEM of STEM.png and STEM.svg.
     """
     plots = [plot.with_name(f"{plot.name}.{kind}") for kind in ("png", "svg")] if plot else []
     for path in (options.csv, options.output, *plots):
@@ -47,9 +47,9 @@ def check_outputs(options: argparse.Namespace, plot: Path | None = None) -> None
 def emit(
     options: argparse.Namespace, result: Mapping[str, Any], rows: Sequence[Row], notes: str = ""
 ) -> None:
-    """Print the table and, as the last line, the JSON document; write the files asked for.
+    """Print the table and, as the last line, the JSON document; write the requested files.
 
-    rows: alike in their keys, values as they shall be read. notes: lines below the table.
+    rows: with the same keys, and values formatted for people. notes: lines below the table.
     """
     line = to_json(result)
     if options.csv is not None:
@@ -71,7 +71,7 @@ def emit(
 
 
 def table(rows: Sequence[Row], *, markdown: bool = False) -> str:
-    """Rows as aligned columns; numbers to the right. What is None or absent is shown as ``-``."""
+    """Rows as aligned columns, numbers to the right. None and missing values are shown as ``-``."""
     if not rows:
         return "(nothing)"
     heads = list(dict.fromkeys(head for row in rows for head in row))

@@ -1,7 +1,7 @@
-"""One interpreter in a process of its own, timed on command: the far end of ``bench.Worker``.
+"""Times one interpreter in a separate process: the other end of ``measure.Worker``.
 
-A case gets its own process so that its memory is its own, and so that a runtime which needs
-another NumPy or Python can run in its own environment. Requests (see ``worker``)::
+A case has its own process so that its memory is its own, and so that a runtime that needs another
+NumPy or Python can run in its own environment. Requests (see ``process``)::
 
     {"do": "open", "model": PATH, "backend": {"runtime": "litert", "threads": 1, ...},
      "cpus": [0], "seed": 0, "inputs": PATH.npy or null}
@@ -40,7 +40,7 @@ def time_runs(
     inputs: whole input tensors, taken in turn.
     rate: requests per second; None runs them back to back.
     Returns ``total`` (set_tensor, invoke, get_tensor), ``invoke`` alone and, at a fixed rate,
-    ``response``: from the instant the request was due, so that waiting behind a slow
+    ``response``: from the instant the request was due, so that waiting for a slow
     predecessor counts.
     """
     source = interpreter.get_input_details()[0]["index"]
@@ -56,9 +56,9 @@ def time_runs(
             due = begin + round(number * 1e9 / rate) if rate else 0
             if rate and (early := due - clock()) > 0:
                 sleep(early / 1e9)
-            picture = inputs[number % len(inputs)]
+            tensor = inputs[number % len(inputs)]
             start = clock()
-            interpreter.set_tensor(source, picture)
+            interpreter.set_tensor(source, tensor)
             ready = clock()
             interpreter.invoke()
             done = clock()
@@ -75,7 +75,7 @@ def time_runs(
 
 
 class Session:
-    """The interpreter of this process and what it is fed."""
+    """The interpreter of this process and its inputs."""
 
     def __init__(self) -> None:
         self.interpreter: Any = None
@@ -114,7 +114,7 @@ class Session:
 
 
 def random_inputs(tensor: dict[str, Any], seed: int, count: int = 16) -> list[NDArray[Any]]:
-    """Whole input tensors of uniform noise; 0..255 where the tensor is float."""
+    """Whole input tensors of uniform noise; 0..255 if the tensor is float."""
     rng = np.random.default_rng(seed)
     shape, dtype = tuple(tensor["shape"]), np.dtype(tensor["dtype"])
     if dtype.kind == "f":

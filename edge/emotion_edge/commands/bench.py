@@ -184,7 +184,7 @@ def input_tensors(model: Model, source: Path) -> Any:
 
 
 def row(record: dict[str, Any]) -> dict[str, Any]:
-    """A case as a line of the table; durations in ms, memory in MB."""
+    """A case as a row of the table; durations in ms, memory in MB (10^6 bytes)."""
     latency = record["latency_ms"]
     return {
         "model": record["model"],

@@ -1,1 +1,1 @@
-"""The network: its file, its manifest, what it sees and what runs it."""
+"""The network: its file, manifest, preprocessing and runtime."""

@@ -1,7 +1,7 @@
-"""The network, from a face crop to probabilities.
+"""Classifies faces with a model file.
 
-``TFLiteClassifier`` is the only code that feeds a model file: the device's loop, the converter's
-gate, the evaluation and the benchmarks all use it.
+``TFLiteClassifier`` is the only code that runs a model on images: the device's loop, the
+converter's gate, the evaluation and the benchmarks all use it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from emotion_edge.values import Box, Emotion, Image
 
 
 class EmotionClassifier(Protocol):
-    """Anything that names the emotion of a face in a frame."""
+    """Names the emotion of a face in a frame."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What it can answer, in the order of its probabilities."""
+        """The possible answers, in the order of the probabilities."""
 
     def classify(self, image: Image, box: Box) -> Emotion:
         """The emotion of the face at ``box`` of ``image`` (gray or BGR, uint8)."""
@@ -41,9 +41,11 @@ class TFLiteClassifier:
     """
 
     def __init__(self, model: bytes, manifest: Manifest, backend: Backend | None = None) -> None:
-        """Take a FlatBuffer and its manifest; ``load`` does so from a file.
+        """Open a FlatBuffer with its manifest; ``load`` reads both from a file.
 
-        Raises ManifestError when the model's inputs or outputs are not what the manifest says.
+        backend: None for the default one.
+        Raises ManifestError when the model's input or output is not what the manifest says, and
+        the errors of ``open_interpreter``.
         """
         self.manifest = manifest
         self.interpreter = open_interpreter(model, backend)
@@ -61,7 +63,7 @@ class TFLiteClassifier:
     def load(cls, path: str | Path, backend: Backend | None = None) -> TFLiteClassifier:
         """Read, verify and open a model file.
 
-        Raises ModelError or ManifestError, with a line that says what to do.
+        Raises ModelError or ManifestError, and UsageError for the backend.
         """
         model, manifest = manifests.load(path)
         return cls(model, manifest, backend)
@@ -72,7 +74,7 @@ class TFLiteClassifier:
         return self.manifest.labels
 
     def crop(self, image: Image, box: Box) -> Image:
-        """The network's view of a face: uint8 ``(height, width)`` or ``(height, width, 3)``."""
+        """The network's input for a face: uint8 ``(height, width)`` or ``(height, width, 3)``."""
         return face_input(image, box, self.manifest.input)
 
     def classify(self, image: Image, box: Box) -> Emotion:
@@ -80,14 +82,14 @@ class TFLiteClassifier:
         return self.emotion(self.crop(image, box))
 
     def emotion(self, face: Image) -> Emotion:
-        """The emotion of a picture already in the network's size and colours.
+        """The emotion of a face image that already has the network's size and colours.
 
         Raises ImageError for another shape or type.
         """
         return Emotion(self.labels, tuple(self.probabilities(face).tolist()))
 
     def tensor(self, face: Image) -> NDArray[Any]:
-        """A picture in the network's size and colours as input ``(1, height, width, channels)``.
+        """The input tensor ``(1, height, width, channels)`` for what ``crop`` returns.
 
         Raises ImageError for another shape or type.
         """
@@ -95,14 +97,14 @@ class TFLiteClassifier:
             face = as_image(face)
         if face.shape != self._shape or face.dtype != np.uint8:
             raise ImageError(
-                f"a face of shape {face.shape} and type {face.dtype}; this model takes "
+                f"a face of shape {face.shape} and type {face.dtype}; this model requires "
                 f"{self._shape} uint8: use crop() first"
             )
-        picture: NDArray[Any] = self._lookup.take(face).reshape(self._tensor_shape)
-        return picture
+        tensor: NDArray[Any] = self._lookup.take(face).reshape(self._tensor_shape)
+        return tensor
 
     def probabilities(self, face: Image) -> NDArray[np.float32]:
-        """Probabilities ``(labels,)`` for a picture in the network's size and colours.
+        """Probabilities ``(labels,)`` for what ``crop`` returns.
 
         face: uint8 ``(height, width)`` or ``(height, width, 3)``.
         Raises ImageError for another shape or type.
@@ -142,7 +144,7 @@ class TFLiteClassifier:
             if actual != shape:
                 raise ManifestError(
                     f"the model's {what} has shape {actual}, its manifest says {shape}: "
-                    "convert it again or mend the manifest"
+                    "convert it again or fix the manifest"
                 )
             if tensor["dtype"] not in (np.int8, np.uint8, np.float32):
                 raise ManifestError(
@@ -154,7 +156,7 @@ class TFLiteClassifier:
         if variant != "mixed" and integer != (variant == "int8"):
             raise ManifestError(
                 f"the model's input is {np.dtype(source['dtype'])}, its manifest says variant "
-                f"{variant!r}: convert it again or mend the manifest"
+                f"{variant!r}: convert it again or fix the manifest"
             )
         return source, sink
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 UNSURE = "unsure"
-"""Shown instead of a label when no class reaches the threshold."""
+"""Shown in place of a label when no class reaches the threshold."""
 
 EMOJI = {
     "angry": "😠",

@@ -1,4 +1,4 @@
-"""The contract that travels inside a model file.
+"""Reads and writes the manifest inside a model file.
 
 A ``.tflite`` is a FlatBuffer, which tolerates bytes after its end; a zip archive is read from its
 end. So a zip archive with ``manifest.json`` is appended to the model: every TFLite runtime still
@@ -31,7 +31,7 @@ _ARCHIVE_DATE = (1980, 1, 1, 0, 0, 0)  # zip's earliest: the same input must giv
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What the network is fed.
+    """The network's input.
 
     height, width: pixels. channels: 1 or 3. colour: ``gray``, ``rgb`` or ``bgr``.
     scale, offset: the network's real-valued input is ``pixel * scale + offset``; 1 and 0 where
@@ -59,20 +59,20 @@ class InputSpec:
             )
         if self.interpolation != "area":
             raise ManifestError(
-                f"manifest: interpolation {self.interpolation!r}; this version knows 'area'"
+                f"manifest: interpolation {self.interpolation!r}; this version supports 'area'"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a model file says of itself.
+    """What a model file contains about itself.
 
     name: e.g. ``fast``. variant: ``int8``, ``mixed``, ``dynamic``, ``float16`` or ``float32``.
     model_sha256: hexadecimal, of the bytes before the archive.
     labels: one for each output, in order.
     output: ``probabilities`` (softmax inside) or ``logits``.
     accuracy, calibration, training, versions, gate: facts written by the converter for people
-        and for the cards; the device shows them and does not depend on them.
+        and for the cards; the device shows them but does not depend on them.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Manifest:
     def from_json(cls, text: str | bytes) -> Manifest:
         """Read a manifest back.
 
-        Raises ManifestError for what is no JSON, another schema, a missing or an unknown key.
+        Raises ManifestError for invalid JSON, another schema, a missing or an unknown key.
         """
         try:
             data = json.loads(text)
@@ -183,8 +183,8 @@ def _archived(data: bytes) -> dict[str, bytes]:
 def read(data: bytes, name: str) -> tuple[bytes, Manifest | None]:
     """The FlatBuffer and the manifest that matches it (None where there is none).
 
-    Raises ModelError when the bytes are no TFLite model, ManifestError when the manifest is
-    unknown or names another hash.
+    Raises ModelError when the bytes are not a TFLite model, ManifestError when the manifest is
+    unknown or contains another hash.
     """
     model, text = split(data, name)
     if text is None:
@@ -203,8 +203,8 @@ def load(path: str | Path) -> tuple[bytes, Manifest]:
     """Read a model file and check it against its manifest.
 
     Returns the FlatBuffer's bytes and the manifest.
-    Raises ModelError when the file is absent or no TFLite model, ManifestError when the manifest
-    is absent, unknown, or names another hash.
+    Raises ModelError when the file is missing or not a TFLite model, ManifestError when the
+    manifest is missing, unknown, or contains another hash.
     """
     try:
         data = Path(path).read_bytes()
@@ -213,7 +213,7 @@ def load(path: str | Path) -> tuple[bytes, Manifest]:
     model, manifest = read(data, str(path))
     if manifest is None:
         raise ManifestError(
-            f"{path} carries no manifest (or was cut off): "
+            f"{path} has no manifest (or was cut off): "
             "add one with python -m convert attach FILE.tflite --manifest M.json"
         )
     return model, manifest

@@ -1,4 +1,4 @@
-"""The models that travel with the package."""
+"""Finds the models that the package ships."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHECKOUT = _PACKAGE.parents[1] / "models"
 
 
 def shipped_models() -> dict[str, Path]:
-    """The int8 files at hand, by name: those of the wheel, or of the checkout it runs from."""
+    """The shipped int8 files by name: from the wheel, or from the checkout that is running."""
     found = {
         path.name.removesuffix("-int8.tflite"): path
         for folder in (_CHECKOUT, _WHEEL)
@@ -23,9 +23,9 @@ def shipped_models() -> dict[str, Path]:
 
 
 def model_path(name: str | Path = DEFAULT) -> Path:
-    """The file of a shipped model's name, or the file itself.
+    """The file of a shipped model, or the file of that path.
 
-    Raises ModelError when it is neither.
+    Raises ModelError if there is neither.
     """
     models = shipped_models()
     if str(name) in models:
@@ -35,5 +35,5 @@ def model_path(name: str | Path = DEFAULT) -> Path:
         return path
     raise ModelError(
         f"no model named {name}, and no such file; shipped: {', '.join(models) or 'none'}: "
-        "give one of these or the path of a .tflite file"
+        "use one of these or the path of a .tflite file"
     )

@@ -1,4 +1,4 @@
-"""The network behind its one door, on a tiny real int8 model."""
+"""The classifier, on a tiny real int8 model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def test_probabilities_equal_the_bare_interpreter(
         assert np.array_equal(classifier.probabilities(face), expected.astype(np.float32))
 
 
-def test_predict_stacks_what_emotion_says(classifier: TFLiteClassifier, faces: np.ndarray) -> None:
+def test_predict_stacks_the_answers_of_emotion(
+    classifier: TFLiteClassifier, faces: np.ndarray
+) -> None:
     table = classifier.predict(faces)
     assert table.shape == (len(faces), len(EMOTIONS))
     assert table.dtype == np.float32
@@ -59,7 +61,7 @@ def test_probabilities_sum_to_one(classifier: TFLiteClassifier, faces: np.ndarra
     assert np.all(np.abs(classifier.predict(faces).sum(axis=1) - 1) <= 7 / 512)
 
 
-def test_classify_crops_and_fits(classifier: TFLiteClassifier) -> None:
+def test_classify_crops_and_resizes(classifier: TFLiteClassifier) -> None:
     frame = np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     box = Box(150, 150, 80, 80)  # over the edge
     crop = classifier.crop(frame, box)
@@ -72,7 +74,7 @@ def test_classify_crops_and_fits(classifier: TFLiteClassifier) -> None:
     [np.zeros((48, 47), np.uint8), np.zeros((48, 48, 3), np.uint8), np.zeros((48, 48), np.float32)],
 )
 def test_other_shapes_and_types_are_refused(classifier: TFLiteClassifier, face: np.ndarray) -> None:
-    with pytest.raises(ImageError, match="this model takes"):
+    with pytest.raises(ImageError, match="this model requires"):
         classifier.probabilities(face)
 
 
@@ -120,6 +122,6 @@ def test_an_unknown_runtime_names_the_known() -> None:
         Backend(runtime="onnx")
 
 
-def test_loading_says_nothing_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_prints_nothing_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     TFLiteClassifier.load(TINY)
     assert capfd.readouterr().err == ""

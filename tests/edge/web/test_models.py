@@ -54,7 +54,7 @@ def test_a_chosen_file_that_is_no_model_is_refused(
         Models([bad])
     bare = tmp_path / "bare.tflite"
     bare.write_bytes(module.manifests.split(TINY.read_bytes())[0])
-    with pytest.raises(ManifestError, match="carries no manifest"):
+    with pytest.raises(ManifestError, match="has no manifest"):
         Models([bare])
     with pytest.raises(ModelError, match="no model is installed"):
         Models()
