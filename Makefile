@@ -1,9 +1,9 @@
 # Only make and Python 3.11 or 3.13 need to be there. PYTHON=... chooses another one.
-.PHONY: environment demo test test-all test-pi test-pi-machine lint types wheel check constraints clean help
+.PHONY: environment demo demo-image test test-all test-pi test-pi-machine lint types wheel check constraints clean help
 
 PYTHON ?=
 CAMERA ?= demo
-FRAMES ?= 150
+FRAMES ?= 180
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
 PYTEST = $(VENV)/bin/python -m pytest
@@ -18,9 +18,10 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 demo: $(DEMO_VENV)/$(ready) ## the shipped model on a demo camera (CAMERA=auto: on yours)
-	@mkdir -p demo
-	@$(DEMO_VENV)/bin/emotion-edge run --camera $(CAMERA) --frames $(FRAMES) \
-		--jsonl demo/emotions.jsonl --record demo/annotated.mp4 --overwrite
+	@$(DEMO_VENV)/bin/emotion-edge demo --camera $(CAMERA) --frames $(FRAMES)
+
+demo-image: $(VENV)/$(ready) ## edge/images/demo.gif, the moving image of the README
+	$(VENV)/bin/python edge/images/make_demo.py
 
 environment: $(VENV)/$(ready) ## everything a developer needs
 

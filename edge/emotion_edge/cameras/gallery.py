@@ -39,7 +39,7 @@ _MOOD: tuple[tuple[float, str, float], ...] = (
     (9.8, "sad", 0), (10.6, "happy", 0), (10.9, "happy", 1), (11.5, "happy", 1),
     (11.9, "happy", 0), (12.0, "happy", 0),
 )  # fmt: skip
-_TURN = ((0.0, 0), (4.6, 0), (5.4, 180), (6.3, 180), (7.1, 360), (12.0, 360))  # degrees
+_TURN = ((0.0, 0), (5.6, 0), (6.4, 180), (7.2, 180), (8.0, 360), (12.0, 360))  # degrees
 _HAND = ((0.0, -0.3), (9.2, -0.3), (11.0, 1.4), (12.0, 1.4))  # shares of the room's width
 _VIEW = (  # the middle of what the camera sees, and its width
     (0.0, (345, 400, 620)), (1.6, (345, 400, 620)), (2.8, (640, 425, 1140)),
@@ -221,14 +221,15 @@ def _cut(image: Image, crop: tuple[int, int, int, int]) -> Image:
 
 def _wall() -> Image:
     """A painted wall, lit from above."""
-    width, height = _ROOM
-    y, x = np.mgrid[:height, :width].astype(np.float32)
+    width, height = (side // 4 for side in _ROOM)  # smooth enough to be enlarged
+    y, x = 4 * np.mgrid[:height, :width].astype(np.float32)
     light = np.full((height, width), 0.62, np.float32)
     for left, top in (_HOPPER_AT, _COLLINS_AT):
         middle = left + _PORTRAIT[0] / 2
         light += 0.5 * np.exp(-(((x - middle) / 330) ** 2) - ((y - top - 160) / 420) ** 2)
     colour = np.array((104, 92, 58), np.float32)  # BGR
-    return np.clip(light[..., None] * colour, 0, 255).astype(np.uint8)
+    small = np.clip(light[..., None] * colour, 0, 255)
+    return np.asarray(cv2.resize(small, _ROOM, interpolation=cv2.INTER_CUBIC)).astype(np.uint8)
 
 
 def _framed(portrait: Image) -> Image:

@@ -1,13 +1,14 @@
 """Encodes frames into a video file that still plays when the writing process is killed.
 
-``.mp4``: H.264 by the system's ``ffmpeg`` where it is installed with libx264, else MPEG-4 Part 2 by
-OpenCV, whose wheels contain no H.264 encoder. Both write fragments: each carries its own index, so
-a file that ends in the middle plays up to there. ``.avi``: Motion JPEG by OpenCV.
+``.mp4``: H.264 by an ``ffmpeg`` with libx264, the system's or imageio-ffmpeg's, else MPEG-4 Part 2
+by OpenCV, whose wheels contain no H.264 encoder. Both write fragments: each carries its own
+index, so a file that ends in the middle plays up to there. ``.avi``: Motion JPEG by OpenCV.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import subprocess
 import tempfile
@@ -57,10 +58,28 @@ def open_encoder(path: Path, fps: float, size: tuple[int, int]) -> Encoder:
 
 @cache
 def ffmpeg() -> str | None:
-    """The path of an ffmpeg on PATH that can encode H.264, or None."""
-    program = shutil.which("ffmpeg")
-    if program is None:
+    """The path of an ffmpeg that can encode H.264, or None.
+
+    The one on PATH comes first, then the one in the package imageio-ffmpeg, which extra [demo] has.
+    """
+    for program in (shutil.which("ffmpeg"), _bundled()):
+        if program is not None and _encodes_h264(program):
+            return program
+    return None
+
+
+def _bundled() -> str | None:
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
         return None
+    import imageio_ffmpeg
+
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:  # a platform without a binary
+        return None
+
+
+def _encodes_h264(program: str) -> bool:
     try:
         listed = subprocess.run(
             [program, "-hide_banner", "-encoders"],
@@ -70,8 +89,8 @@ def ffmpeg() -> str | None:
             check=False,
         ).stdout
     except (OSError, subprocess.SubprocessError):
-        return None
-    return program if b" libx264 " in listed else None
+        return False
+    return b" libx264 " in listed
 
 
 class _Ffmpeg:

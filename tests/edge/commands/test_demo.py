@@ -1,0 +1,61 @@
+"""``emotion-edge demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+
+pytest.importorskip("skimage", reason="the extra [demo] is not installed")
+
+from emotion_edge.cli import main
+from emotion_edge.commands import demo
+
+TINY = str(Path(__file__).parents[1] / "tiny.tflite")
+
+
+def test_it_leaves_a_clip_a_sheet_and_records_and_ends_with_three_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a folder" / "demo"
+    for _ in range(2):  # the second time replaces the first
+        assert main(["demo", "--frames", "12", "--model", TINY, "--out", str(out)]) == 0
+        last = capsys.readouterr().out.splitlines()[-3:]
+        assert [line.split()[0] for line in last] == ["Seen:", "Files:", "Next:"]
+        assert "in 12 frames" in last[0]
+        files = ["annotated.mp4", "contact-sheet.jpg", "emotions.jsonl"]
+        assert sorted(path.name for path in out.iterdir()) == files
+        assert all(str(out / name) in last[1] for name in files)
+    assert cv2.imread(str(out / "contact-sheet.jpg")).shape[1] == 3 * 428
+
+
+def test_a_camera_that_is_absent_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["demo", "--camera", "/dev/video97", "--model", TINY, "--out", str(tmp_path)]
+    assert main(words) == 3
+    assert "Seen" not in capsys.readouterr().out
+
+
+def record(seconds: float, *labels: str) -> dict[str, object]:
+    return {"media_time_s": seconds, "faces": [{"label": label} for label in labels]}
+
+
+def test_the_summary_counts_faces_and_labels() -> None:
+    seen = [record(0), record(1, "happy", "sad"), record(2, "happy"), record(3, "happy")]
+    assert demo.summary(seen) == "2 faces at most in 4 frames: happy 75%, sad 25%"
+    assert demo.summary([record(0)]) == "no face in 1 frame"
+
+
+def test_moments_show_every_set_of_labels_first() -> None:
+    labels = ["neutral"] * 40 + ["happy"] * 60 + ["sad"] * 5 + ["happy"] * 15
+    seen = [record(i / 10, label) for i, label in enumerate(labels)]
+    chosen = demo.moments(seen)
+    assert len(chosen) == 9 and chosen == sorted(chosen)
+    assert {2.0, 7.0, 10.2} <= set(chosen)
+
+
+def test_live_records_are_placed_by_their_time() -> None:
+    first, later = ({"time": f"2026-11-20T12:00:0{s}.500+00:00"} for s in (1, 3))
+    assert demo._seconds(later, first) == 2.0
