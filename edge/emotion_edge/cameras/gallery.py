@@ -60,6 +60,7 @@ class GalleryCamera(VirtualCamera):
         *,
         seed: int = 0,
         noise: float = 2.0,
+        steady: bool = False,
         width: int = 640,
         height: int = 480,
         fps: float | None = None,
@@ -69,11 +70,13 @@ class GalleryCamera(VirtualCamera):
         """Nothing is drawn yet.
 
         noise: standard deviation of the sensor noise in gray levels. fps: 15 unless given.
+        steady: whether the camera stands on a tripod in constant light, which compresses well.
         others: ``frames``, ``paced`` and the other settings of VirtualCamera.
         """
         super().__init__("demo", fps=fps or 15.0, **others)
         self._width, self._height, self._colour = width, height, colour
         self._seed, self._sigma = seed, noise
+        self._shake = 0.0 if steady else 1.0
 
     def _prepare(self) -> None:
         self._noise = demo.Noise(self._width, self._height, self._sigma, self._seed, self._colour)
@@ -120,7 +123,7 @@ class GalleryCamera(VirtualCamera):
             flags=cv2.INTER_AREA,
             borderMode=cv2.BORDER_REFLECT_101,
         )
-        light = 1 + 0.04 * math.sin(2 * math.pi * seconds / SECONDS)
+        light = 1 + 0.04 * self._shake * math.sin(2 * math.pi * seconds / SECONDS)
         return self._noise.add(
             in_colours(np.asarray(drawn, dtype=np.uint8), self._colour), index, light
         )
@@ -151,8 +154,9 @@ class GalleryCamera(VirtualCamera):
         """The affine map (2, 3) from the room to the frame."""
         seconds = index / self.fps
         x, y, width = _place(_VIEW, seconds % SECONDS)
-        x += 5 * math.sin(2 * math.pi * seconds / 3.1) + 2 * math.sin(2 * math.pi * seconds / 1.3)
-        y += 4 * math.sin(2 * math.pi * seconds / 2.3)
+        turn = 2 * math.pi * seconds
+        x += self._shake * (5 * math.sin(turn / 3.1) + 2 * math.sin(turn / 1.3))
+        y += self._shake * 4 * math.sin(turn / 2.3)
         scale = self._width / width
         return np.array(
             [[scale, 0, self._width / 2 - scale * x], [0, scale, self._height / 2 - scale * y]]

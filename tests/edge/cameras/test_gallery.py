@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 pytest.importorskip("skimage", reason="the extra [demo] is not installed")
+
+from PIL import Image
 
 from emotion_edge import Pipeline, load
 from emotion_edge.cameras import open_camera
@@ -73,3 +79,14 @@ def test_frames_are_the_same_every_time_and_repeat() -> None:
 
 def test_a_number_of_faces_gives_as_many_portraits_of_one_person() -> None:
     assert isinstance(open_camera("demo:faces=2"), DemoCamera)
+
+
+def test_the_image_of_the_readme_is_drawn_from_it() -> None:
+    path = Path(__file__).parents[3] / "edge" / "images" / "make_demo.py"
+    draw = runpy.run_path(str(path))["draw"]
+    data = draw(160, seconds=1.0)
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.n_frames, image.size) == ("GIF", 8, (160, 110))
+    with Image.open(path.with_name("demo.gif")) as shipped:
+        assert shipped.n_frames == 90
+    assert path.with_name("demo.gif").stat().st_size < 3_000_000
