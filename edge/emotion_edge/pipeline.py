@@ -18,7 +18,7 @@ from emotion_edge.cameras import Camera
 from emotion_edge.detectors import FaceDetector
 from emotion_edge.model.classifier import EmotionClassifier
 from emotion_edge.model.preprocessing import as_image
-from emotion_edge.values import Box, Emotion, Face, Frame, Image, Observation
+from emotion_edge.values import Box, Emotion, Face, Frame, Image, Observation, reading_order
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -56,7 +56,8 @@ class Pipeline:
         seen = [(box, self.classifier.classify(image, box)) for box in boxes]
         classified = time.perf_counter_ns()
         if self.tracker is None:
-            faces = tuple(Face(box, emotion, emotion.label) for box, emotion in seen)
+            found = [Face(box, emotion, emotion.label) for box, emotion in seen]
+            faces = tuple(found[i] for i in reading_order(found))
         else:
             faces = self.tracker.update(seen, frame.captured_ns)
         tracked = time.perf_counter_ns()

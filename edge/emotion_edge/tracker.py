@@ -202,6 +202,7 @@ class _Track:
             round(width),
             round(height),
             self.seen_box.score,
+            self.seen_box.landmarks,
         )
         return Face(box, self._emotion, self._label, track_id, self._smoothed)
 

@@ -8,13 +8,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_ROW = 3  # faces: rows are read one by one if each has as many
 
 Image = NDArray[np.uint8]
 """uint8, gray ``(height, width)`` or BGR ``(height, width, 3)``, as OpenCV reads it."""
@@ -41,11 +44,17 @@ class Frame:
     media_time_s: float | None = None
 
 
+Point = tuple[float, float]
+"""``(x, y)`` in pixels of the frame."""
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A face's rectangle, in pixels of the frame; it may extend beyond the frame's edge.
 
     score: the detector's confidence; Haar's is unbounded, YuNet's is in 0..1.
+    landmarks: right eye, left eye, nose tip, right and left corner of the mouth, where right and
+        left are the person's own; empty if the detector does not find them.
     """
 
     x: int
@@ -53,6 +62,7 @@ class Box:
     width: int
     height: int
     score: float = 1.0
+    landmarks: tuple[Point, ...] = ()
 
     @property
     def area(self) -> int:
@@ -67,6 +77,22 @@ class Box:
             return 0.0
         shared = across * down
         return shared / (self.area + other.area - shared)
+
+    def placed(self, span: float | tuple[float, float], left: float = 0, top: float = 0) -> Box:
+        """The box of a resized part of an image, in pixels of the whole image.
+
+        span: how many pixels of the whole image one pixel of the part covers; two numbers if it
+            differs between across and down. left, top: the part's corner in the whole image.
+        """
+        across, down = span if isinstance(span, tuple) else (span, span)
+        return Box(
+            round(left + self.x * across),
+            round(top + self.y * down),
+            round(self.width * across),
+            round(self.height * down),
+            self.score,
+            tuple((left + x * across, top + y * down) for x, y in self.landmarks),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,29 @@ EVENT_KINDS = (
     "aggregate",
 )
 """Every ``Event.kind`` of this package; another package's camera or output may add its own."""
+
+
+def reading_order(faces: Sequence[Face]) -> tuple[int, ...]:
+    """Positions in ``faces``, from left to right in the image.
+
+    Where several faces are in each of several rows, one row follows the other, the top one first.
+    """
+    if not faces:
+        return ()
+    middles = [
+        (face.box.x + face.box.width / 2, face.box.y + face.box.height / 2) for face in faces
+    ]
+    gap = sorted(face.box.height for face in faces)[len(faces) // 2]
+    rows: list[list[int]] = []
+    previous = -math.inf
+    for i in sorted(range(len(faces)), key=lambda i: middles[i][1]):
+        if middles[i][1] - previous > gap:
+            rows.append([])
+        rows[-1].append(i)
+        previous = middles[i][1]
+    if min(len(row) for row in rows) < _ROW:
+        rows = [list(range(len(faces)))]
+    return tuple(i for row in rows for i in sorted(row, key=lambda i: middles[i]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emotion_edge.annotate import annotate, colour_of
+from emotion_edge import annotate as annotating
+from emotion_edge.annotate import annotate, colour_of, numbers
 from emotion_edge.model.labels import EMOTIONS, UNSURE
 from emotion_edge.values import Box, Emotion, Face
 
@@ -97,3 +100,74 @@ def test_any_size_and_any_box(height, width, boxes, limit) -> None:
     assert not image.any()
     if boxes:
         assert picture.any()  # the label stays in the picture, wherever the box is
+
+
+def plates(image: np.ndarray, faces: list[Face], monkeypatch, **options) -> list:
+    """The texts and plates that ``annotate`` writes."""
+    written = []
+    write = annotating._write
+
+    def note(canvas, tag, colour):
+        written.append(tag)
+        write(canvas, tag, colour)
+
+    monkeypatch.setattr(annotating, "_write", note)
+    annotate(image, faces, **options)
+    return written
+
+
+def apart(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
+    return (
+        one[0] >= other[0] + other[2]
+        or other[0] >= one[0] + one[2]
+        or one[1] >= other[1] + other[3]
+        or other[1] >= one[1] + one[3]
+    )
+
+
+crowds = st.lists(st.tuples(places, places, st.integers(12, 400)), min_size=2, max_size=40)
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(200, 900), width=st.integers(200, 1200), crowd=crowds)
+def test_no_label_covers_another(height, width, crowd) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        faces = [face(Box(x % width, y % height, side, side)) for x, y, side in crowd]
+        tags = plates(np.zeros((height, width, 3), np.uint8), faces, patch)
+    for i, one in enumerate(tags):
+        assert all(apart(one.plate, other.plate) for other in tags[:i])
+
+
+def test_sixty_small_faces_each_have_a_whole_label(monkeypatch) -> None:
+    grid = [Box(114 * x + 40, 142 * y + 14, 41, 41) for y in range(6) for x in range(10)]
+    faces = [face(box, EMOTIONS[i % 7]) for i, box in enumerate(grid)]
+    tags = plates(np.zeros((852, 1140, 3), np.uint8), faces, monkeypatch)
+    assert sorted(int(tag.text.split()[0]) for tag in tags) == list(range(1, 61))
+    assert all(tag.text.endswith("91%") for tag in tags)
+    assert all(tag.size >= 0.38 for tag in tags)  # letters of 8 pixels
+
+
+def test_a_label_is_as_large_as_its_face(monkeypatch) -> None:
+    faces = [face(Box(200, 400, 60, 60)), face(Box(1600, 500, 700, 700))]
+    small, large = plates(np.zeros((2160, 3840, 3), np.uint8), faces, monkeypatch)
+    assert small.size < large.size / 2
+    assert small.size > 0.8  # still letters of 8 pixels after halving a 4K image
+
+
+def test_a_single_face_and_tracked_faces_have_no_number(monkeypatch) -> None:
+    one = face(Box(200, 150, 180, 180))
+    tracked = [replace(face(Box(x, 150, 90, 90)), track_id=x) for x in (10, 300)]
+    image = np.zeros((480, 640, 3), np.uint8)
+    assert [tag.text for tag in plates(image, [one], monkeypatch)] == ["happy 91%"]
+    assert [tag.text for tag in plates(image, tracked, monkeypatch)] == ["happy 91%"] * 2
+    texts = [tag.text for tag in plates(image, tracked, monkeypatch, numbered=True)]
+    assert sorted(texts) == ["1 happy 91%", "2 happy 91%"]
+
+
+def test_faces_are_numbered_left_to_right_and_row_by_row() -> None:
+    couple = [face(Box(500, 100, 90, 90)), face(Box(100, 320, 120, 120))]
+    assert numbers(couple) == (2, 1)
+    rows = [face(Box(150 * x + 3 * y, 200 * y + 5 * x, 60, 60)) for y in range(2) for x in range(4)]
+    assert numbers(rows) == tuple(range(1, 9))
+    assert numbers(rows[::-1]) == tuple(range(8, 0, -1))
+    assert numbers([]) == ()

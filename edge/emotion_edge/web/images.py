@@ -87,13 +87,7 @@ class DecodedImage:
     def to_original(self, box: Box) -> Box:
         """A box of ``image`` in the pixels of the original."""
         across, down = self.width / self.image.shape[1], self.height / self.image.shape[0]
-        return Box(
-            round(box.x * across),
-            round(box.y * down),
-            round(box.width * across),
-            round(box.height * down),
-            box.score,
-        )
+        return box.placed((across, down))
 
 
 def decode_image(data: bytes, limits: Limits | None = None) -> DecodedImage:
