@@ -14,7 +14,10 @@ import numpy as np
 from train.data import VOTE_OF_EMOTION, VOTES
 
 ROOT = Path(__file__).parents[1]
-REAL = Path(os.environ.get("EMOTION_EDGE_DATA", ROOT.parent / "shared" / "data" / "fer2013"))
+SHARED = Path(os.environ.get("EMOTION_EDGE_SHARED", ROOT.parent / "shared"))
+"""Images and weights that are not part of the repository; tests that need them skip without."""
+
+REAL = Path(os.environ.get("EMOTION_EDGE_DATA", SHARED / "data" / "fer2013"))
 SIZES = {"Training": 280, "PublicTest": 105, "PrivateTest": 105}
 
 

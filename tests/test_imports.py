@@ -16,22 +16,6 @@ PACKAGE = {
     "convert": "convert",
     "benchmarks": "benchmarks",
 }
-LAYERS = (
-    ("errors", "values", "version"),
-    ("files", "settings"),
-    ("annotate", "records", "registry"),
-    ("model",),
-    ("cameras", "detectors", "sinks"),
-    ("pipeline", "tracker"),
-    ("factory",),
-    ("kiosk",),
-    ("bench", "web"),
-    ("commands",),
-    ("cli",),
-    ("__main__",),
-)
-"""Of ``emotion_edge``: a part imports from the lines above its own."""
-
 HEAVY = {"tensorflow", "keras", "tf_keras", "jax", "torch", "sklearn"}
 
 
@@ -40,20 +24,18 @@ def modules(folder: str) -> list[Path]:
     return [path for path in found if path.name != "hatch_build.py"]
 
 
-def imported(path: Path, *, top_level: bool = False, whole: bool = False) -> set[str]:
-    """First names of what a file imports, or with ``whole`` the dotted names.
-
-    top_level: only what importing the file imports.
-    """
+def imported(path: Path, *, top_level: bool = False) -> set[str]:
+    """First names of what a file imports; top_level: only what importing it imports at once."""
     tree = ast.parse(path.read_text())
     nodes: list[ast.AST] = []
     stack: list[ast.AST] = [tree]
     while stack:
         node = stack.pop()
         nodes.append(node)
-        late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        if not ((top_level and (late or for_types)) or (whole and for_types)):
+        late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        )
+        if not (top_level and late):
             stack.extend(ast.iter_child_nodes(node))
     names: set[str] = set()
     for node in nodes:
@@ -61,10 +43,7 @@ def imported(path: Path, *, top_level: bool = False, whole: bool = False) -> set
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
-            if whole and node.module == "emotion_edge":
-                names.remove(node.module)
-                names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names if whole else {name.split(".")[0] for name in names}
+    return {name.split(".")[0] for name in names}
 
 
 @pytest.mark.parametrize("folder", ORDER)
@@ -72,24 +51,7 @@ def test_imports_go_one_way(folder: str) -> None:
     later = {PACKAGE[name] for name in ORDER[ORDER.index(folder) + 1 :]}
     assert modules(folder)
     for path in modules(folder):
-        assert not imported(path) & later, f"{path} imports a folder to its right"
-
-
-def test_edge_imports_only_what_is_below() -> None:
-    """``LAYERS`` from the values up to the commands; the package itself is above them all."""
-    root = ROOT / "edge/emotion_edge"
-    level = {part: number for number, parts in enumerate(LAYERS) for part in parts}
-    for path in modules("edge"):
-        part = path.relative_to(root).with_suffix("").parts[0]
-        if part == "__init__":
-            continue
-        for name in imported(path, whole=True):
-            package, _, inner = name.partition(".")
-            if package != "emotion_edge":
-                continue
-            other = inner.partition(".")[0]
-            assert other in level, f"{path} imports {name}: import the module that defines it"
-            assert other == part or level[other] < level[part], f"{path} imports {name}"
+        assert not imported(path) & later, f"{path} imports what stands to its right"
 
 
 def test_edge_never_imports_tensorflow_or_keras() -> None:

@@ -14,7 +14,7 @@ import cv2
 from emotion_edge.annotate import annotate
 from emotion_edge.cameras.photos import photos_in
 from emotion_edge.commands.flags import add_backend_arguments, backend
-from emotion_edge.detectors import names
+from emotion_edge.detectors import names, open_detector
 from emotion_edge.errors import EmotionEdgeError, OutputExists, SinkError
 from emotion_edge.factory import load
 from emotion_edge.files import write_whole
@@ -34,6 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default=DEFAULT, help="a shipped name or a .tflite file")
     parser.add_argument("--detector", default="auto", help=names())
+    parser.add_argument(
+        "--min-face",
+        type=int,
+        metavar="PIXELS",
+        help="side of the smallest face to find (default: 24); smaller takes longer",
+    )
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        metavar="S",
+        help="stop looking for small faces in an image after S seconds (default: 10)",
+    )
     add_backend_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON line per image")
     parser.add_argument(
@@ -59,7 +71,12 @@ def run(options: argparse.Namespace) -> int:
         except EmotionEdgeError as error:
             report(error)
     targets = _targets(files, options.annotate, overwrite=options.overwrite)
-    pipeline = load(options.model, detector=options.detector, backend=backend(options))
+    limits = {"min_face": options.min_face, "max_seconds": options.max_seconds}
+    detector = open_detector(
+        options.detector,
+        changes={name: value for name, value in limits.items() if value is not None},
+    )
+    pipeline = load(options.model, detector=detector, backend=backend(options))
     for path, target in targets.items():
         try:
             image = read_image(path)
@@ -67,6 +84,12 @@ def run(options: argparse.Namespace) -> int:
             report(error)
             continue
         faces = pipeline.image(image).faces
+        if unsearched := getattr(detector, "unsearched", 0.0):
+            print(
+                f"emotion-edge: {path}: out of time; {unsearched:.0%} of the image was not "
+                "searched for small faces: raise --max-seconds or --min-face",
+                file=sys.stderr,
+            )
         if options.json:
             record = {"schema": SCHEMA, "type": "image", "file": str(path)}
             height, width = image.shape[:2]

@@ -1,4 +1,4 @@
-"""Where the faces are.
+"""Finds faces in images.
 
 To add a detector, write one file with a class that has ``FaceDetector``'s members and a
 ``DetectorSettings`` that opens it, and add one line to ``DETECTORS``. Another package registers its
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from emotion_edge.registry import Registry
-from emotion_edge.settings import Settings, from_table
+from emotion_edge.settings import Settings, from_table, key
 from emotion_edge.values import Box, Image
 
 
@@ -50,6 +50,13 @@ class DetectorSettings(Settings):
 
     help: ClassVar[str]
     weights: ClassVar[Weights | None] = None
+
+    min_face: int = key(
+        24, "side of the smallest face to find in a single image, in pixels; not for streams.", ge=8
+    )
+    max_seconds: float = key(
+        10.0, "seconds after which a single image is no longer searched for small faces.", gt=0
+    )
 
     @classmethod
     def installed(cls) -> bool:
@@ -93,6 +100,7 @@ def open_detector(
     *,
     scheduled: bool = False,
     tables: Mapping[str, Mapping[str, Any]] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> FaceDetector:
     """A detector by name.
 
@@ -100,12 +108,13 @@ def open_detector(
     scheduled: for a stream of frames: see ``scheduled.ScheduledDetector``. Otherwise each image
         is searched on its own, and more finely.
     tables: settings by detector name, as in the configuration's ``[detectors.NAME]``.
+    changes: settings for whichever detector it is; they override ``tables``.
     Raises UsageError for an unknown name or setting, DetectorError when the detector's file is
     absent or wrong, PluginError for a broken detector of another package.
     """
     name = chosen_detector(name)
-    table = (tables or {}).get(name, {})
-    settings = from_table(DETECTORS.require(name, AUTO), dict(table), where=f"detector {name}")
+    table = {**(tables or {}).get(name, {}), **(changes or {})}
+    settings = from_table(DETECTORS.require(name, AUTO), table, where=f"detector {name}")
     return settings.open_stream() if scheduled else settings.open()
 
 

@@ -10,14 +10,19 @@ import cv2
 import numpy as np
 
 from emotion_edge.detectors import DetectorSettings
-from emotion_edge.detectors.geometry import Extent, distinct, reduce
+from emotion_edge.detectors.geometry import Extent, distinct, inside, reduce
 from emotion_edge.detectors.scheduled import ScheduledDetector
+from emotion_edge.detectors.stills import StillDetector
 from emotion_edge.errors import DetectorError
 from emotion_edge.values import Box, Image
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _DEBIAN = Path("/usr/share/opencv4/haarcascades")  # package opencv-data; apt's cv2 has no cv2.data
+_EYES = "haarcascade_eye.xml"
+_EYES_WIDTH = 80  # pixels across the eyes' half of a face, when an eye is looked for
+_SURE = 10  # hits that agree on a face whose eyes need not be found
 _EXTENT = Extent(side=1.01)
+_FINDS = 20  # pixels: the cascade's window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +31,27 @@ class HaarSettings(DetectorSettings):
 
     help: ClassVar[str] = "upright frontal faces; comes with OpenCV"
 
-    def open(self) -> HaarDetector:
-        """Finer and slower than for a stream."""
-        return HaarDetector(size=480, smallest=0.1, scale_factor=1.1)
+    def open(self) -> StillDetector:
+        """Searches the whole image, and its parts in detail if it is large."""
+        return StillDetector(
+            HaarDetector(size=640, smallest=0.08, scale_factor=1.1, min_neighbors=2),
+            HaarDetector(size=None, smallest=_FINDS, scale_factor=1.15, min_neighbors=5),
+            size=640,
+            whole_finds=50,
+            tile_finds=_FINDS,
+            min_face=self.min_face,
+            max_seconds=self.max_seconds,
+        )
 
     def open_stream(self) -> ScheduledDetector:
-        """One detector for whole frames, one for the windows around known faces."""
-        return ScheduledDetector(HaarDetector(), HaarDetector(smallest=0.35))
+        """One detector each for whole frames, for windows around faces, and for parts in detail."""
+        return ScheduledDetector(
+            HaarDetector(min_neighbors=2),
+            HaarDetector(smallest=0.4, scale_factor=1.1, min_neighbors=1, eyes=False),
+            HaarDetector(smallest=0.1),
+            window_size=112,
+            reach=0.25,
+        )
 
 
 class HaarDetector:
@@ -46,60 +65,89 @@ class HaarDetector:
     def __init__(
         self,
         *,
-        size: int = 320,
+        size: int | None = 320,
         smallest: float = 0.13,
         scale_factor: float = 1.2,
         min_neighbors: int = 3,
+        eyes: bool = True,
         cascade: str | Path | None = None,
     ) -> None:
-        """Load the cascade.
+        """Load the cascades.
 
-        size: pixels of the longer side that pictures are shrunk to.
-        smallest: side of the smallest face looked for, as a share of the shorter side.
+        size: pixels of the longer side that images are shrunk to; None searches them as they are.
+        smallest: side of the smallest face looked for, as a share of the shorter side; from 1 on
+            in pixels.
         scale_factor: from one size of face looked for to the next.
         min_neighbors: hits that must agree on a face.
-        cascade: another OpenCV cascade file; its boxes are taken to lie as alt2's do.
-        Raises DetectorError when OpenCV has no cascades, or the file is none.
+        eyes: whether a face on which few hits agree must have an eye. Without that, one scene in
+            ten has a false face.
+        cascade: another OpenCV cascade file; its boxes are assumed to be like alt2's.
+        Raises DetectorError when OpenCV has no cascades, or the file is not one.
         """
-        path = _find() if cascade is None else Path(cascade)
-        if not hasattr(cv2, "CascadeClassifier"):
-            raise DetectorError(
-                f"OpenCV {cv2.__version__} has no Haar cascades: "
-                "pip install 'opencv-python-headless<5', or use --detector yunet"
-            )
-        self._cascade = cv2.CascadeClassifier()
-        if not path.is_file() or not self._cascade.load(str(path)):
-            raise DetectorError(f"{path} is no cascade file: give one of OpenCV's haarcascades")
+        self._cascade = _load(_find(_CASCADE) if cascade is None else Path(cascade))
+        self._eyes = _load(_find(_EYES)) if eyes else None
         self._size = size
         self._smallest = smallest
         self._scale_factor = scale_factor
         self._min_neighbors = min_neighbors
 
     def detect(self, image: Image) -> list[Box]:
-        """Boxes of FER2013's extent, in pixels of ``image`` (gray or BGR, uint8), largest first."""
+        """Boxes of FER2013's extent, in pixels of ``image`` (gray or BGR, uint8), largest first.
+
+        A box's score is the number of hits that agree on it.
+        """
         if image.ndim == 3:
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
-        small, span = reduce(image, self._size)
-        smallest = round(min(small.shape) * self._smallest)
-        rectangles, _, scores = self._cascade.detectMultiScale3(
-            small,
-            self._scale_factor,
-            self._min_neighbors,
-            minSize=(smallest, smallest),
-            outputRejectLevels=True,
+        small, span = (image, 1.0) if self._size is None else reduce(image, self._size)
+        shorter = min(small.shape) if self._smallest < 1 else 1
+        smallest = round(shorter * self._smallest)
+        rectangles, hits = self._cascade.detectMultiScale2(
+            small, self._scale_factor, self._min_neighbors, minSize=(smallest, smallest)
+        )
+        boxes = (
+            _EXTENT.box(x * span, y * span, width * span, height * span, float(count))
+            for (x, y, width, height), count in zip(rectangles, hits, strict=True)
         )
         return distinct(
-            _EXTENT.box(x * span, y * span, width * span, height * span, float(score))
-            for (x, y, width, height), score in zip(rectangles, scores, strict=True)
+            box
+            for box in boxes
+            if inside(box, image) and (box.score >= _SURE or self._has_eye(image, box))
         )
 
+    def _has_eye(self, gray: Image, box: Box) -> bool:
+        """Whether the upper half of a face shows an eye; true if eyes are not looked for."""
+        if self._eyes is None:
+            return True
+        top, bottom = box.y + box.height // 10, box.y + 6 * box.height // 10
+        part = gray[max(0, top) : max(0, bottom), max(0, box.x) : max(0, box.x + box.width)]
+        if part.size == 0:
+            return False
+        scale = _EYES_WIDTH / part.shape[1]
+        size = (_EYES_WIDTH, max(1, round(part.shape[0] * scale)))
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        part = np.asarray(cv2.resize(part, size, interpolation=how), dtype=np.uint8)
+        found = self._eyes.detectMultiScale(part, 1.1, 1, minSize=(14, 14))
+        return len(found) > 0
 
-def _find() -> Path:
+
+def _load(path: Path) -> cv2.CascadeClassifier:
+    if not hasattr(cv2, "CascadeClassifier"):
+        raise DetectorError(
+            f"OpenCV {cv2.__version__} has no Haar cascades: "
+            "pip install 'opencv-python-headless<5', or use --detector yunet"
+        )
+    cascade = cv2.CascadeClassifier()
+    if not path.is_file() or not cascade.load(str(path)):
+        raise DetectorError(f"{path} is not a cascade file: give one of OpenCV's haarcascades")
+    return cascade
+
+
+def _find(cascade: str) -> Path:
     folders = [Path(cv2.data.haarcascades)] if hasattr(cv2, "data") else []
     for folder in (*folders, _DEBIAN):
-        if (folder / _CASCADE).is_file():
-            return folder / _CASCADE
+        if (folder / cascade).is_file():
+            return folder / cascade
     raise DetectorError(
-        f"OpenCV {cv2.__version__} came without {_CASCADE}: pip install "
+        f"OpenCV {cv2.__version__} came without {cascade}: pip install "
         "'opencv-python-headless<5', apt install opencv-data, or use --detector yunet"
     )

@@ -38,6 +38,8 @@ class InputSpec:
         the rescaling is part of the graph.
     margin: of ``preprocessing.crop_face``.
     interpolation: ``area``: shrink by area, enlarge bilinearly (``preprocessing.resize_to_input``).
+    alignment: ``eyes``: level a tilted face if the detector finds its landmarks
+        (``preprocessing.level_face``); ``none``: never. A manifest without it means ``eyes``.
     """
 
     height: int
@@ -48,6 +50,7 @@ class InputSpec:
     offset: float = 0.0
     margin: float = 0.0
     interpolation: str = "area"
+    alignment: str = "eyes"
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -60,6 +63,10 @@ class InputSpec:
         if self.interpolation != "area":
             raise ManifestError(
                 f"manifest: interpolation {self.interpolation!r}; this version supports 'area'"
+            )
+        if self.alignment not in ("eyes", "none"):
+            raise ManifestError(
+                f"manifest: alignment {self.alignment!r}; this version supports 'eyes' and 'none'"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -131,3 +132,63 @@ def test_read_image_says_what_was_wrong(tmp_path: Path) -> None:
     text.write_bytes(whole[: len(whole) // 8])
     with pytest.raises(ImageError, match="not an image"):
         read_image(text)
+
+
+# Levelling.
+
+UPRIGHT = ((70.0, 70.0), (110.0, 70.0), (90.0, 95.0), (75.0, 115.0), (105.0, 115.0))
+GRAY = InputSpec(48, 48, 1, "gray")
+
+
+def turned(angle: float, *, side: int = 96, channels: int = 1) -> tuple[np.ndarray, Box]:
+    """A smooth image turned by so many degrees about (90, 90), and its face's box."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (9, 9, channels)).astype(np.uint8)
+    image = cv2.resize(coarse, (180, 180), interpolation=cv2.INTER_CUBIC)
+    matrix = cv2.getRotationMatrix2D((89.5, 89.5), -angle, 1.0)
+    image = cv2.warpAffine(image, matrix, (180, 180), borderMode=cv2.BORDER_REPLICATE)
+    turn = np.radians(angle)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    points = (np.array(UPRIGHT) - 90) @ rotation.T + 90
+    corner = 90 - side // 2
+    landmarks = tuple((float(x), float(y)) for x, y in points)
+    return image, Box(corner, corner, side, side, landmarks=landmarks)
+
+
+@pytest.mark.parametrize("angle", [-35.0, -20.0, 8.0, 20.0, 90.0])
+@pytest.mark.parametrize("side", [30, 48, 96, 110])
+def test_a_levelled_face_looks_as_the_upright_one(angle: float, side: int) -> None:
+    straight, box = turned(0, side=side)
+    expected = face_input(straight, box, GRAY).astype(int)
+    level = face_input(*turned(angle, side=side), GRAY)
+    assert level.shape == (48, 48) and level.dtype == np.uint8
+    error = np.abs(level - expected).mean()
+    untouched = face_input(*turned(angle, side=side), replace(GRAY, alignment="none"))
+    assert error < 4
+    assert error < np.abs(untouched - expected).mean() / 2
+
+
+def test_an_upright_face_is_cropped_as_without_landmarks() -> None:
+    image, box = turned(3.0)
+    assert np.array_equal(face_input(image, box, GRAY), crop_and_fit(image, box))
+
+
+def crop_and_fit(image: np.ndarray, box: Box) -> np.ndarray:
+    return resize_to_input(crop_face(image, box), GRAY)
+
+
+def test_a_colour_network_gets_colours_from_a_levelled_face() -> None:
+    spec = InputSpec(64, 64, 3, "rgb")
+    image, box = turned(20, channels=3)
+    level = face_input(image, box, spec)
+    swapped = face_input(np.ascontiguousarray(image[..., ::-1]), box, spec)
+    assert level.shape == (64, 64, 3)
+    assert np.array_equal(level, swapped[..., ::-1])
+
+
+def test_a_levelled_face_over_the_edge_repeats_the_last_pixels() -> None:
+    image, box = turned(20)
+    level = face_input(image[:, 60:], box.placed(1, -60), GRAY)
+    assert level.shape == (48, 48)
+    with pytest.raises(ImageError, match="outside the 180x180 image"):
+        face_input(image, box.placed(1, 500), GRAY)

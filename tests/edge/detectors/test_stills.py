@@ -1,0 +1,123 @@
+"""The search for faces of every size in one image."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emotion_edge.detectors.geometry import reduce
+from emotion_edge.detectors.stills import StillDetector, _tiles
+from emotion_edge.errors import UsageError
+from emotion_edge.values import Box, Image
+
+SMALLEST = 16
+
+
+class Squares:
+    """Finds white squares of at least 16 pixels in what it is given, whole or cut."""
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size
+        self.asked: list[tuple[int, ...]] = []
+
+    def detect(self, image: Image) -> list[Box]:
+        import cv2
+
+        small, span = reduce(image, self.size) if self.size else (image, 1.0)
+        self.asked.append(small.shape)
+        count, _, stats, _ = cv2.connectedComponentsWithStats((small > 127).astype(np.uint8))
+        found = [Box(*(int(n) for n in stats[i, :4])).placed(span) for i in range(1, count)]
+        return [box for box in found if max(box.width, box.height) >= SMALLEST * span]
+
+
+def drawn(height: int, width: int, *squares: tuple[int, int, int]) -> Image:
+    image = np.zeros((height, width), np.uint8)
+    for x, y, side in squares:
+        image[y : y + side, x : x + side] = 255
+    return image
+
+
+def still(**options: object) -> StillDetector:
+    return StillDetector(
+        Squares(640),
+        Squares(),
+        size=640,
+        whole_finds=SMALLEST,
+        tile_finds=SMALLEST,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_faces_of_every_size_are_found_once() -> None:
+    squares = ((100, 100, 30), (1500, 1200, 45), (1900, 300, 150), (2600, 700, 1300))
+    found = still().detect(drawn(3000, 4000, *squares))
+    assert len(found) == len(squares)
+    for box, (x, y, side) in zip(found, sorted(squares, key=lambda one: -one[2]), strict=True):
+        assert box.iou(Box(x, y, side, side)) > 0.8
+
+
+@given(st.integers(0, 3960), st.integers(0, 2960), st.integers(26, 120))
+def test_a_small_face_is_found_wherever_it_is(x: int, y: int, side: int) -> None:
+    x, y = min(x, 4000 - side), min(y, 3000 - side)
+    found = still().detect(drawn(3000, 4000, (x, y, side)))
+    assert [box.iou(Box(x, y, side, side)) > 0.7 for box in found] == [True]
+
+
+def test_an_image_in_which_the_whole_shows_enough_is_searched_once() -> None:
+    detector = still(min_face=24)
+    detector.detect(drawn(600, 900))
+    assert len(detector.tile.asked) == 0
+    detector.detect(drawn(900, 1100))
+    assert len(detector.tile.asked) == 1
+
+
+def test_a_smaller_face_needs_a_finer_search() -> None:
+    image = drawn(1000, 1000, (400, 400, 14))
+    assert still().detect(image) == []
+    assert len(still(min_face=12).detect(image)) == 1
+
+
+def test_no_tile_is_searched_after_the_time_is_over() -> None:
+    def clock() -> Iterator[float]:
+        now = 0.0
+        while True:
+            yield now
+            now += 1.0
+
+    ticks = clock()
+    detector = still(max_seconds=2.5, clock=lambda: next(ticks))
+    image = drawn(3000, 4000, (1900, 1400, 40), (3900, 2900, 40), (500, 500, 900))
+    found = detector.detect(image)
+    assert len(detector.tile.asked) == 2
+    assert [box.width > 500 for box in found[:1]] == [True]  # the whole image always counts
+    assert not any(box.iou(Box(3900, 2900, 40, 40)) > 0.5 for box in found)
+    assert 0 < detector.unsearched < 1
+    detector = still()
+    assert len(detector.detect(image)) == 3
+    assert detector.unsearched == 0
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000), st.integers(1, 600), st.floats(0.3, 2))
+def test_tiles_cover_the_image_and_share_a_face(
+    height: int, width: int, largest: int, scale: float
+) -> None:
+    tiles = list(_tiles(height, width, scale, largest))
+    for axis, extent in ((0, width), (1, height)):
+        spans = sorted({(tile[axis], tile[axis + 2]) for tile in tiles})
+        assert spans[0][0] == 0
+        assert spans[-1][1] == extent
+        assert len({end - start for start, end in spans}) == 1
+        for (_, end), (start, _) in itertools.pairwise(spans):
+            assert end - start >= largest
+
+
+@pytest.mark.parametrize("wrong", [{"min_face": 0}, {"max_seconds": 0}, {"max_seconds": math.nan}])
+def test_a_limit_out_of_range_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))} is .*: use"):
+        still(**wrong)
