@@ -1,18 +1,22 @@
 #!/bin/sh
-# Sets up emotion-edge as a service on a Raspberry Pi (64-bit Bookworm or Trixie), or takes it
-# away again. Run it from a checkout, or beside a wheel. Running it again updates.
+# Sets up emotion-edge as a service on a Raspberry Pi (64-bit Bookworm or Trixie), or removes it.
+# Running it again updates.
 #
 #   sudo edge/install-kiosk.sh [--wheel FILE] [--dry-run]
 #   sudo edge/install-kiosk.sh --uninstall [--purge] [--dry-run]
 #
-# --dry-run only prints the commands. --purge also deletes the configuration and what was recorded.
+# Installs --wheel FILE; else the checkout around this script; else the newest wheel next to it.
+# --dry-run only prints the commands. --purge also deletes the configuration and the records.
+# DESTDIR in the environment installs below another folder, for a disk image and for tests.
 set -eu
 umask 022
 
+root=${DESTDIR:-}
 home=/opt/emotion-edge
 config=/etc/emotion-edge
 state=/var/lib/emotion-edge
-unit=/etc/systemd/system/emotion-edge.service
+unit=$root/etc/systemd/system/emotion-edge.service
+command=$root/usr/local/bin/emotion-edge
 here=$(cd "$(dirname "$0")" && pwd)
 wheel='' dry=no uninstall=no purge=no
 
@@ -34,17 +38,18 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-[ "$dry" = yes ] || [ "$(id -u)" = 0 ] || fail "this changes the system: run it with sudo"
+[ "$dry" = yes ] || [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "this changes the system: run it with sudo"
 
 if [ "$uninstall" = yes ]; then
-    if [ -e "$unit" ]; then # apart: disable --now refuses where systemd does not run, as in an image
+    if [ -e "$unit" ]; then # two commands: disable --now fails where systemd does not run
         run systemctl stop emotion-edge.service
         run systemctl disable emotion-edge.service
     fi
-    run rm -rf "$unit" "$home"
+    run rm -rf "$unit" "$root$home"
+    [ "$(readlink "$command" || true)" != "$home/bin/emotion-edge" ] || run rm -f "$command"
     run systemctl daemon-reload
     if [ "$purge" = yes ]; then
-        run rm -rf "$config" "$state"
+        run rm -rf "$root$config" "$root$state"
         if id emotion-edge >/dev/null 2>&1; then run userdel emotion-edge; fi
     else
         echo "Kept: $config and $state (--purge deletes them)."
@@ -67,23 +72,21 @@ esac
 constraints=$here/constraints-$VERSION_CODENAME.txt
 [ -f "$constraints" ] || fail "$constraints is missing: copy the whole edge folder"
 
-# What to install: a wheel that was named, one that lies near, or the checkout.
-if [ -z "$wheel" ]; then
-    for near in "$here"/emotion_edge-*.whl "$here"/../dist/emotion_edge-*.whl; do
-        [ -f "$near" ] && wheel=$near
-    done
-fi
+# What to install.
 if [ -n "$wheel" ]; then
     [ -f "$wheel" ] || fail "there is no wheel $wheel: build one with make wheel"
     what=$wheel
 elif [ -f "$here/../pyproject.toml" ]; then
     what=$(cd "$here/.." && pwd)
 else
-    fail "no wheel beside this script and no checkout around it: give --wheel FILE"
+    # sort -V: 0.10.0 is newer than 0.9.0.
+    what=$(find "$here" -maxdepth 1 -name 'emotion_edge-*.whl' | sort -V | tail -n 1)
+    [ -n "$what" ] || fail "no wheel next to this script and no checkout around it: use --wheel FILE"
 fi
+say "installing $what"
 
-# The camera's own library comes from apt only; its pip source wants a compiler. A fresh system
-# knows no packages at all until it has updated its lists.
+# The camera's own library comes from apt only; its pip source needs a compiler. A fresh system
+# has no package lists until it has updated them.
 run apt-get update -q
 packages="python3-venv"
 if apt-cache show python3-picamera2 >/dev/null 2>&1; then
@@ -99,23 +102,42 @@ if ! id emotion-edge >/dev/null 2>&1; then
 fi
 
 # The system's packages stay visible for picamera2; the constraints keep NumPy 1 on Bookworm.
-run python3 -m venv --system-site-packages "$home"
-run "$home/bin/python" -m pip install --quiet --upgrade --constraint "$constraints" "$what[mqtt]"
+run python3 -m venv --system-site-packages "$root$home"
+pip() { run "$root$home/bin/python" -m pip install --quiet --constraint "$constraints" "$@"; }
+pip --upgrade "$what[metrics,mqtt]"
+# pip keeps the installed code when only the code has changed and not the version.
+pip --force-reinstall --no-deps "$what"
 
-run install -d -m 755 "$config"
-if [ -e "$config/kiosk.toml" ]; then
+run install -d -m 755 "$root$config"
+if [ -e "$root$config/kiosk.toml" ]; then
     echo "Kept: $config/kiosk.toml"
 else
-    run install -m 644 "$here/kiosk.toml" "$config/kiosk.toml"
+    run install -m 644 "$here/kiosk.toml" "$root$config/kiosk.toml"
 fi
-run install -m 644 "$here/systemd/emotion-edge.service" "$unit"
+if [ -e "$command" ] && [ "$(readlink "$command" || true)" != "$home/bin/emotion-edge" ]; then
+    say "$command exists and is kept: the service's own command is $home/bin/emotion-edge"
+else
+    run install -d -m 755 "$(dirname "$command")"
+    run ln -sfn "$home/bin/emotion-edge" "$command"
+fi
+run install -D -m 644 "$here/systemd/emotion-edge.service" "$unit"
 run systemctl daemon-reload
 run systemctl enable emotion-edge.service
 run systemctl restart emotion-edge.service
-run "$home/bin/emotion-edge" doctor --config "$config/kiosk.toml" || true
+run "$root$home/bin/emotion-edge" doctor --config "$root$config/kiosk.toml" || true
+echo
+if [ "$dry" = yes ]; then
+    echo "Dry run: nothing was changed."
+    exit 0
+fi
+if systemctl is-active --quiet emotion-edge.service; then
+    echo "The service is running. Check its health: emotion-edge status"
+elif [ -d /run/systemd/system ]; then
+    echo "Installed, but the service is not running: journalctl -u emotion-edge -n 20"
+else
+    echo "Installed. systemd does not run here: the service starts at the next boot."
+fi
 cat <<END
-
-Running. Its state: emotion-edge status, or systemctl status emotion-edge.
-What it does: $config/kiosk.toml, then sudo systemctl restart emotion-edge.
+To change what it does: edit $config/kiosk.toml, then sudo systemctl restart emotion-edge.
 Tell the people in front of the camera what it does before you leave it there.
 END

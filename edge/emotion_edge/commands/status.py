@@ -8,6 +8,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from emotion_edge.errors import EmotionEdgeError, UsageError
@@ -15,6 +16,9 @@ from emotion_edge.kiosk.configuration import load_config
 from emotion_edge.sinks.metrics import MetricsSettings
 
 HELP = "check the health of a running emotion-edge (needs its metrics output)"
+SERVICE_CONFIG = Path("/etc/emotion-edge/kiosk.toml")
+"""Where the installer puts the service's configuration."""
+
 _TIMEOUT_S = 5
 
 
@@ -97,6 +101,8 @@ def describe(health: Mapping[str, Any]) -> list[str]:
 
 def _configured(path: str | None) -> str:
     settings = MetricsSettings()
+    if path is None and SERVICE_CONFIG.is_file():
+        path = str(SERVICE_CONFIG)
     if path is not None:
         found = [one for one in load_config(path).sinks if isinstance(one, MetricsSettings)]
         if not found:

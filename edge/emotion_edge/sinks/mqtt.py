@@ -49,7 +49,7 @@ _FLUSH_S = 1.0  # for the last acknowledgements
 _STOP_S = 0.3  # for paho's thread to end
 _RECONNECT_S = (1, 30)  # the first and the longest pause
 _QUEUE_FULL = 15  # paho's MQTT_ERR_QUEUE_SIZE
-_CREDENTIAL = "emotion-edge.mqtt-password"
+CREDENTIAL = "emotion-edge.mqtt-password"
 _SINGLE_FACES = ("state", "faces", "label", "confidence")
 _RETAINED = (*_SINGLE_FACES, "aggregate")  # status and camera are always published
 _UNKNOWN = "None"  # Home Assistant's payload for "unknown"
@@ -503,7 +503,7 @@ def _password(settings: MqttSettings) -> str | None:
     """From ``password_file``, else from systemd's credential, else from the configuration."""
     path = settings.password_file
     if path is None and not settings.password:
-        credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / _CREDENTIAL
+        credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / CREDENTIAL
         path = credential if credential.is_absolute() and credential.is_file() else None
     if path is None:
         return settings.password or None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from emotion_edge import cli
+from emotion_edge.commands import status
 from emotion_edge.commands.status import describe
 
 HEALTH = {
@@ -39,8 +40,8 @@ def kiosk() -> Iterator[Kiosk]:
         def do_GET(self) -> None:
             assert self.path == "/healthz"
             assert isinstance(self.server, Kiosk)
-            status, body = self.server.answer
-            self.send_response(status)
+            code, body = self.server.answer
+            self.send_response(code)
             self.end_headers()
             self.wfile.write(body)
 
@@ -111,6 +112,19 @@ def test_the_configuration_names_the_port(
     config.write_text("frames = 1")
     assert cli.main(["status", "--config", str(config)]) == 2
     assert "add [sinks.metrics]" in capsys.readouterr().err
+
+
+def test_the_services_configuration_is_the_default(
+    kiosk: Kiosk,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kiosk.answer = (200, json.dumps(HEALTH).encode())
+    config = tmp_path / "kiosk.toml"
+    config.write_text(f"[sinks.metrics]\nport={kiosk.server_address[1]}")
+    monkeypatch.setattr(status, "SERVICE_CONFIG", config)
+    assert cli.main(["status"]) == 0
 
 
 def test_nothing_answers(capsys: pytest.CaptureFixture[str]) -> None:
