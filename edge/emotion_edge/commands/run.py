@@ -1,4 +1,4 @@
-"""``emotion-edge run``: a camera in, labels out, for a minute or for months."""
+"""``emotion-edge run``: labels the faces of a camera, a video or a folder of images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from emotion_edge.registry import Registry
 from emotion_edge.settings import read_toml
 from emotion_edge.sinks import SINKS
 
-HELP = "watch a camera, a video or a folder of photos"
+HELP = "label the faces of a camera, a video or a folder of images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +114,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run until the source ends, a limit is reached or somebody says stop.
+    """Run until the source ends, a limit is reached or a signal arrives.
 
     0 at the end and on SIGTERM, 130 on Ctrl-C, 3 when a video was cut off, 4 when an output was
-    failing at the end; else an error is raised.
+    failing at the end. Raises an error of ours otherwise.
     """
     config = read(options)
-    # Imported late, so that a wrong flag is answered at once.
+    # Imported late, so that the error for a wrong flag comes immediately.
     from emotion_edge.kiosk.service import Service
 
     stop = threading.Event()
@@ -132,12 +132,12 @@ def run(options: argparse.Namespace) -> int:
             print(f"emotion-edge: incomplete at the end: {trouble}", file=sys.stderr)
         elif sink.file is not None:
             print(f"emotion-edge: written: {sink.file}", file=sys.stderr)
-    lost = any(summary.troubles) and not received  # who stops a kiosk knows of no failure
+    lost = any(summary.troubles) and not received  # a stopped service did not fail
     status = 130 if signal.SIGINT in received else 0
     if not status and (lost or summary.truncated):
         status = SinkError.exit_code if lost else CameraError.exit_code
     if summary.stuck:
-        # A driver's thread hangs in the kernel: leaving in good order would wait for it.
+        # A driver's thread hangs in the kernel, and a normal exit would wait for it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -203,13 +203,13 @@ def outputs(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 @contextmanager
 def _signals(stop: threading.Event) -> Iterator[set[int]]:
-    """SIGTERM, SIGINT and SIGHUP set ``stop``; a second one ends the process at once."""
-    # A handler runs between any two bytecodes of the main thread, which may just then hold the
-    # lock that ``stop.set`` wants. So the handler does nothing, and a thread hears of the signal.
+    """SIGTERM, SIGINT and SIGHUP set ``stop``; a second one ends the process immediately."""
+    # A handler runs between any two bytecodes of the main thread, which may then hold the lock
+    # that ``stop.set`` needs. So the handler does nothing, and a thread receives the signal.
     received: set[int] = set()
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    # What was ignored stays so: nohup.
+    # An ignored signal stays ignored, as nohup expects.
     numbers = [
         number
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -91,11 +91,6 @@ class ScheduledDetector:
         self._parts_of = parts_of
         self.reset()
 
-    @property
-    def name(self) -> str:
-        """The inner detector's name."""
-        return str(getattr(self.full, "name", type(self.full).__name__))
-
     def reset(self) -> None:
         """Forget the stream: the next frame is searched whole."""
         self._known: list[_Known] = []

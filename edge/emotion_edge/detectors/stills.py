@@ -65,11 +65,6 @@ class StillDetector:
         self.unsearched = 0.0
         """Share of the last image in which small faces were not looked for, for want of time."""
 
-    @property
-    def name(self) -> str:
-        """The inner detector's name."""
-        return str(getattr(self.whole, "name", type(self.whole).__name__))
-
     def detect(self, image: Image) -> list[Box]:
         """Boxes of FER2013's extent, in pixels of ``image`` (gray or BGR, uint8), largest first."""
         start = self._clock()

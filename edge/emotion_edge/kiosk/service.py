@@ -1,4 +1,4 @@
-"""The loop that runs for months: a camera that comes back, sinks that cannot hold it up.
+"""Runs a configuration: camera, pipeline and sinks, with recovery from what fails.
 
 ::
 
@@ -32,20 +32,20 @@ from emotion_edge.sinks import Sink, open_sinks
 from emotion_edge.values import Event
 
 READ_S = 1.0
-"""Longest wait for a frame before the loop looks round: events, watchdog, time limit."""
+"""Longest wait for a frame, in seconds, before the loop checks events, watchdog and time limit."""
 
 _CLOSE_S = 1.7  # for the camera, which closes while the sinks do: below the two seconds promised
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did.
+    """The result of a run.
 
-    frames: looked at. skipped: produced by the camera and passed over for a newer one.
-    faces: counted in each frame. seconds: from the first frame to the last.
+    frames: processed. skipped: delivered by the camera and not processed, since a newer one came.
+    faces: the sum over all frames. seconds: from the first frame to the last.
     damaged: frames or images that could not be decoded. truncated: whether the file was cut off.
     troubles: for each sink of the configuration the error it ended with, or an empty string.
-    stuck: whether the camera's driver did not let go in time.
+    stuck: whether the camera's driver did not close in time.
     """
 
     frames: int
@@ -58,15 +58,15 @@ class Summary:
     truncated: bool = False
 
     def __str__(self) -> str:
-        rate = f" ({self.frames / self.seconds:.1f} a second)" if self.seconds else ""
+        rate = f" ({self.frames / self.seconds:.1f} per second)" if self.seconds else ""
         skipped = f", {self.skipped} skipped for newer ones" if self.skipped else ""
-        damaged = f", {self.damaged} damaged and left out" if self.damaged else ""
+        damaged = f", {self.damaged} damaged and omitted" if self.damaged else ""
         cut = ", and the file is cut off" if self.truncated else ""
         return f"{self.frames} frame{'s' * (self.frames != 1)}{rate}{skipped}{damaged}{cut}"
 
 
 class Service:
-    """One run, from a configuration; the parts that touch hardware can be replaced."""
+    """One run of a configuration; tests replace the parts that touch hardware."""
 
     def __init__(
         self,
@@ -81,10 +81,10 @@ class Service:
     ) -> None:
         """Load the model and the detector; no camera and no output is opened yet.
 
-        stop: once set, the run ends within two seconds, all sinks flushed.
-        camera: makes the camera, for each opening anew; by default the configured one.
+        stop: once set, the run ends within two seconds, with all sinks flushed.
+        camera: makes a camera for each opening; by default the configured one.
         condition: reads the board's temperature and throttle state.
-        tell: takes a line for a person; by default standard error.
+        tell: receives each line meant for the user; by default it goes to standard error.
 
         Raises ModelError, DetectorError or UsageError.
         """
@@ -110,10 +110,10 @@ class Service:
         self._silent = not any(sink.prints for sink in config.sinks)
 
     def run(self) -> Summary:
-        """Work until the source ends, a limit is reached, a window is closed or ``stop`` is set.
+        """Run until the source ends, a limit is reached, a window is closed or ``stop`` is set.
 
-        Raises CameraError when the camera cannot be had or stays away, SinkError when a required
-        sink fails, OutputExists when an output is there already.
+        Raises CameraError when the camera cannot be opened or does not come back, SinkError when a
+        required sink fails, OutputExists when an output file exists.
         """
         config = self._config
         with BoardWatch(config.thermal.check_s, self._condition) as board:
@@ -136,7 +136,7 @@ class Service:
                         counts = self._loop(sinks, board)
                     finally:
                         self._watchdog.stopping()
-                        # Beside the sinks, which flush at the same time: a driver may hang.
+                        # In its own thread while the sinks flush: a driver may hang.
                         closing = self._close_camera()
                         deadline = time.monotonic() + _CLOSE_S
                         self._drain(sinks)
@@ -153,7 +153,7 @@ class Service:
         )
 
     def _loop(self, sinks: Sink, board: BoardWatch) -> tuple[int, int, int, float]:
-        """Frame by frame; returns frames, skipped, faces and seconds."""
+        """Process each frame; returns frames, skipped, faces and seconds."""
         config, pipeline = self._config, self._pipeline
         frames = skipped = faces = 0
         begun = last = started = time.monotonic()
@@ -171,7 +171,7 @@ class Service:
             try:
                 frame = self._camera.read(min(READ_S, left))
             except FrameTimeout:
-                # An honest wait: the camera is being retried, or slow.
+                # The loop itself works: the camera is slow, or is being opened again.
                 self._watchdog.alive("waiting for the camera")
                 continue
             finally:
@@ -199,7 +199,7 @@ class Service:
                 self._drain(sinks)
 
     def _drain(self, sinks: Sink) -> None:
-        """Hand on what the camera and the board reported, in the loop's own thread."""
+        """Pass on what the camera and the board reported, in the loop's own thread."""
         while self._events:
             event = self._events.popleft()
             if event.kind in ("camera.damaged", "camera.skipped"):
@@ -210,7 +210,7 @@ class Service:
             sinks.event(event)
 
     def _on_sink_event(self, event: Event) -> None:
-        """Show what a console would, where there is none (any more)."""
+        """Print the message unless a console sink does."""
         self._silent = self._silent or event.kind == "sink.closed"
         if self._silent:
             self._tell(event.message)
@@ -218,13 +218,12 @@ class Service:
     def _open_camera(self) -> Camera:
         camera = self._config.camera
         colour = any(sink.pixels for sink in self._config.sinks)
-        manifest = getattr(self._pipeline.classifier, "manifest", None)
         return open_camera(
             camera.source,
             width=camera.width,
             height=camera.height,
             fps=camera.fps or None,
-            colour=colour or (manifest is not None and manifest.input.channels == 3),
+            colour=colour or self._pipeline.classifier.colour,
             paced=camera.paced,
             on_event=self._events.append,
             stop=self._stop,

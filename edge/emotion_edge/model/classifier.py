@@ -27,6 +27,10 @@ class EmotionClassifier(Protocol):
     def labels(self) -> tuple[str, ...]:
         """The possible answers, in the order of the probabilities."""
 
+    @property
+    def colour(self) -> bool:
+        """Whether it needs colour frames; otherwise gray ones are enough."""
+
     def classify(self, image: Image, box: Box) -> Emotion:
         """The emotion of the face at ``box`` of ``image`` (gray or BGR, uint8)."""
 
@@ -72,6 +76,11 @@ class TFLiteClassifier:
     def labels(self) -> tuple[str, ...]:
         """One for each output, in order."""
         return self.manifest.labels
+
+    @property
+    def colour(self) -> bool:
+        """Whether the network has three input channels."""
+        return self.manifest.input.channels == 3
 
     def crop(self, image: Image, box: Box) -> Image:
         """The network's input for a face: uint8 ``(height, width)`` or ``(height, width, 3)``."""

@@ -164,7 +164,7 @@ def test_damaged_frames_are_in_the_summary_and_a_cut_clip_is_a_failure(
     out = tmp_path / "out.jsonl"
     assert main("--camera", str(tmp_path / "clip.avi"), "--jsonl", str(out), "--quiet") == 0
     err = capsys.readouterr().err
-    assert "32 frames" in err and ", 8 damaged and left out\n" in err
+    assert "32 frames" in err and ", 8 damaged and omitted\n" in err
     assert "frame 4 is cut off and left out" in err
     kinds = [json.loads(line)["type"] for line in out.read_text().splitlines()]
     assert (kinds.count("observation"), kinds.count("event")) == (32, 8)

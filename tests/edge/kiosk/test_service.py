@@ -42,6 +42,7 @@ class Detector:
 
 class Classifier:
     labels = ("happy", "sad")
+    colour = False
 
     def classify(self, image: Image, box: Box) -> Emotion:
         return Emotion(self.labels, (0.75, 0.25))
