@@ -20,8 +20,8 @@ HEAVY = {"tensorflow", "keras", "tf_keras", "jax", "torch", "sklearn"}
 
 
 def modules(folder: str) -> list[Path]:
-    found = sorted((ROOT / folder).rglob("*.py"))
-    return [path for path in found if path.name != "hatch_build.py"]
+    """The files of a folder; of ``edge``, those that are installed."""
+    return sorted((ROOT / ("edge/emotion_edge" if folder == "edge" else folder)).rglob("*.py"))
 
 
 def imported(path: Path, *, top_level: bool = False) -> set[str]:
