@@ -144,7 +144,7 @@ def parse_text(hint: Any, text: str) -> Any:
 
     kinds = _alternatives(hint)
     written = text
-    if any(kind in (str, Path) or typing.get_origin(kind) is Literal for kind in kinds):
+    if any(kind in (str, Path) or _is_word(kind) for kind in kinds):
         if not (len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"):
             return text
     elif any(typing.get_origin(kind) is tuple for kind in kinds) and not text.startswith("["):
@@ -267,6 +267,12 @@ def _converted(hint: Any, value: Any) -> Any:
         elif isinstance(origin, type) and isinstance(value, origin):
             return value
     raise TypeError
+
+
+def _is_word(kind: Any) -> bool:
+    """Whether a type is a choice of texts."""
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    return any(isinstance(choice, str) for choice in choices)
 
 
 def _is_number(value: object) -> bool:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from emotion_edge.errors import CameraNotFound, UsageError
 from emotion_edge.registry import Registry
@@ -65,6 +65,8 @@ class CameraRequest:
     on_event: receives every change of state, possibly from another thread. Without it, a problem
         becomes a RuntimeWarning.
     stop: once set, every wait ends and ``read`` returns None.
+    rotate, flip: degrees clockwise (0, 90, 180 or 270) by which frames are turned, and whether they
+        are mirrored after that. ``width`` and ``height`` are those before.
     """
 
     width: int = 640
@@ -74,6 +76,8 @@ class CameraRequest:
     paced: bool | None = None
     on_event: Callable[[Event], None] | None = None
     stop: threading.Event | None = None
+    rotate: Literal[0, 90, 180, 270] = 0
+    flip: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +88,14 @@ class CameraSettings(Settings):
     positional: the key that the text after ``NAME:`` sets; without one the text is
         ``KEY=VALUE,...``. When ``matches`` chose the camera, this key receives the whole text.
     stream: whether frames follow one another, so that faces are tracked; False for photographs.
+    turns: whether the camera obeys ``rotate`` and ``flip`` itself; otherwise OpenCV does it.
     """
 
     usage: ClassVar[str]
     help: ClassVar[str]
     positional: ClassVar[str] = ""
     stream: ClassVar[bool] = True
+    turns: ClassVar[bool] = False
 
     @classmethod
     def matches(cls, spec: str) -> bool:
@@ -160,6 +166,8 @@ def open_camera(
     paced: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
     stop: threading.Event | None = None,
+    rotate: Literal[0, 90, 180, 270] = 0,
+    flip: bool = False,
     tables: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Camera:
     """The camera that a name, a device, an address or a path means, not yet opened.
@@ -168,7 +176,7 @@ def open_camera(
         a video, a photograph or a folder of photographs. Some take settings:
         ``demo:frames=200,noise=0``, ``demo:faces=3`` for three portraits of one person,
         ``pattern:frames=1000``. ``picamera2:1`` is the second of two.
-    width, height, fps, colour, paced, on_event, stop: see ``CameraRequest``.
+    width, height, fps, colour, paced, on_event, stop, rotate, flip: see ``CameraRequest``.
     tables: settings by camera name, as in the configuration's ``[cameras.NAME]``.
     Raises CameraNotFound when nothing matches, UsageError for an unknown setting, PluginError for
     a broken camera of another package.
@@ -181,8 +189,16 @@ def open_camera(
         paced=paced,
         on_event=on_event,
         stop=stop,
+        rotate=rotate,
+        flip=flip,
     )
-    return find_camera(spec, tables).open(request)
+    settings = find_camera(spec, tables)
+    camera = settings.open(request)
+    if settings.turns or not (rotate or flip):
+        return camera
+    from emotion_edge.cameras.mounting import MountedCamera, Mounting
+
+    return MountedCamera(camera, Mounting(rotate, flip))
 
 
 def usage() -> str:

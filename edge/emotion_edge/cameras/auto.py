@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from emotion_edge.cameras import Camera, CameraInfo, CameraRequest, CameraSettings, v4l2
+from emotion_edge.cameras.mounting import Mounting, mounted
 from emotion_edge.cameras.picamera import Picamera, csi_cameras
 from emotion_edge.cameras.webcam import Webcam
 from emotion_edge.errors import CameraBusy, CameraError, CameraNotFound
@@ -19,10 +20,12 @@ class AutoSettings(CameraSettings):
 
     usage: ClassVar[str] = "auto"
     help: ClassVar[str] = "the first camera that opens"
+    turns: ClassVar[bool] = True
 
     def open(self, request: CameraRequest) -> AutoCamera:
         """Nothing is looked for yet."""
         return AutoCamera(
+            Mounting(request.rotate, request.flip),
             width=request.width,
             height=request.height,
             fps=request.fps,
@@ -40,8 +43,9 @@ class AutoCamera:
 
     live = True
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, mounting: Mounting | None = None, **settings: Any) -> None:
         """Nothing is looked for yet; settings: what Picamera and Webcam both take."""
+        self._mounting = mounting or Mounting()
         self._settings = settings
         self._chosen: Camera | None = None
         self._open: contextlib.ExitStack | None = None
@@ -82,7 +86,7 @@ class AutoCamera:
         found: list[Camera] = []
         try:
             for number, _ in csi_cameras():
-                found.append(Picamera(number, **self._settings))
+                found.append(Picamera(number, mounting=self._mounting, **self._settings))
             if not found:
                 tried.append("picamera2 sees no CSI camera")
         except CameraError as error:
@@ -90,7 +94,9 @@ class AutoCamera:
         webcams = _webcams()
         if not webcams:
             tried.append("there is no webcam under /dev/video*")
-        found.extend(Webcam(webcam.spec, **self._settings) for webcam in webcams)
+        found.extend(
+            mounted(Webcam(webcam.spec, **self._settings), self._mounting) for webcam in webcams
+        )
         return found
 
     def read(self, timeout: float) -> Frame | None:

@@ -93,7 +93,8 @@ def _open(face: Image, mouth: OpenMouth, gap: float) -> Image:
     weight = np.asarray(cv2.GaussianBlur(inside, (0, 0), 1.5))[..., None]
     level = np.clip(below / gap, 0, 1)[..., None]
     dark = level * np.array(_MOUTH[0], np.float32) + (1 - level) * np.array(_MOUTH[1], np.float32)
-    return np.clip(moved * (1 - weight) + dark * weight, 0, 255).astype(np.uint8)
+    mixed = np.clip(moved * (1 - weight) + dark * weight, 0, 255)
+    return np.asarray(mixed, dtype=np.uint8)
 
 
 def _smooth(share: NDArray[np.float32]) -> NDArray[np.float32]:

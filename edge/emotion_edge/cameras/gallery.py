@@ -238,9 +238,8 @@ def _wall() -> Image:
 
 def _framed(portrait: Image) -> Image:
     """A portrait in a gilt frame."""
-    framed = cv2.copyMakeBorder(
-        portrait, *(4 * [_FRAME]), cv2.BORDER_CONSTANT, value=(70, 150, 190)
-    )
+    side = (_FRAME, _FRAME)
+    framed = np.pad(portrait, (side, side, (0, 0)))
     height, width = framed.shape[:2]
     for ring in range(_FRAME):
         shine = 0.62 + 0.38 * math.sin(math.pi * (ring + 3) / 11) ** 2
@@ -294,10 +293,10 @@ def _hand() -> tuple[Image, NDArray[np.float32]]:
     round_ = np.clip(np.asarray(distance) / 30, 0, 1)[..., None] ** 0.6
     skin = np.array((120, 158, 214), np.float32) * (0.62 + 0.38 * round_)
     sleeve = np.array((92, 58, 36), np.float32) * (0.5 + 0.5 * round_)
-    y = np.arange(height)[:, None, None]
-    drawn = np.where(y > 520, sleeve, skin)
-    drawn = np.where((y > 505) & (y <= 520), np.array((235, 235, 235), np.float32), drawn)
-    soft = cv2.GaussianBlur(mask, (0, 0), 2.5).astype(np.float32) / 255
+    rows = np.arange(height)[:, None, None]
+    drawn = np.where(rows > 520, sleeve, skin)
+    drawn = np.where((rows > 505) & (rows <= 520), np.array((235, 235, 235), np.float32), drawn)
+    soft = np.asarray(cv2.GaussianBlur(mask, (0, 0), 2.5), dtype=np.float32) / np.float32(255)
     return np.asarray(cv2.GaussianBlur(drawn, (0, 0), 2), dtype=np.uint8), soft
 
 
@@ -306,7 +305,7 @@ def _draw_hand(scene: Image, x: float, seconds: float) -> None:
     image, opacity = _hand()
     angle = 8 * math.sin(2 * math.pi * seconds / 0.9)
     matrix = cv2.getRotationMatrix2D((205, 850), angle, 1.1)
-    matrix[:, 2] += (x - 205, 70)
+    matrix[:, 2] += np.array((x - 205, 70))
     size = (scene.shape[1], scene.shape[0])
     drawn = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
     weight = cv2.warpAffine(opacity, matrix, size)[..., None]

@@ -18,6 +18,7 @@ import numpy as np
 from emotion_edge.cameras import CameraRequest, CameraSettings
 from emotion_edge.cameras.events import Listener, report
 from emotion_edge.cameras.live import Device, Grab, LiveCamera
+from emotion_edge.cameras.mounting import Mounting
 from emotion_edge.errors import CameraBusy, CameraError, CameraLost, CameraNotFound
 from emotion_edge.settings import key
 from emotion_edge.values import Image
@@ -37,6 +38,7 @@ class PicameraSettings(CameraSettings):
     usage: ClassVar[str] = "picamera2"
     help: ClassVar[str] = "the Raspberry Pi's own camera; picamera2:1 is the second of two"
     positional: ClassVar[str] = "number"
+    turns: ClassVar[bool] = True
 
     number: int = key(
         0, "which camera, in the order of `rpicam-hello --list-cameras`.", ge=0, le=15
@@ -50,6 +52,7 @@ class PicameraSettings(CameraSettings):
             height=request.height,
             fps=request.fps,
             colour=request.colour,
+            mounting=Mounting(request.rotate, request.flip),
             on_event=request.on_event,
             stop=request.stop,
         )
@@ -71,6 +74,7 @@ class Picamera(LiveCamera):
         height: int = 480,
         fps: float | None = None,
         colour: bool = True,
+        mounting: Mounting | None = None,
         on_event: Listener | None = None,
         stop: threading.Event | None = None,
         **waits: float,
@@ -79,6 +83,8 @@ class Picamera(LiveCamera):
 
         number: which camera, in the order of ``rpicam-hello --list-cameras``.
         fps: frames per second, 30 unless given.
+        mounting: libcamera does what it can, a half turn and a mirror image, at no cost; OpenCV
+            does a quarter turn.
         """
         name = f"picamera2:{number}" if number else "picamera2"
         super().__init__(name, on_event=on_event, stop=stop, **waits)
@@ -86,6 +92,9 @@ class Picamera(LiveCamera):
         self._size = (width, height)
         self.fps = fps or 30.0
         self._colour = colour
+        mounting = mounting or Mounting()
+        self._flips = mounting.flips or (False, False)
+        self._mounting = mounting if mounting.flips is None else Mounting()
 
     def __enter__(self) -> Self:
         """Open. Raises CameraNotFound, CameraBusy or CameraError."""
@@ -115,7 +124,8 @@ class Picamera(LiveCamera):
         except Exception:
             camera.close()
             raise
-        return _Requests(camera, stream, self.name, wait=max(2.0, 3.0 / self.fps))
+        wait = max(2.0, 3.0 / self.fps)
+        return _Requests(camera, stream, self.name, wait, self._mounting)
 
     def _configure(self, camera: Any) -> str:
         """Set the streams up; returns the name of the one that frames come from."""
@@ -125,10 +135,16 @@ class Picamera(LiveCamera):
         if "FrameDurationLimits" in camera.camera_controls:
             microseconds = round(1e6 / self.fps)
             controls["FrameDurationLimits"] = (microseconds, microseconds)
-        streams = {"main": {"size": self._size, "format": "RGB888"}}  # libcamera's name for BGR
+        streams: dict[str, Any] = {
+            "main": {"size": self._size, "format": "RGB888"}
+        }  # libcamera's name for BGR
         if not self._colour:
             # A main stream there must be, and none smaller than the low-resolution one.
             streams = {name: {"size": self._size, "format": "YUV420"} for name in ("main", "lores")}
+        if any(self._flips):
+            horizontal, vertical = self._flips
+            transform = importlib.import_module("libcamera").Transform
+            streams["transform"] = transform(hflip=int(horizontal), vflip=int(vertical))
         camera.configure(
             camera.create_video_configuration(
                 **streams,
@@ -155,11 +171,14 @@ class Picamera(LiveCamera):
 class _Requests:
     """A started Picamera2, one completed request at a time."""
 
-    def __init__(self, camera: Any, stream: str, name: str, wait: float) -> None:
+    def __init__(
+        self, camera: Any, stream: str, name: str, wait: float, mounting: Mounting
+    ) -> None:
         self._camera = camera
         self._stream = stream
         self._name = name
         self._wait = wait
+        self._mounting = mounting
         self._last_stamp: int | None = None
         self._lent = 0
         # Buffers come back from whatever thread drops the last array, perhaps in the middle of a
@@ -180,7 +199,7 @@ class _Requests:
         stamp = metadata.get("SensorTimestamp")
         captured = now if stamp is None else on_monotonic_clock(stamp, now)
         step = self._step(stamp, metadata.get("FrameDuration"))
-        return Grab(self._image(request), captured, step)
+        return Grab(self._mounting.apply(self._image(request)), captured, step)
 
     def _step(self, stamp: int | None, microseconds: int | None) -> int:
         """Frames the sensor made since the last request, from the time between them."""

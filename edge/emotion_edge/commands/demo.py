@@ -111,11 +111,16 @@ def contact_sheet(clip: Path, seconds: list[float]) -> Image:
                 small = cv2.resize(image, (_TILE, height), interpolation=cv2.INTER_AREA)
                 tiles.append(np.asarray(small, dtype=np.uint8))
                 left.pop(0)
-    bordered = [cv2.copyMakeBorder(t, *([_GAP // 2] * 4), cv2.BORDER_CONSTANT) for t in tiles]
+    bordered = [_bordered(tile) for tile in tiles]
     blank = np.zeros_like(bordered[0])
     bordered += [blank] * (-len(bordered) % _COLUMNS)
     rows = [np.hstack(bordered[i : i + _COLUMNS]) for i in range(0, len(bordered), _COLUMNS)]
     return np.asarray(np.vstack(rows), dtype=np.uint8)
+
+
+def _bordered(tile: Image) -> Image:
+    side = _GAP // 2
+    return np.pad(tile, ((side, side), (side, side), (0, 0)))
 
 
 def _seconds(record: dict[str, Any], first: dict[str, Any]) -> float:

@@ -45,6 +45,8 @@ FLAGS = (
     Flag("--width", "camera.width", "pixels across to request from the camera", "N"),
     Flag("--height", "camera.height", "pixels down to request from the camera", "N"),
     Flag("--fps", "camera.fps", "frames per second to request from the camera", "N"),
+    Flag("--rotate", "camera.rotate", "turn frames clockwise by 90, 180 or 270 degrees", "DEG"),
+    Flag("--flip", "camera.flip", "mirror frames left to right"),
     Flag("--paced", "camera.paced", "show a file at its own speed"),
     Flag("--model", "model", "a shipped model's name or a .tflite file", "NAME"),
     Flag("--detector", "detector", "", "NAME"),

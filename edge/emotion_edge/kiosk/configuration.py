@@ -26,7 +26,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emotion_edge import settings
 from emotion_edge.cameras import CAMERAS
@@ -67,6 +67,10 @@ class CameraConfig(Settings):
         None,
         "whether a file keeps to its frame rate; unset: a virtual camera does, a file does not.",
     )
+    rotate: Literal[0, 90, 180, 270] = key(
+        0, "degrees clockwise by which frames are turned, for a camera that is not upright."
+    )
+    flip: bool = key(False, "mirror frames left to right, after `rotate`.")
     wait: bool = key(
         False, "wait for a camera that is absent or busy at the start; otherwise that is an error."
     )

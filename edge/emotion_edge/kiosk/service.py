@@ -227,6 +227,8 @@ class Service:
             paced=camera.paced,
             on_event=self._events.append,
             stop=self._stop,
+            rotate=camera.rotate,
+            flip=camera.flip,
             tables=self._config.cameras,
         )
 

@@ -8,6 +8,7 @@ index, so a file that ends in the middle plays up to there. ``.avi``: Motion JPE
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import shutil
 import subprocess
@@ -71,10 +72,8 @@ def ffmpeg() -> str | None:
 def _bundled() -> str | None:
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         return None
-    import imageio_ffmpeg
-
     try:
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
+        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
     except RuntimeError:  # a platform without a binary
         return None
 

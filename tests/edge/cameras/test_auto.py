@@ -8,6 +8,7 @@ import pytest
 from emotion_edge.cameras import auto as auto_module
 from emotion_edge.cameras import open_camera, v4l2
 from emotion_edge.cameras.auto import AutoCamera
+from emotion_edge.cameras.mounting import Mounting
 from emotion_edge.cameras.v4l2 import V4L2Device
 from emotion_edge.errors import CameraBusy, CameraError, CameraNotFound
 from tests.edge.cameras.fakes import Clock, Scripted, picture
@@ -61,7 +62,7 @@ def test_the_csi_camera_comes_first(world: World) -> None:
     assert camera.name == "auto"
     assert world.made[0][1] == {
         **{"width": 320, "height": 480, "fps": 10, "colour": False},
-        **{"on_event": None, "stop": None},
+        **{"on_event": None, "stop": None, "mounting": Mounting()},
     }
 
 

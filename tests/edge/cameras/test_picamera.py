@@ -16,6 +16,7 @@ import pytest
 
 from emotion_edge.cameras import list_cameras, open_camera
 from emotion_edge.cameras import picamera as picamera_module
+from emotion_edge.cameras.mounting import Mounting
 from emotion_edge.cameras.picamera import BUFFERS, LENT, Picamera, on_monotonic_clock
 from emotion_edge.errors import CameraBusy, CameraError, CameraLost, CameraNotFound, UsageError
 from emotion_edge.values import Frame
@@ -330,3 +331,31 @@ def test_usb_cameras_are_left_to_v4l2(fake: type[FakePicamera2]) -> None:
     specs = [(camera.spec, camera.model) for camera in list_cameras()]
     assert specs[0] == ("picamera2", "imx708")
     assert "HD Webcam" not in [model for spec, model in specs if spec.startswith("picamera2")]
+
+
+@pytest.mark.parametrize(
+    ("mounting", "flips"),
+    [(Mounting(180), (1, 1)), (Mounting(0, True), (1, 0)), (Mounting(180, True), (0, 1))],
+)
+def test_libcamera_turns_frames_where_it_can(
+    fake: type[FakePicamera2],
+    monkeypatch: pytest.MonkeyPatch,
+    mounting: Mounting,
+    flips: tuple[int, int],
+) -> None:
+    libcamera = types.ModuleType("libcamera")
+    libcamera.Transform = lambda hflip, vflip: (hflip, vflip)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "libcamera", libcamera)
+    with Running(fake, colour=False, mounting=mounting) as running:
+        assert running.device.configuration["transform"] == flips
+        running.device.permits.put(None)
+        frame = running.camera.read(5)
+        assert frame is not None and frame.image.shape == (24, 32)
+
+
+def test_opencv_does_a_quarter_turn(fake: type[FakePicamera2]) -> None:
+    with Running(fake, colour=False, mounting=Mounting(90)) as running:
+        assert "transform" not in running.device.configuration
+        running.device.permits.put(None)
+        frame = running.camera.read(5)
+        assert frame is not None and frame.image.shape == (32, 24)
