@@ -70,7 +70,8 @@ class Ours:
 
     def emotion(self, frame: Any, box: list[int]) -> None:
         """Name the emotion of the face at a box."""
-        self._pipeline.classifier.classify(frame, self._box(*box))
+        x, y, width, height = box
+        self._pipeline.classifier.classify(frame, self._box(x, y, width, height))
 
     def predict(self, faces: Any) -> list[int]:
         """Labels, as FER2013 numbers them, of uint8 faces (n, 48, 48)."""

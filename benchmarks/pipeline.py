@@ -33,9 +33,11 @@ from emotion_edge.bench.report import (
 )
 from emotion_edge.bench.worker import time_runs
 from emotion_edge.cameras import Camera, open_camera
+from emotion_edge.commands.flags import add_backend_arguments, backend
 from emotion_edge.detectors import DETECTORS
 from emotion_edge.errors import UsageError
 from emotion_edge.factory import load
+from emotion_edge.model.backend import Backend
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.shipped import DEFAULT, model_path
 from emotion_edge.pipeline import Pipeline
@@ -58,6 +60,7 @@ class Setup:
     width: int | None
     height: int | None
     faces: int | None
+    backend: Backend = field(default_factory=Backend)
     total_ns: list[int] = field(default_factory=list)
     stages_ms: dict[str, list[float]] = field(default_factory=lambda: {s: [] for s in _STAGES})
     found: list[int] = field(default_factory=list)
@@ -71,7 +74,7 @@ class Setup:
 
     def pipeline(self, model: str) -> Pipeline:
         """As ``emotion-edge run`` makes it."""
-        return load(model, detector=self.detector, track=True)
+        return load(model, detector=self.detector, track=True, backend=self.backend)
 
     def process(self, pipeline: Pipeline, frames: Sequence[Frame]) -> None:
         """Process and time frames that were read before."""
@@ -104,6 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("--source", default="demo", help="as emotion-edge run takes it")
     parser.add_argument("--model", default=DEFAULT)
+    add_backend_arguments(parser)
     parser.add_argument(
         "--detectors", default=None, metavar="D,..", help="default: those that are installed"
     )
@@ -125,6 +129,9 @@ def run(options: argparse.Namespace) -> int:
     settings = {
         name: getattr(options, name) for name in ("source", "model", "frames", "live", "fps")
     }
+    network = backend(options)
+    if network != Backend():
+        settings["backend"] = network.to_record()
     with bench.document("pipeline", settings) as result:
         measure(setups, options.source, options.model, options.frames, progress)
         result["rows"] = [setup.row() for setup in setups]
@@ -136,7 +143,7 @@ def run(options: argparse.Namespace) -> int:
         progress("the emotion stage")
         model = Model.read(model_path(options.model))
         result["model"] = bench.describe(model)
-        result["stage"] = emotion_stage(model)
+        result["stage"] = emotion_stage(model, network)
         value = round(result["stage"]["classify_ms"] - result["stage"]["bare_ms"], 5)
         result["bars"] = [bar("emotion stage above the bare runs, ms", value, "<=", OVERHEAD_MS)]
     progress("")
@@ -192,14 +199,16 @@ def live(setup: Setup, source: str, model: str, seconds: float, fps: float) -> d
     }
 
 
-def emotion_stage(model: Model, rounds: int = 60, runs: int = 20) -> dict[str, Any]:
+def emotion_stage(
+    model: Model, backend: Backend | None = None, *, rounds: int = 60, runs: int = 20
+) -> dict[str, Any]:
     """Medians in ms of the bare runs, of a face that needs no resize, and of one of 160 px.
 
     The frame is BGR, as cameras give it.
     """
     if model.manifest is None:
         raise UsageError(f"{model.path} has no manifest: python -m convert attach")
-    classifier = TFLiteClassifier(model.flatbuffer, model.manifest)
+    classifier = TFLiteClassifier(model.flatbuffer, model.manifest, backend)
     frame = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     side = model.manifest.input.height
     same, larger = Box(200, 150, side, side), Box(200, 150, 160, 160)
@@ -219,13 +228,14 @@ def emotion_stage(model: Model, rounds: int = 60, runs: int = 20) -> dict[str, A
 
 
 def _setups(options: argparse.Namespace) -> list[Setup]:
+    network = backend(options)
     installed = [name for name, kind in DETECTORS.items() if kind.installed()]
     detectors = options.detectors.split(",") if options.detectors else installed
     if options.source != "demo":
-        return [Setup(detector, None, None, None) for detector in detectors]
+        return [Setup(detector, None, None, None, network) for detector in detectors]
     sizes = [_size(text) for text in options.sizes.split(",")]
     faces = [int(text) for text in options.faces.split(",")]
-    return [Setup(d, *size, count) for d, size, count in product(detectors, sizes, faces)]
+    return [Setup(d, *size, count, network) for d, size, count in product(detectors, sizes, faces)]
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -154,7 +154,7 @@ def _remarks(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _kind(document: Mapping[str, Any]) -> tuple[str, str]:
     """Identifies a measurement among the documents of one board and day."""
-    variant = ("rate", "threads", "source", "frames")
+    variant = ("rate", "threads", "source", "frames", "backend")
     named = {key: document["settings"].get(key) for key in variant}
     return document["benchmark"], json.dumps(named, sort_keys=True)
 

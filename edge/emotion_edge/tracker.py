@@ -105,17 +105,21 @@ class FaceTracker:
             track.see(*seen[index], self.settings)
         matched = {index for _, index in pairs}
         self._tracks = [track for track in self._tracks if track.alive(self.settings)]
-        for index, (box, emotion) in enumerate(seen):
-            if index not in matched:
-                self._tracks.append(_Track(box, emotion, self.settings))
-        faces = []
-        for track in self._tracks:
-            if track.hits >= self.settings.confirm_hits and track.unseen_s <= self.settings.hold_s:
-                if track.id is None:
-                    self._last_id += 1
-                    track.id = self._last_id
-                faces.append(track.face(track.id))
-        return tuple(sorted(faces, key=lambda face: face.track_id or 0))
+        self._tracks += [
+            _Track(box, emotion, self.settings)
+            for index, (box, emotion) in enumerate(seen)
+            if index not in matched
+        ]
+        return self._reported()
+
+    def _reported(self) -> tuple[Face, ...]:
+        """The faces of confirmed tracks in view; a track is numbered when it is first reported."""
+        shown = [track for track in self._tracks if track.shown(self.settings)]
+        for track in shown:
+            if track.id is None:
+                self._last_id += 1
+                track.id = self._last_id
+        return tuple(track.face() for track in sorted(shown, key=lambda track: track.id or 0))
 
     def _elapsed(self, at_ns: int) -> float:
         """Seconds since the last frame."""
@@ -193,7 +197,11 @@ class _Track:
         confirmed = self.hits >= settings.confirm_hits
         return self.unseen_s <= (settings.forget_s if confirmed else settings.hold_s)
 
-    def face(self, track_id: int) -> Face:
+    def shown(self, settings: TrackerSettings) -> bool:
+        """Whether it is reported: confirmed, and seen recently enough."""
+        return self.hits >= settings.confirm_hits and self.unseen_s <= settings.hold_s
+
+    def face(self) -> Face:
         """What to report."""
         x, y, width, height = self._place
         box = Box(
@@ -204,7 +212,7 @@ class _Track:
             self.seen_box.score,
             self.seen_box.landmarks,
         )
-        return Face(box, self._emotion, self._label, track_id, self._smoothed)
+        return Face(box, self._emotion, self._label, self.id, self._smoothed)
 
     def _move(self, box: Box, elapsed: float, settings: TrackerSettings) -> None:
         x, y, width, _ = self._place

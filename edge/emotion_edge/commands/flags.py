@@ -50,7 +50,7 @@ def add_backends_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,..",
         help="for the network, e.g. 1,2,4",
     )
-    parser.add_argument("--xnnpack", choices=("on", "off", "both"), default="on")
+    parser.add_argument("--xnnpack", choices=("on", "off", "both"), default="on", help="kernels")
     _add_switches(parser)
 
 
