@@ -63,8 +63,10 @@ clean: ## what make made
 
 $(VENV)/$(ready): $(needs)
 	@.ci/make-venv $(VENV) dev $(PYTHON)
+	@$(VENV)/bin/emotion-edge detectors get yunet --optional
 	@touch $@
 
 $(DEMO_VENV)/$(ready): $(needs)
 	@.ci/make-venv $(DEMO_VENV) demo $(PYTHON)
+	@$(DEMO_VENV)/bin/emotion-edge detectors get yunet --optional
 	@touch $@

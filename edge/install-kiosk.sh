@@ -114,6 +114,11 @@ if [ -e "$root$config/kiosk.toml" ]; then
 else
     run install -m 644 "$here/kiosk.toml" "$root$config/kiosk.toml"
 fi
+# The better face detector, for the user that the service runs as; without a network Haar is used.
+if run install -d -o emotion-edge -g emotion-edge -m 750 "$root$state"; then
+    run runuser -u emotion-edge -- env HOME="$root$state" XDG_DATA_HOME="$root$state/.local/share" \
+        "$root$home/bin/emotion-edge" detectors get yunet --optional || true
+fi
 if [ -e "$command" ] && [ "$(readlink "$command" || true)" != "$home/bin/emotion-edge" ]; then
     say "$command exists and is kept: the service's own command is $home/bin/emotion-edge"
 else

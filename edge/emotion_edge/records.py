@@ -8,7 +8,8 @@ JSONL file; numbers are rounded)::
      "timings_ms": {"detect": 6.1, "classify": 0.3, "track": 0.0, "age": 9.9},
      "faces": [{"track": 1, "box": [x, y, width, height], "score": 0.97, "label": "happy",
                 "confidence": 0.91, "probabilities": {"angry": 0.01, ...},
-                "raw": {"label": "happy", "confidence": 0.88}}]}
+                "raw": {"label": "happy", "confidence": 0.88},
+                "landmarks": [[x, y], ...], "tilt": 3, "yaw": -12, "facing": true}]}
 
     {"schema": 1, "type": "event", "time": "...", "kind": "camera.lost", "message": "...",
      "details": {}}
@@ -16,7 +17,8 @@ JSONL file; numbers are rounded)::
 From a file, ``source`` and ``media_time_s`` (seconds from its start, 0 for an image) replace
 ``time``, and ``timings_ms`` has no ``age``. ``time`` is the wall clock (UTC) of the capture.
 ``probabilities`` and ``confidence`` are the ones behind ``label``; ``raw`` is this frame alone.
-Without a tracker ``track`` and ``raw`` are absent.
+Without a tracker ``track`` and ``raw`` are absent. ``landmarks`` and the direction of the head, in
+degrees, are there if the detector finds landmarks; it is not the direction of the gaze.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from emotion_edge.head import is_facing, tilt, yaw
 from emotion_edge.values import Event, Face, Observation
 
 SCHEMA = 1
@@ -71,6 +74,11 @@ def face_record(face: Face) -> dict[str, Any]:
             "label": face.emotion.label,
             "confidence": round(face.emotion.confidence, 4),
         }
+    if box.landmarks:
+        record["landmarks"] = [[round(x, 1), round(y, 1)] for x, y in box.landmarks]
+        record["tilt"] = round(tilt(box.landmarks))
+        record["yaw"] = round(yaw(box.landmarks))
+        record["facing"] = is_facing(box.landmarks)
     return record
 
 

@@ -227,3 +227,13 @@ def test_what_mqtt_publishes_is_valid() -> None:
         aggregate.write(Observation(FRAME, (face,)))
     for event in (*Last.events, Event("camera.lost", "gone", 0, {"source": "a"})):
         check_record(event_record(event))
+
+
+def test_landmarks_and_the_heads_direction_are_recorded_where_they_are_known() -> None:
+    points = ((70.0, 70.0), (110.0, 70.0), (90.04, 95.0), (75.0, 115.0), (105.0, 115.0))
+    emotion = Emotion(LABELS, (1.0, 0.0))
+    record = face_record(Face(Box(50, 50, 80, 80, 0.9, points), emotion, "happy"))
+    assert record["landmarks"] == [[70, 70], [110, 70], [90, 95], [75, 115], [105, 115]]
+    assert (record["tilt"], record["yaw"], record["facing"]) == (0, 0, True)
+    assert json.loads(to_json(record)) == record
+    assert "landmarks" not in face_record(Face(Box(50, 50, 80, 80, 9), emotion, "happy"))

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from emotion_edge.cameras import CAMERAS, CameraInfo, list_cameras
+from emotion_edge.commands.detectors import get_optional_weights
 from emotion_edge.detectors import DETECTORS
 from emotion_edge.errors import EmotionEdgeError
 from emotion_edge.files import size_text
@@ -65,6 +66,9 @@ class Finding:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("--config", metavar="FILE", help="check this kiosk.toml too")
+    parser.add_argument(
+        "--fix", action="store_true", help="download missing detector weights (0.2 MB)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         opencv(board),
         numpy(board),
         models(),
-        detectors(),
+        detectors(download=options.fix),
         cameras(board, found),
         plugins(),
         extras(),
@@ -184,11 +188,17 @@ def models() -> Iterator[Finding]:
             yield Finding("ok", f"model {name}: {path} ({size_text(path.stat().st_size)})")
 
 
-def detectors() -> Iterator[Finding]:
-    """Every detector of ours opens; one whose weights are absent is only noted."""
+def detectors(*, download: bool = False) -> Iterator[Finding]:
+    """Every detector of ours opens; one whose weights are absent is only noted.
+
+    download: whether absent weights are downloaded first.
+    """
     for name, kind in DETECTORS.items():
         if not kind.installed():
             fix = f"emotion-edge detectors get {name}"
+            if download:
+                fix = get_optional_weights(name)
+        if not kind.installed():
             yield Finding("note", f"detector {name} ({kind.help}) is not installed", fix)
             continue
         try:

@@ -35,7 +35,7 @@ class HaarSettings(DetectorSettings):
         """Searches the whole image, and its parts in detail if it is large."""
         return StillDetector(
             HaarDetector(size=640, smallest=0.08, scale_factor=1.1, min_neighbors=2),
-            HaarDetector(size=None, smallest=_FINDS, scale_factor=1.15, min_neighbors=5),
+            HaarDetector(size=None, smallest=_FINDS, scale_factor=1.15, min_neighbors=4),
             size=640,
             whole_finds=50,
             tile_finds=_FINDS,
