@@ -14,6 +14,7 @@ COMMANDS = (
     "accuracy",
     "faces",
     "steady",
+    "talking",
     "roofline",
     "soak",
     "web",

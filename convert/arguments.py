@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion_edge.errors import UsageError
-from train.__main__ import number
+from train.arguments import number
+from train.targets import CONVENTIONS
 
 if TYPE_CHECKING:
     from convert.conversion import Job
@@ -34,6 +35,12 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     feeding.add_argument("--scale", help="input = pixel * scale + offset, e.g. 1/255")
     feeding.add_argument("--offset", default="0", help="e.g. -1 (default 0)")
     feeding.add_argument("--margin", type=float, default=0.0, help="of the face crop (default 0)")
+    feeding.add_argument(
+        "--convention",
+        choices=CONVENTIONS,
+        help="what counts as correct: FER+'s majority or FER2013's labels "
+        "(default: what training.json next to MODEL states, else fer2013)",
+    )
     calibration = parser.add_argument_group("calibration")
     calibration.add_argument("--calibration-split", default="Training", metavar="SPLIT")
     calibration.add_argument("--calibration-images", type=int, default=512, metavar="N")
@@ -66,6 +73,16 @@ def read_job(options: argparse.Namespace) -> Job:
         gate_split=options.gate_split,
         report_splits=getattr(options, "report_split", ()),
         bar=bar,
+        convention=options.convention or _convention_of(options.model),
+    )
+
+
+def _convention_of(model: Path) -> str:
+    record = model.with_name("training.json")
+    return (
+        str(read_json_object(record).get("convention", "fer2013"))
+        if record.is_file()
+        else ("fer2013")
     )
 
 

@@ -43,6 +43,7 @@ class Job:
     reference: bytes
     expected: Probabilities
     keras_difference: float
+    convention: str = "fer2013"
     threads: int = 1
 
     def manifest(self, variant: str, spec: InputSpec | None = None) -> Manifest:
@@ -54,6 +55,7 @@ class Job:
             labels=self.labels,
             input=spec or self.spec,
             output=self.model.output,
+            convention=self.convention,
         )
 
     def calibrator(self) -> Calibrator:
@@ -125,10 +127,12 @@ def prepare(
     gate_split: str = images.GATE,
     report_splits: Sequence[str] = (),
     bar: Bar | None = None,
+    convention: str = "fer2013",
     threads: int = 1,
 ) -> Job:
     """Read everything a conversion needs and score the float model.
 
+    convention: what counts as correct (``train.targets.judged``).
     Raises UsageError, DataError or ConversionError.
     """
     if calibration_count < 1:
@@ -141,10 +145,15 @@ def prepare(
             f"{model.name}: give one per output, in their order"
         )
     source = images.calibration_set(
-        data, calibration_split, spec, labels, judged=(gate_split, *report_splits)
+        data,
+        calibration_split,
+        spec,
+        labels,
+        judged=(gate_split, *report_splits),
+        convention=convention,
     )
     chosen = source.at(images.stratified(source.truth, calibration_count, seed))
-    judged = images.read(data, gate_split, spec, labels)
+    judged = images.read(data, gate_split, spec, labels, convention)
     reference = quantize.float32(model)
     probe = Manifest(model.name, "float32", "", labels, spec, model.output)
     expected = gate.predict(reference, probe, judged, threads=threads)
@@ -170,6 +179,7 @@ def prepare(
         reference=reference,
         expected=expected,
         keras_difference=gate.check_against_keras(model, probe, expected, judged, KERAS_CHECKED),
+        convention=convention,
         threads=threads,
     )
 
@@ -260,7 +270,7 @@ def judge(
 
 def report_on(job: Job, converted: Converted, split: str) -> Comparison:
     """The same comparison on a split that nothing was chosen on."""
-    others = images.read(job.data, split, job.spec, job.labels)
+    others = images.read(job.data, split, job.spec, job.labels, job.convention)
     plain, mirrored = (
         (
             gate.predict(job.reference, job.manifest("float32"), faces, threads=job.threads),

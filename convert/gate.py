@@ -18,11 +18,13 @@ from convert.errors import ConversionError
 from convert.float_model import FloatModel
 from convert.images import Images
 from convert.quantize import inputs
+from emotion_edge import shares
 from emotion_edge.errors import UsageError
+from emotion_edge.model import certainty
 from emotion_edge.model.backend import LITERT
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.manifest import Manifest
-from train import evaluate, metrics
+from train import evaluate, metrics, targets
 
 Probabilities = NDArray[np.float32]
 
@@ -62,7 +64,8 @@ class Comparison:
     one of them gets right. p_value: exact McNemar. agreement: share of equal predictions, percent.
     recall_change: by label, points and images. divergence_mean, divergence_worst: Kullback-Leibler
     of the converted probabilities from the float ones, nats, smoothed by 1/512; worst_row: the
-    image of the largest.
+    image of the largest. certainty: the accuracy-coverage curve of the converted model. prior: the
+    class shares under which its probabilities hold (``emotion_edge.shares``).
     """
 
     split: str
@@ -79,6 +82,8 @@ class Comparison:
     divergence_mean: float
     divergence_worst: float
     worst_row: int
+    certainty: Mapping[str, Any]
+    prior: tuple[float, ...]
 
     def failures(self, bar: Bar) -> list[str]:
         """What the bar does not allow, one line each; empty when the model passes."""
@@ -141,9 +146,12 @@ def compare(
     """Judge the converted model's probabilities by the float model's, both ``(n, labels)``.
 
     flipped: the same for mirrored faces, where the flip-averaged accuracy is wanted.
+    What counts as correct, and on which rows, is the convention of ``images``; agreement and
+    divergence are over all rows.
     """
-    truth, labels, split = images.truth, images.labels, images.as_split()
-    first, second = reference.argmax(axis=1), converted.argmax(axis=1)
+    labels, split, convention = images.labels, images.as_split(), images.convention
+    rows, truth = targets.judged(split, convention, len(labels))
+    first, second = reference.argmax(axis=1)[rows], converted.argmax(axis=1)[rows]
     mirrored = flipped or (None, None)
     only_float = int(((first == truth) & (second != truth)).sum())
     only_converted = int(((first != truth) & (second == truth)).sum())
@@ -157,15 +165,46 @@ def compare(
         split=images.split,
         n=len(truth),
         protocol=images.protocol,
-        float_figures=evaluate.score(reference, split, labels, flipped=mirrored[0]),
-        converted_figures=evaluate.score(converted, split, labels, flipped=mirrored[1]),
+        float_figures=evaluate.score(
+            reference, split, labels, flipped=mirrored[0], convention=convention
+        ),
+        converted_figures=evaluate.score(
+            converted, split, labels, flipped=mirrored[1], convention=convention
+        ),
         drop=100 * (only_float - only_converted) / len(truth),
         only_float=only_float,
         only_converted=only_converted,
         p_value=metrics.mcnemar(only_float, only_converted),
-        agreement=100 * float((first == second).mean()),
+        agreement=100 * float((reference.argmax(axis=1) == converted.argmax(axis=1)).mean()),
         recall_change=change,
         divergence_mean=float(divergence.mean()),
         divergence_worst=float(divergence.max()),
         worst_row=int(divergence.argmax()),
+        certainty=_certainty(converted, rows, truth, convention),
+        prior=tuple(shares.fit_prior(converted[rows].astype(np.float64), truth).tolist()),
     )
+
+
+def _certainty(
+    probabilities: Probabilities,
+    rows: NDArray[np.int64],
+    truth: NDArray[np.int64],
+    convention: str,
+) -> dict[str, Any]:
+    """The accuracy-coverage curve, and for ``people`` the default threshold and its coverage.
+
+    ``coverage`` counts the faces that have a truth; ``coverage_all`` every face, those included
+    on which people disagree.
+    """
+    points = metrics.coverage_curve(probabilities[rows], truth)
+    facts: dict[str, Any] = {"images": len(rows), "curve": points}
+    reached = [point for point in points if point[1] >= certainty.DEFAULT_PRECISION]
+    if convention == "people" and reached:
+        threshold, precision, coverage = max(reached, key=lambda point: point[2])
+        facts |= {
+            "unsure_below": threshold,
+            "precision": precision,
+            "coverage": coverage,
+            "coverage_all": float((probabilities.max(axis=1) >= threshold).mean()),
+        }
+    return facts

@@ -18,6 +18,7 @@ from emotion_edge.model.preprocessing import read_image, resize_to_input
 from emotion_edge.values import Image
 from train.data import Split, load_fer2013
 from train.errors import DataError
+from train.readers import WITH_CONTEMPT
 
 TRAINING, GATE, REPORT = "Training", "PublicTest", "PrivateTest"
 _HELD_OUT = ("test", "val", "public", "private", "eval", "holdout")
@@ -42,6 +43,7 @@ class Images:
     protocol: str
     twin: NDArray[np.bool_] | None = None
     votes: NDArray[np.uint8] | None = None
+    convention: str = "fer2013"
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -81,16 +83,24 @@ class Images:
         )
 
 
-def read(path: str | Path, split: str, spec: InputSpec, labels: Sequence[str]) -> Images:
+def read(
+    path: str | Path,
+    split: str,
+    spec: InputSpec,
+    labels: Sequence[str],
+    convention: str = "fer2013",
+) -> Images:
     """One split of FER2013 in any of its formats, or of a folder ``PATH/SPLIT/LABEL/*.jpg``.
 
+    convention: what counts as correct, ``fer2013`` or ``people`` (``train.targets.judged``).
     Raises DataError when there is nothing to read, or a label of the data is not in ``labels``.
     """
     path, labels = Path(path), tuple(labels)
     if (path / split).is_dir():
         return _folder(path, split, spec, labels)
     data = load_fer2013(path)
-    if data.labels != labels:
+    with_contempt = convention == "people" and (labels, data.labels) == (WITH_CONTEMPT, EMOTIONS)
+    if data.labels != labels and not with_contempt:
         raise DataError(
             f"{data.source} is labelled {', '.join(data.labels)}; "
             f"the model answers {', '.join(labels)}: give images of its labels, "
@@ -108,6 +118,7 @@ def read(path: str | Path, split: str, spec: InputSpec, labels: Sequence[str]) -
         "clean: all rows" if whole else "clean: no row with a twin in a split judged later",
         part.twin,
         part.votes,
+        convention,
     )
 
 
@@ -140,6 +151,7 @@ def calibration_set(
     labels: Sequence[str],
     *,
     judged: Sequence[str],
+    convention: str = "fer2013",
 ) -> Images:
     """The images that ranges may be taken from.
 
@@ -152,7 +164,7 @@ def calibration_set(
             f"--calibration-split {split}: calibration takes its ranges from training images "
             f"only, {split} is for judging; use {TRAINING}, or the name of your training split"
         )
-    images = read(path, split, spec, labels)
+    images = read(path, split, spec, labels, convention)
     if len(images) == 0:
         raise DataError(f"the calibration split {split} of {path} is empty: give images to train")
     return images

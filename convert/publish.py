@@ -22,6 +22,7 @@ _MEASURED = frozenset(
     {
         *("name", "variant", "model_sha256", "labels", "input", "output", "licence", "schema"),
         *("accuracy", "calibration", "training", "versions", "gate"),
+        *("convention", "certainty", "prior"),
     }
 )
 _MEASURED_INPUT = frozenset({"height", "width", "channels", "colour", "scale", "offset", "margin"})
@@ -95,6 +96,8 @@ def describe(job: Job, attempt: Attempt, facts: Facts | None = None, *, name: st
         name=name or job.model.name,
         input=dataclasses.replace(converted.spec, **facts.input_fields),
         licence=facts.licence,
+        certainty=_rounded({"split": first.split, **first.certainty}),
+        prior=tuple(_rounded(first.prior)),
         accuracy={result.split: _accuracy(result) for result in (first, *attempt.reported)},
         calibration={**job.calibration, **converted.method}
         if converted.variant in ("int8", "mixed")
@@ -184,6 +187,7 @@ _TRAINING = (
     "finished",
     "stages",
     "mix",
+    "tau",
     "temperature",
 )
 
@@ -218,6 +222,9 @@ _KEPT = (
     "twins_images",
     "flip_averaged",
     "macro_f1",
+    "balanced_accuracy",
+    "recall_six",
+    "original_labels",
     "recall",
     "calibration_error",
     "calibration_noise",
@@ -231,7 +238,8 @@ def _accuracy(result: Comparison) -> dict[str, Any]:
         kept = {key: found[key] for key in _KEPT if found.get(key) is not None}
         if found.get("ferplus", {}).get("images"):
             kept["ferplus"] = {
-                key: found["ferplus"][key] for key in ("accuracy", "images", "original_label")
+                key: found["ferplus"][key]
+                for key in ("accuracy", "images", "original_label", "eight_classes")
             }
         rounded: dict[str, Any] = _rounded(kept)
         return rounded

@@ -30,7 +30,7 @@ def figures(result: Comparison, variant: str) -> str:
     label, (points, count) = min(result.recall_change.items(), key=lambda item: item[1][0])
     rows = [
         f"  {result.split}, {result.n} images ({result.protocol})",
-        f"    accuracy           float {_share(first)}, {variant} {_share(second)}",
+        f"    accuracy           float {with_interval(first)}, {variant} {with_interval(second)}",
         f"    drop               {result.drop:+.2f} points "
         f"(right only in float: {result.only_float}, only in {variant}: {result.only_converted}; "
         f"McNemar p = {result.p_value:.3g})",
@@ -41,7 +41,7 @@ def figures(result: Comparison, variant: str) -> str:
         f"    calibration error  float / {variant} {_both(result, 'calibration_error')}",
         f"    macro-F1           float / {variant} {_both(result, 'macro_f1')}",
     ]
-    for key, name in (("without_twins", "without twins"), ("twins", "twins")):
+    for key, name in (("without_twins", "without near-duplicates"), ("twins", "near-duplicates")):
         if second.get("twins") is not None:
             rows.append(
                 f"    {name:<18} float / {variant} {_both(result, key)} "
@@ -125,8 +125,8 @@ def markdown(job: Job, converted: Converted, reported: Sequence[Comparison]) -> 
     ]
     results = (converted.comparison, *reported)
     rows: list[tuple[str, Callable[[Comparison], str]]] = [
-        ("accuracy, float", lambda r: _share(r.float_figures)),
-        (f"accuracy, {variant}", lambda r: _share(r.converted_figures)),
+        ("accuracy, float", lambda r: with_interval(r.float_figures)),
+        (f"accuracy, {variant}", lambda r: with_interval(r.converted_figures)),
         ("drop, points", lambda r: f"{r.drop:+.2f}"),
         (f"right only in float / {variant}", lambda r: f"{r.only_float} / {r.only_converted}"),
         ("McNemar's p, exact", lambda r: f"{r.p_value:.3g}"),
@@ -236,7 +236,8 @@ def _confidence(stem: Path, job: Job, converted: Converted, probabilities: Any) 
         return plots.save(page, stem)
 
 
-def _share(figures: Mapping[str, Any]) -> str:
+def with_interval(figures: Mapping[str, Any]) -> str:
+    """The accuracy with its 95% interval, e.g. ``88.16% [86.9, 89.3]``."""
     low, high = figures["accuracy_interval"]
     return f"{100 * figures['accuracy']:.2f}% [{100 * low:.1f}, {100 * high:.1f}]"
 

@@ -1,4 +1,8 @@
-"""Puts the shipped int8 models into the wheel (a hatchling build hook)."""
+"""Puts the shipped int8 models into the wheel (a hatchling build hook).
+
+Only the models that answer what people would say: those of the ``fer2013`` convention are for
+comparison with the literature, which is done in a checkout, and would double the wheel's size.
+"""
 
 from __future__ import annotations
 
@@ -25,4 +29,6 @@ class ShippedModels(BuildHookInterface[Any]):
                 f"--out {DEFAULT}"
             )
         for path in sorted(root.glob("models/*/*-int8.tflite")):
+            if path.parent.name.endswith("-fer2013"):
+                continue
             build_data["force_include"][str(path)] = f"emotion_edge/shipped/{path.name}"

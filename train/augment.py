@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from train.mouths import talk
+
 Floats = NDArray[np.float32]
 
 
@@ -47,6 +49,8 @@ class Augmentation:
     """Probability of Gaussian noise, as a sensor gives in a dark room."""
     noise_sigma: float = 15.0
     """Its greatest sigma, of 255."""
+    talk: float = 0.0
+    """Probability that the mouth of a calm frontal face is moved as in speech."""
     mixup: float = 0.0
     """Alpha of the beta distribution (Zhang et al. 2018); 0 is off."""
     cutmix: float = 0.0
@@ -130,9 +134,18 @@ def augment(
     targets: Floats,
     how: Augmentation,
     rng: np.random.Generator,
+    calm: NDArray[np.bool_] | None = None,
 ) -> tuple[Floats, Floats]:
-    """A batch as the network sees it once: float32 (N, H, W, 1) in 0..255, and its targets."""
+    """A batch as the network sees it once: float32 (N, H, W, 1) in 0..255, and its targets.
+
+    ``calm`` bool (N,) marks the faces whose label does not change when the mouth moves.
+    """
     count, height, width = images.shape
+    if how.talk and calm is not None:
+        speaking = calm & (rng.random(count) < how.talk)
+        if speaking.any():
+            images = images.copy()
+            images[speaking] = talk(images[speaking], rng)
 
     def spread(limit: float) -> Floats:
         return np.asarray(rng.uniform(-limit, limit, count), np.float32)

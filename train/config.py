@@ -39,6 +39,15 @@ class Targets(Settings):
     mix: float = key(
         0.0, "share of the votes head in the deployed logits, chosen on PublicTest.", ge=-1, le=1
     )
+    convention: str = key(
+        "fer2013", "`fer2013` or `people`: what the exported model answers and is scored on."
+    )
+    tau: float = key(
+        0.0,
+        "part of the class shares in the votes that is removed at export, chosen on PublicTest.",
+        ge=0,
+        le=2,
+    )
     raw_votes: float = key(
         0.0, "share of the raw votes in the label target: the plain way, for the sweep.", ge=0, le=1
     )
@@ -82,6 +91,9 @@ class Fit(Settings):
         ge=0,
         le=100_000,
     )
+    freeze: int = key(
+        0, "the first convolutions, which keep the weights they start with.", ge=0, le=1000
+    )
     keep: str = key("last", "`last`, or `best`: the epoch with the best validation accuracy.")
 
 
@@ -91,6 +103,7 @@ class _Tables(Settings):
 
     about: str = key("", "what the configuration is for.")
     after: str = key("", "the configuration that this one continues.")
+    start: str = key("", "an exported model whose trunk and heads this one starts with.")
     network: dict[str, Any] = key(REQUIRED, "name of the network, and its keyword arguments.")
     targets: Targets = key(Targets(), "what the network is trained towards.")
     augment: Augmentation = key(Augmentation(), "how images are changed.")
@@ -105,6 +118,8 @@ class Config:
     about: str = ""
     after: str = ""
     """The configuration whose run this one continues, a file in the same folder; empty for none."""
+    start: str = ""
+    """An exported model to take trunk and heads from, relative to this file; empty for none."""
     network: str = "three_block"
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network."""
@@ -156,6 +171,7 @@ def load_config(path: str | Path, *, overrides: Overrides | None = None) -> Conf
         name=path.stem,
         about=tables.about,
         after=tables.after,
+        start=tables.start,
         network=str(network.pop("name")),
         options=network,
         targets=tables.targets,

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from train.errors import DataError
 from train.files import replacing
+from train.near_duplicates import Pairs, find_pairs, in_other
 from train.readers import SPLITS, Table, read
-from train.twins import Pairs, find_pairs, in_other
 
 VOTES = (
     "neutral",

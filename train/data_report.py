@@ -17,16 +17,16 @@ from train import files, plots, targets
 from train.augment import Augmentation, augment
 from train.data import CACHE, Dataset, load_fer2013, read_cached
 from train.files import refuse_existing, write_json, write_text
+from train.near_duplicates import THRESHOLD, Pairs
 from train.readers import SPLITS, Table
-from train.twins import THRESHOLD, Pairs
 
 Positions = NDArray[np.int64]
 
 
 def twin_counts(table: Table, pairs: Pairs) -> dict[str, Any]:
-    """Twins by the rule of ``train.twins`` and faces of equal pixels, within and across splits.
+    """Near-duplicates and faces of equal pixels, within and across splits.
 
-    Flat pictures have no correlation, so equal ones are identical and yet no twins.
+    Flat images have no correlation, so equal ones are identical but not near-duplicates.
     """
     near = (pairs.first, pairs.second)
     exact = _identical(table.images)
@@ -190,9 +190,10 @@ def augmentation_picture(
     rng = np.random.default_rng(seed)
     rows = rng.choice(len(train), faces, replace=False)
     target = np.zeros((faces, 1), np.float32)
+    calm = targets.calm_faces(train.select(rows)) if how.talk else None
     draws = [train.images[rows]]
     draws += [
-        np.rint(augment(train.images[rows], target, how, rng)[0][..., 0]).astype(np.uint8)
+        np.rint(augment(train.images[rows], target, how, rng, calm)[0][..., 0]).astype(np.uint8)
         for _ in range(7)
     ]
     sheet = np.stack(draws, axis=1).reshape(-1, *train.images.shape[1:])

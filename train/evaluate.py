@@ -9,6 +9,7 @@ A ``.tflite`` runs through ``emotion_edge``'s own classifier, the class that run
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Classifier:
     path: Path
     labels: tuple[str, ...]
     predict: Callable[[Faces], Floats]
+    convention: str = ""
+    """As the manifest states it; empty where the file does not say."""
 
 
 def load_classifier(
@@ -109,7 +112,7 @@ def of_device(device: TFLiteClassifier, path: Path) -> Classifier:
     def predict(faces: Faces) -> Floats:
         return device.predict(np.stack([resize_to_input(face, spec) for face in faces]))
 
-    return Classifier(path, device.labels, predict)
+    return Classifier(path, device.labels, predict, device.manifest.convention)
 
 
 # --- figures ----------------------------------------------------------------------------------
@@ -121,13 +124,17 @@ def score(
     labels: tuple[str, ...],
     *,
     flipped: Floats | None = None,
+    convention: str = "fer2013",
 ) -> dict[str, Any]:
     """Every figure about one set of predictions, as plain values ready for JSON.
 
     ``probabilities`` is (N, labels) for ``split``; ``flipped`` the same for mirrored faces.
-    Shares are fractions of one.
+    Shares are fractions of one. ``convention`` decides what counts as correct
+    (``targets.judged``); ``ferplus`` and ``original_labels`` always hold the figures of both.
     """
-    truth, predicted = split.labels, probabilities.argmax(axis=1)
+    rows, truth = targets.judged(split, convention, len(labels))
+    answers, twin = probabilities[rows], split.twin[rows]
+    predicted = answers.argmax(axis=1)
     right = predicted == truth
     matrix = metrics.confusion_matrix(truth, predicted, len(labels))
     low, high = metrics.wilson_interval(int(right.sum()), len(right))
@@ -135,31 +142,41 @@ def score(
     present = matrix.sum(axis=1) > 0
     figures: dict[str, Any] = {
         "split": split.name,
-        "images": len(split),
+        "convention": convention,
+        "images": len(rows),
         "accuracy": float(right.mean()),
         "accuracy_interval": [low, high],
-        "without_twins": _share(right[~split.twin]),
-        "without_twins_images": int((~split.twin).sum()),
-        "twins": _share(right[split.twin]),
-        "twins_images": int(split.twin.sum()),
+        "without_twins": _share(right[~twin]),
+        "without_twins_images": int((~twin).sum()),
+        "twins": _share(right[twin]),
+        "twins_images": int(twin.sum()),
     }
     if flipped is not None:
-        both = (probabilities + flipped).argmax(axis=1)
+        both = (answers + flipped[rows]).argmax(axis=1)
         figures["flip_averaged"] = float((both == truth).mean())
     figures |= {
         "macro_f1": metrics.macro_f1(matrix),
         "balanced_accuracy": float(recall[present].mean()),
         "recall": dict(zip(labels, recall.tolist(), strict=True)),
         "precision": dict(zip(labels, precision.tolist(), strict=True)),
-        "calibration_error": metrics.calibration_error(probabilities, truth),
-        "calibration_noise": metrics.calibration_noise(probabilities),
+        "calibration_error": metrics.calibration_error(answers, truth),
+        "calibration_noise": metrics.calibration_noise(answers),
         "negative_log_likelihood": float(
-            -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-9)).mean()
+            -np.log(np.maximum(answers[np.arange(len(truth)), truth], 1e-9)).mean()
         ),
         "confusion": matrix.tolist(),
     }
+    if labels == EMOTIONS:
+        figures["recall_six"] = metrics.mean_recall(truth, predicted)[1]
     if split.votes is not None and labels[: len(EMOTIONS)] == EMOTIONS:
         figures["ferplus"] = ferplus(probabilities, split, labels)
+    if convention != "fer2013":
+        right = probabilities.argmax(axis=1) == split.labels
+        figures["original_labels"] = {
+            "accuracy": float(right.mean()),
+            "images": len(split),
+            "without_twins": _share(right[~split.twin]),
+        }
     return figures
 
 
@@ -170,35 +187,31 @@ def _share(right: NDArray[np.bool_]) -> float | None:
 def ferplus(probabilities: Floats, split: Split, labels: tuple[str, ...]) -> dict[str, Any]:
     """Accuracy against FER+'s majority: over our seven emotions, and over the literature's eight.
 
-    Seven: rows where one of the seven has more than half of all ten votes. Eight (only for a
-    model that knows contempt): rows whose largest count is an emotion with more than half of
-    the votes, contempt among them. The dropped rows are counted by reason, because they move
-    the figure.
+    Seven: rows where one of the seven has more than half of all ten votes. Eight: FER+'s own
+    protocol (``targets.ferplus_protocol``); a model without contempt gets those faces wrong. The
+    dropped rows are counted by reason, because they move the figure.
     """
     assert split.votes is not None
     votes = split.votes
     wanted, clear = targets.majority(votes)
     seven = probabilities[:, : len(EMOTIONS)].argmax(axis=1)
-    total = votes.sum(axis=1)
     peak = votes.argmax(axis=1)
-    half = votes.max(axis=1).astype(np.int64) * 2 > total
+    half = votes.max(axis=1).astype(np.int64) * 2 > votes.sum(axis=1)
     reasons = {
         f"majority for {VOTES[code]}": int((half & (peak == code)).sum()) for code in (7, 8, 9)
     }
-    result: dict[str, Any] = {
+    eight, kept = targets.ferplus_protocol(votes)
+    return {
         "accuracy": _share((seven == wanted)[clear]),
         "images": int(clear.sum()),
         "original_label": _share((split.labels == wanted)[clear]),
         "dropped": {"no majority": int((~half).sum()), **reasons},
+        "eight_classes": {
+            "accuracy": _share((probabilities.argmax(axis=1) == eight)[kept]),
+            "images": int(kept.sum()),
+            "outputs": len(labels),
+        },
     }
-    if "contempt" in labels:
-        eight_wanted = np.where(peak == 7, labels.index("contempt"), wanted)
-        eight_clear = clear | (half & (peak == 7))
-        result["eight_classes"] = {
-            "accuracy": _share((probabilities.argmax(axis=1) == eight_wanted)[eight_clear]),
-            "images": int(eight_clear.sum()),
-        }
-    return result
 
 
 # --- robustness -------------------------------------------------------------------------------
@@ -270,15 +283,16 @@ def perturbations() -> dict[str, list[Callable[[Faces], Faces]]]:
     }
 
 
-def robustness(classifier: Classifier, split: Split) -> dict[str, float]:
+def robustness(
+    classifier: Classifier, split: Split, convention: str = "fer2013"
+) -> dict[str, float]:
     """Accuracy on ``split`` under each perturbation, mean over its directions."""
+    rows, truth = targets.judged(split, convention, len(classifier.labels))
+    faces = split.images[rows]
     return {
         name: float(
             np.mean(
-                [
-                    np.mean(classifier.predict(way(split.images)).argmax(axis=1) == split.labels)
-                    for way in ways
-                ]
+                [np.mean(classifier.predict(way(faces)).argmax(axis=1) == truth) for way in ways]
             )
         )
         for name, ways in perturbations().items()
@@ -296,12 +310,14 @@ def evaluate(
     *,
     scale: float = 1.0,
     offset: float = 0.0,
+    convention: str = "",
     overwrite: bool = False,
     with_robustness: bool = True,
 ) -> dict[str, Any]:
-    """Score ``model`` on a split and write JSON, Markdown and pictures into ``out``.
+    """Score ``model`` on a split and write JSON, Markdown and plots into ``out``.
 
-    ``scale`` and ``offset`` are those of ``load_classifier``.
+    ``scale`` and ``offset`` are those of ``load_classifier``. ``convention`` is what counts as
+    correct; by default what the model's manifest states, and ``fer2013`` where it has none.
     """
     refuse_existing(out / "evaluation.json", overwrite)
     split = data.split(split_name)
@@ -311,6 +327,7 @@ def evaluate(
         raise UsageError(
             f"{model} answers {', '.join(labels)}; the data is labelled {', '.join(data.labels)}"
         )
+    convention = convention or classifier.convention or "fer2013"
     probabilities = classifier.predict(split.images)
     flipped = classifier.predict(np.ascontiguousarray(split.images[:, :, ::-1]))
     figures = {
@@ -318,16 +335,17 @@ def evaluate(
         "data": data.source,
         "data_sha256": data.sha256,
         "dropped": dict(data.dropped),
-        **score(probabilities, split, labels, flipped=flipped),
+        **score(probabilities, split, labels, flipped=flipped, convention=convention),
     }
     if with_robustness and "PublicTest" in data.splits:
-        figures["robustness"] = robustness(classifier, data.split("PublicTest"))
+        figures["robustness"] = robustness(classifier, data.split("PublicTest"), convention)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "evaluation.json", figures)
     write_text(out / "evaluation.md", markdown(figures))
     title = f"{model.name}, {split_name}"
     plots.confusion(np.array(figures["confusion"]), labels, out / "confusion", title)
-    confidence, accuracy, _ = metrics.equal_mass_bins(probabilities, split.labels)
+    rows, truth = targets.judged(split, convention, len(labels))
+    confidence, accuracy, _ = metrics.equal_mass_bins(probabilities[rows], truth)
     plots.reliability(
         confidence,
         accuracy,
@@ -336,7 +354,8 @@ def evaluate(
         out / "reliability",
         title,
     )
-    mistakes(probabilities, split, labels, out / "mistakes", title)
+    judged = dataclasses.replace(split.select(rows), labels=truth)
+    mistakes(probabilities[rows], judged, labels, out / "mistakes", title)
     return figures
 
 
@@ -370,8 +389,10 @@ def percent(value: float | None) -> str:
 def markdown(figures: dict[str, Any]) -> str:
     """The evaluation as a Markdown page."""
     low, high = figures["accuracy_interval"]
+    people = figures.get("convention") == "people"
+    judge = "FER+ majority" if people else "original labels"
     rows = [
-        ["accuracy, original labels", percent(figures["accuracy"]), str(figures["images"])],
+        [f"accuracy, {judge}", percent(figures["accuracy"]), str(figures["images"])],
         [
             "without twins",
             percent(figures["without_twins"]),
@@ -381,16 +402,25 @@ def markdown(figures: dict[str, Any]) -> str:
     ]
     if "flip_averaged" in figures:
         rows.append(["flip-averaged", percent(figures["flip_averaged"]), str(figures["images"])])
+    if "original_labels" in figures:
+        other = figures["original_labels"]
+        rows.append(["original labels", percent(other["accuracy"]), str(other["images"])])
+        rows.append(["original labels, without twins", percent(other["without_twins"]), ""])
     plus = figures.get("ferplus")
     if plus:
         score_7 = [percent(plus["accuracy"]), str(plus["images"])]
         rows.append(["FER+ majority, seven classes", *score_7])
-        if "eight_classes" in plus:
-            eight = plus["eight_classes"]
-            rows.append(["FER+, eight classes", percent(eight["accuracy"]), str(eight["images"])])
+        eight = plus["eight_classes"]
+        name = f"FER+'s own protocol, {eight['outputs']} outputs for eight classes"
+        rows.append([name, percent(eight["accuracy"]), str(eight["images"])])
     rows += [
         ["macro-F1", percent(figures["macro_f1"]), ""],
-        ["balanced accuracy", percent(figures["balanced_accuracy"]), ""],
+        ["mean recall", percent(figures["balanced_accuracy"]), ""],
+        *(
+            [["mean recall without disgust", percent(figures["recall_six"]), ""]]
+            if "recall_six" in figures
+            else []
+        ),
         [
             "expected calibration error",
             f"{percent(figures['calibration_error'])} "
@@ -437,7 +467,7 @@ def markdown(figures: dict[str, Any]) -> str:
         )
     )
     if "robustness" in figures:
-        text.append("## Robustness (PublicTest, original labels)\n")
+        text.append(f"## Robustness (PublicTest, {judge})\n")
         text.append(
             table(
                 ["what happens to the face", "accuracy"],

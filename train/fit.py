@@ -41,6 +41,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         super().__init__()
         self.images, self.target, self.config = images, target, config
         self.epoch = 0
+        self.calm: NDArray[np.bool_] | None = None
+        """Rows whose label does not change when the mouth moves."""
         self.draw: NDArray[np.float64] | None = None
         """Probability of each row when balancing by oversampling."""
         self._order: tuple[int, NDArray[np.int64]] | None = None
@@ -65,7 +67,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         size = self.config.fit.batch
         rows = self._rows()[index * size : (index + 1) * size]
         rng = np.random.default_rng((self.config.fit.seed, self.epoch, index))
-        return augment(self.images[rows], self.target[rows], self.config.augment, rng)
+        calm = None if self.calm is None else self.calm[rows]
+        return augment(self.images[rows], self.target[rows], self.config.augment, rng, calm)
 
 
 def cross_entropy(classes: int) -> Any:
@@ -466,6 +469,8 @@ def fit(
     train = training_rows(data)
     target = make_targets(config, train, classes)
     batches = Batches(train.images, target, config)
+    if config.augment.talk:
+        batches.calm = targets.calm_faces(train)
     weight = targets.class_weights(train.labels, classes, config.targets.balance_power)
     if config.targets.balance == "oversample":
         chance = weight[train.labels].astype(np.float64)
@@ -479,6 +484,7 @@ def fit(
     shape = (train.images.shape[1], train.images.shape[2])
     with devices(device_count):
         model = make_model(config, classes, shape)
+        networks.freeze(model, config.fit.freeze)
         model.compile(
             optimizer(config, len(batches)),
             cross_entropy(classes),

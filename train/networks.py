@@ -1,7 +1,7 @@
 """Every network this project trains, with its source, size and cost.
 
 All of them take gray faces as the camera gives them, 48x48x1 in 0..255, scale inside the graph,
-and end in logits: softmax and temperature are added when a model is finished (:func:`finish`),
+and end in logits: softmax and temperature are added when a model is exported (:func:`export`),
 in float32, whatever precision it was trained in.
 """
 
@@ -26,7 +26,7 @@ class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc] 
 
     Keras 3 spells the layer out in a dozen elementwise operations in float32; on a CPU they cost
     more than the convolutions beside them. Same variables, same results; other backends fall
-    through to Keras. Models on disk carry the plain layer (see :func:`finish`).
+    through to Keras. Models on disk carry the plain layer (see :func:`export`).
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
@@ -80,7 +80,7 @@ def residual(
 ) -> Tensor:
     """Our network: dense 3x3 convolutions, residual pairs, a stride-2 stem.
 
-    ``stem`` is (channels, kernel), one convolution that strides, named for :func:`finish`; each
+    ``stem`` is (channels, kernel), one convolution that strides, named for :func:`export`; each
     stage (channels, stride, pairs) opens with one convolution, which may stride, and adds
     residual pairs (He et al. 2016, arXiv:1512.03385; the lone convolution between stages as in
     Page's ResNet-9). Dense convolutions with wide channels reach more of a CPU's int8 peak than
@@ -242,35 +242,27 @@ PLACES = BLOCK // 2
 """Positions of a stem of stride 2 in one block."""
 
 
-def finish(
-    model: keras.Model,
-    classes: int,
-    *,
-    mix: float = 0.0,
-    temperature: float = 1.0,
+def export(
+    model: keras.Model, head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 ) -> keras.Model:
     """The model that ships: float32, plain layers, one head, softmax, a stem in blocks.
 
-    Two heads become one: both are linear in the same features, so (1-mix) times the first plus
-    mix times the second is again one layer. The temperature divides its weights. Neither costs
-    anything on the device.
+    ``head`` is the kernel (features, classes) and bias (classes,) that replace the last layer of
+    ``model``; None keeps the last layer. The last layer is linear, so a mix of two heads, an
+    adjusted bias and a temperature cost nothing on the device (:mod:`train.heads`).
 
-    A convolution of one channel hands an int8 kernel one byte where it takes eight, so a plain
+    A convolution of one channel gives an int8 kernel one byte where it takes eight, so a plain
     3x3 stem of stride 2 is deployed in another layout: eight neighbouring columns become the
     channels (a reshape, which moves nothing), and one convolution over two such blocks computes
     what the stem did at all four positions of a block. Same function; structural
-    re-parameterisation, as of Ding et al. 2021 (arXiv:2101.03697), for a layout.
+    re-parameterisation, as of Ding et al. 2021 (arXiv:2101.03697), for a layout. A model that was
+    exported before can be exported again with another head.
     """
     weights = {layer.name: layer.get_weights() for layer in model.layers}
-    kernel, bias = weights["logits"]
-    shares = [1.0] if len(bias) == classes else [1 - mix, mix]
-
-    def fold(value: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = np.split(value, len(shares), axis=-1)
-        joined = sum(share * part for share, part in zip(shares, parts, strict=True))
-        return np.asarray(joined / temperature)
-
-    weights["logits"] = [fold(kernel), fold(bias)]
+    if head is not None:
+        kernel, bias = head
+        weights["logits"] = [kernel.reshape(*weights["logits"][0].shape[:-1], -1), bias]
+    classes = len(weights["logits"][1])
     blocked = _has_plain_stem(model)
     if blocked:
         weights["stem"] = [_in_blocks(*weights["stem"])]
@@ -299,15 +291,28 @@ def finish(
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        # A view without the compiled loss, which Keras would clone too and cannot.
-        bare = keras.Model(model.input, model.output)
+        # A view without the compiled loss, which Keras would clone too and cannot; and without
+        # the softmax of a model that was exported before.
+        end = model.layers[-2] if model.layers[-1].name == "probabilities" else model.layers[-1]
+        bare = keras.Model(model.input, end.output)
         logits = keras.models.clone_model(bare, clone_function=plain, call_function=call)
-        for layer in model.layers:
+        for layer in bare.layers:
             logits.get_layer(layer.name).set_weights(weights[layer.name])
         probabilities = layers.Softmax(name="probabilities")(logits.output)
         return keras.Model(logits.input, probabilities, name=model.name)
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def trunk(model: keras.Model) -> keras.Model:
+    """The same model up to the input of its last dense layer: features (N, F).
+
+    Raises ConfigError for a network that does not end in a dense layer.
+    """
+    last = next((layer for layer in model.layers if layer.name == "logits"), None)
+    if not isinstance(last, layers.Dense):
+        raise ConfigError(f"{model.name} does not end in a dense layer, so it has no linear heads")
+    return keras.Model(model.input, last.input, name=model.name)
 
 
 def _has_plain_stem(model: keras.Model) -> bool:
@@ -329,3 +334,53 @@ def _in_blocks(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     for place in range(PLACES):
         spread[:, 2 * place : 2 * place + 3, place] = kernel[:, :, 0]
     return spread.reshape(3, 2, BLOCK, -1)
+
+
+def reopen(exported: keras.Model, network: keras.Model) -> None:
+    """Give ``network``, freshly built, the trunk of an exported model of the same architecture.
+
+    The last layer keeps its own weights, since the exported one holds a single folded head. Raises
+    ConfigError when the two are not the same network.
+    """
+    trunk = [layer for layer in exported.layers if layer.weights and layer.name != "logits"]
+    mine = [layer for layer in network.layers if layer.weights and layer.name != "logits"]
+    blocked = any(layer.name == "blocks" for layer in exported.layers)
+    if len(trunk) != len(mine):
+        raise ConfigError(
+            f"the start model has {len(trunk)} layers with weights, {network.name} has {len(mine)}"
+        )
+    for source, layer in zip(trunk, mine, strict=True):
+        values = source.get_weights()
+        if blocked and source.name == "stem":
+            values = [_from_blocks(*values)]
+        elif blocked and source.name == "stem_norm":
+            values = [value[: len(value) // PLACES] for value in values]
+        if [value.shape for value in values] != [tuple(w.shape) for w in layer.weights]:
+            raise ConfigError(
+                f"layer {source.name} of the start model has weights of "
+                f"{[value.shape for value in values]}, {network.name} has "
+                f"{[tuple(w.shape) for w in layer.weights]}"
+            )
+        layer.set_weights(values)
+
+
+def _from_blocks(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The kernel (3, 3, 1, C) that :func:`_in_blocks` spread."""
+    spread = kernel.reshape(3, 2 * BLOCK, PLACES, -1)
+    return np.ascontiguousarray(spread[:, :3, 0][:, :, None])
+
+
+def freeze(network: keras.Model, convolutions: int) -> None:
+    """Keep the first convolutions as they are, with the normalisation and statistics after each.
+
+    Raises ConfigError when the network has no more convolutions than that.
+    """
+    if not convolutions:
+        return
+    seen = 0
+    for layer in network.layers:
+        seen += isinstance(layer, layers.Conv2D)
+        if seen > convolutions:
+            return
+        layer.trainable = False
+    raise ConfigError(f"freeze = {convolutions}: {network.name} has {seen} convolutions")

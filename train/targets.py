@@ -17,8 +17,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_edge.model.labels import EMOTIONS
 from train.data import VOTE_OF_EMOTION, VOTES, Split
-from train.errors import DataError
+from train.errors import ConfigError, DataError
+from train.mouths import is_frontal
 
 Floats = NDArray[np.float32]
 
@@ -46,6 +48,56 @@ def majority(votes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bo
         seven.argmax(axis=1).astype(np.int64),
         seven.max(axis=1).astype(np.int64) * 2 > votes.sum(axis=1),
     )
+
+
+CONVENTIONS = ("people", "fer2013")
+"""What a model answers: the label most people give (FER+'s majority), or FER2013's own label."""
+
+
+def judged(
+    split: Split, convention: str, classes: int = 7
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows that a convention has a truth for, and their truth, both int64.
+
+    ``fer2013``: every row, its original label. ``people``: the rows where one of the seven
+    emotions has more than half of all votes; with eight classes, the rows of
+    :func:`ferplus_protocol`. Raises DataError for ``people`` without votes.
+    """
+    if convention not in CONVENTIONS:
+        raise ConfigError(f"convention {convention!r}: use {' or '.join(CONVENTIONS)}")
+    if convention == "fer2013":
+        return np.arange(len(split)), split.labels
+    if split.votes is None:
+        raise DataError(
+            "the people convention is scored on FER+'s votes: put fer2013new.csv next to the data "
+            "or name it with --votes"
+        )
+    truth, keep = majority(split.votes) if classes == 7 else ferplus_protocol(split.votes)
+    rows = np.flatnonzero(keep)
+    return rows, truth[rows]
+
+
+def ferplus_protocol(votes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """FER+'s own test protocol over eight classes: truth int64 (N,) and rows to keep, bool (N,).
+
+    As in microsoft/FERPlus: single votes are dropped as outliers; a row counts when one label has
+    more than half of the votes left and is an emotion, contempt included; rows of unknown
+    expression or without a face are left out. Position 7 is contempt.
+    """
+    count = np.where(votes > 1, votes, 0).astype(np.int64)
+    peak = count.argmax(axis=1)
+    column = {VOTES.index("contempt"): 7}
+    column |= {code: position for position, code in enumerate(VOTE_OF_EMOTION)}
+    truth = np.array([column.get(int(code), -1) for code in peak], np.int64)
+    return truth, (count.max(axis=1) * 2 > count.sum(axis=1)) & (truth >= 0)
+
+
+def calm_faces(split: Split) -> NDArray[np.bool_]:
+    """Frontal faces that most of FER+'s voters call neutral, bool (N,)."""
+    if split.votes is None:
+        raise ConfigError("talk in [augment] needs FER+: put fer2013new.csv next to the data")
+    label, clear = majority(split.votes)
+    return clear & (label == EMOTIONS.index("neutral")) & is_frontal(split.images)
 
 
 def calibrated_votes(split: Split, classes: int, *, folds: int = 5, seed: int = 0) -> Floats:

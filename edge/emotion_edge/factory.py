@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from emotion_edge.detectors import FaceDetector, open_detector
+from emotion_edge.model import certainty
 from emotion_edge.model.backend import Backend
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.shipped import DEFAULT, model_path
@@ -18,6 +20,8 @@ def load(
     detector: str | FaceDetector = "auto",
     track: bool | TrackerSettings = False,
     backend: Backend | None = None,
+    precision: float | None = None,
+    unsure_below: float | None = None,
 ) -> Pipeline:
     """A pipeline with a shipped model or a ``.tflite`` file.
 
@@ -27,13 +31,25 @@ def load(
         settings, for the frames of a stream: faces keep their identity, labels are steadied, and
         detection is skipped on some frames.
     backend: what runs the network; None for LiteRT with XNNPACK and one thread.
-    Raises ModelError, ManifestError or DetectorError.
+    precision: share of the labels shown that should be right, 0..1; other faces are ``unsure``.
+        None: the model's own default, 0.95 for the shipped models.
+    unsure_below: a probability instead of a precision, and 0 to label every face. It takes
+        precedence, as does the tracker's own setting.
+    Raises ModelError, ManifestError, DetectorError, or UsageError for a precision that the model
+    does not reach or state.
     """
     settings = TrackerSettings() if track is True else track or None
+    classifier = TFLiteClassifier.load(model_path(model), backend)
+    if settings is not None and settings.unsure_below is not None:
+        unsure_below = settings.unsure_below
+    threshold = certainty.unsure_below(classifier.manifest, unsure_below, precision)
+    if settings is not None:
+        settings = dataclasses.replace(settings, unsure_below=threshold)
     return Pipeline(
         open_detector(detector, scheduled=settings is not None)
         if isinstance(detector, str)
         else detector,
-        TFLiteClassifier.load(model_path(model), backend),
+        classifier,
         FaceTracker(settings) if settings else None,
+        unsure_below=threshold,
     )

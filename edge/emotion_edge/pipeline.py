@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from emotion_edge.cameras import Camera
 from emotion_edge.detectors import FaceDetector
 from emotion_edge.model.classifier import EmotionClassifier
+from emotion_edge.model.labels import UNSURE
 from emotion_edge.model.preprocessing import as_image
 from emotion_edge.values import Box, Emotion, Face, Frame, Image, Observation, reading_order
 
@@ -39,12 +40,22 @@ class Pipeline:
     """
 
     def __init__(
-        self, detector: FaceDetector, classifier: EmotionClassifier, tracker: Tracker | None = None
+        self,
+        detector: FaceDetector,
+        classifier: EmotionClassifier,
+        tracker: Tracker | None = None,
+        *,
+        unsure_below: float = 0.0,
     ) -> None:
-        """tracker: None for frames that have nothing to do with each other, such as photos."""
+        """tracker: None for frames that have nothing to do with each other, such as photos.
+
+        unsure_below: probability below which such a frame's label is ``unsure``; a tracker has
+            its own threshold.
+        """
         self.detector = detector
         self.classifier = classifier
         self.tracker = tracker
+        self._unsure_below = unsure_below
         self._next_index = 0
 
     def process(self, frame: Frame) -> Observation:
@@ -56,7 +67,7 @@ class Pipeline:
         seen = [(box, self.classifier.classify(image, box)) for box in boxes]
         classified = time.perf_counter_ns()
         if self.tracker is None:
-            found = [Face(box, emotion, emotion.label) for box, emotion in seen]
+            found = [Face(box, emotion, self._label(emotion)) for box, emotion in seen]
             faces = tuple(found[i] for i in reading_order(found))
         else:
             faces = self.tracker.update(seen, frame.captured_ns)
@@ -71,6 +82,9 @@ class Pipeline:
         if frame.media_time_s is None:  # a file was captured long ago, at a time unknown here
             timings["age"] = (time.monotonic_ns() - frame.captured_ns) / 1e6
         return Observation(frame, faces, timings, skipped)
+
+    def _label(self, emotion: Emotion) -> str:
+        return emotion.label if emotion.confidence >= self._unsure_below else UNSURE
 
     def image(self, image: Image | str | Path | PIL.Image.Image) -> Observation:
         """The faces in one image; meant for a pipeline without a tracker.

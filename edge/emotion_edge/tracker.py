@@ -7,6 +7,7 @@ probabilities over its recent past and changes the label only when the new one k
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from emotion_edge.model.labels import UNSURE
@@ -70,10 +71,23 @@ class TrackerSettings(Settings):
     switch_s: float = key(0.05, "seconds for which it must lead.", ge=0, le=3600)
     unsure_below: float | None = key(
         None,
-        "probability below which `unsure` is shown, until `lead` times it is reached; unset: "
-        "never.",
-        gt=0,
+        "probability below which `unsure` is shown, 0: never; unset: the model's own default. A "
+        "label appears at this probability and disappears below it divided by `lead`.",
+        ge=0,
         le=1,
+    )
+    calm_s: float = key(
+        2.0,
+        "seconds over which changes of a face's leading label are counted. If it keeps changing, "
+        "the face is talking and its probabilities are averaged for longer.",
+        gt=0,
+        le=3600,
+    )
+    calm_factor: float = key(
+        8.0,
+        "the longest half-life of a talking face, as a multiple of `half_life_s`; 1: the same.",
+        ge=1,
+        le=1000,
     )
 
 
@@ -166,6 +180,9 @@ class _Track:
         self._weight = 1 - 0.5 ** (_FIRST_S / settings.half_life_s)
         self._sums = [self._weight * p for p in emotion.probabilities]
         self._smoothed = emotion
+        self._quick = list(emotion.probabilities)  # averaged over the base half-life
+        self._leading = emotion.label  # of the quick average
+        self._changes = 0.0  # of it lately; older ones count less
         self._label = ""
         self._rival = ""
         self._rival_s = 0.0
@@ -177,7 +194,7 @@ class _Track:
         self._move(box, elapsed, settings)
         # An average that weights each answer by the time it covers, and recent answers more.
         # Dividing by the weights so far makes the first frames a plain average.
-        keep = 0.5 ** (elapsed / settings.half_life_s)
+        keep = 0.5 ** (elapsed / self._half_life(emotion, elapsed, settings))
         self._weight = keep * self._weight + 1 - keep
         self._sums = [
             keep * total + (1 - keep) * p
@@ -191,6 +208,25 @@ class _Track:
         self.seen_box = box
         self._emotion = emotion
         self._decide(settings, elapsed)
+
+    def _half_life(self, emotion: Emotion, elapsed: float, settings: TrackerSettings) -> float:
+        """Seconds: longer while the label keeps changing, as it does in speech.
+
+        Changes are those of a short average, so that single odd frames do not count. One change
+        is a new expression and costs nothing; from the third within ``calm_s`` on, each one
+        doubles the half-life.
+        """
+        keep = 0.5 ** (elapsed / settings.half_life_s)
+        self._quick = [
+            keep * old + (1 - keep) * p
+            for old, p in zip(self._quick, emotion.probabilities, strict=True)
+        ]
+        leading = emotion.labels[self._quick.index(max(self._quick))]
+        self._changes *= 0.5 ** (elapsed / settings.calm_s)
+        self._changes += leading != self._leading
+        self._leading = leading
+        factor = math.pow(2.0, max(0.0, self._changes - 2.0))
+        return settings.half_life_s * min(settings.calm_factor, factor)
 
     def alive(self, settings: TrackerSettings) -> bool:
         """Whether it may still be found again; a track never reported is dropped sooner."""
@@ -243,10 +279,11 @@ class _Track:
         """The label that clearly leads the shown one now; empty if none does."""
         smoothed, shown = self._smoothed, self._label
         best, confidence = smoothed.label, smoothed.confidence
-        if settings.unsure_below is not None:
+        if settings.unsure_below:
             if shown == UNSURE:
-                return best if confidence >= min(1.0, settings.unsure_below * settings.lead) else ""
-            if confidence < settings.unsure_below:
+                return best if confidence >= settings.unsure_below else ""
+            least = settings.unsure_below / (settings.lead if shown else 1.0)
+            if confidence < least:
                 return UNSURE
         if shown not in smoothed.labels:
             return best

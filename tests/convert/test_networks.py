@@ -32,7 +32,7 @@ OPTIONS = {"residual": {"stem": (16, 3), "stages": ((32, 2, 1), (48, 2, 1))}}
     ],
 )
 def test_every_network_of_train_becomes_integer(name: str) -> None:
-    network = networks.finish(networks.build(name, **OPTIONS.get(name, {})), 7)
+    network = networks.export(networks.build(name, **OPTIONS.get(name, {})))
     calibrator = Calibrator(float_model.from_keras(network, name=name), FACES, 1, 0)
     model = quantize.quantize(calibrator.calibrated().model)
     assert inspection.floats(model) == []
@@ -96,7 +96,7 @@ def test_a_separable_network_from_a_legacy_file_is_mended(tmp_path: Path) -> Non
         rows = order[at : at + 128]
         faces = training.faces[rows][..., None].astype(np.float32)
         network.train_on_batch(faces, training.truth[rows])
-    networks.finish(network, 7).save(tmp_path / "separable.h5")
+    networks.export(network).save(tmp_path / "separable.h5")
     words = [str(tmp_path / "separable.h5"), "--data", str(data), "--recover"]
     assert main(words) == 0
 

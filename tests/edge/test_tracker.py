@@ -165,6 +165,32 @@ def test_unsure_does_not_flicker_at_its_threshold() -> None:
     assert sum(a != b for a, b in itertools.pairwise(labels)) <= 1
 
 
+def test_a_talking_face_keeps_its_label_and_a_real_change_still_shows_soon() -> None:
+    def changes(settings: TrackerSettings) -> int:
+        clock, labels = Clock(FaceTracker(settings), fps=30), []
+        for index in range(600):  # 20 s: half a second of one answer, a third of another
+            talking = Emotion(LABELS, (0.75, 0.15, 0.1)) if index % 25 < 10 else SAD
+            labels += [face.label for face in clock.show((PLACE, talking))]
+        return sum(a != b for a, b in itertools.pairwise(labels))
+
+    assert changes(TrackerSettings(calm_factor=1)) > 20
+    assert changes(TrackerSettings()) <= 5
+    clock = Clock(FaceTracker(), fps=30)
+    for index in range(300):
+        clock.show((PLACE, HAPPY if index % 25 < 10 else SAD))
+    labels = [faces[0].label for faces in clock.seconds(2.5, (PLACE, HAPPY))]
+    assert labels[-1] == "happy"
+
+
+def test_a_label_needs_the_threshold_to_appear() -> None:
+    settings = TrackerSettings(unsure_below=0.5)
+    for start, expected in ((0.53, "happy"), (0.47, UNSURE)):
+        clock = Clock(FaceTracker(settings))
+        rest = (1 - start) / 2
+        face = clock.seconds(1.0, (PLACE, Emotion(LABELS, (start, rest, rest))))[-1][0]
+        assert face.label == expected
+
+
 def test_a_clock_that_jumps_backwards_changes_nothing() -> None:
     clock = Clock(FaceTracker())
     clock.seconds(2.0, (PLACE, HAPPY))
@@ -200,7 +226,9 @@ def test_a_frame_a_second_still_gives_one_identity() -> None:
         ("lead", 0.9),
         ("hold_s", -1),
         ("unsure_below", 1.5),
-        ("unsure_below", 0),
+        ("unsure_below", -0.1),
+        ("calm_s", 0),
+        ("calm_factor", 0.5),
         ("half_life_s", math.nan),
     ],
 )

@@ -202,7 +202,9 @@ def test_a_model_that_knows_contempt_is_scored_over_eight_classes_too(
     words += ["--cache", cache, "--no-robustness", "--out", tmp_path / "out"]
     status, out, err = run_train(*words)
     assert status == 0, err
-    assert "| FER+, eight classes |" in out and "| contempt | 0 |" in out
+    assert (
+        "| FER+'s own protocol, 8 outputs for eight classes |" in out and "| contempt | 0 |" in out
+    )
     figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert figures["macro_f1"] > 0.95  # contempt, which never occurs, does not lower it
     assert figures["balanced_accuracy"] > 0.95

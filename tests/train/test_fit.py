@@ -11,18 +11,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 from emotion_edge.errors import UsageError
-from train import metrics
+from train import metrics, networks
 from train.augment import Augmentation
 from train.config import Config, Fit, Targets, load_config, parse_overrides
 from train.data import Dataset, load_fer2013
 from train.errors import ConfigError, TrainingError
 from train.evaluate import load_classifier
-from train.finish import finish, load_run, mix_heads, soften
+from train.export import export, load_run, soften, train
 from train.fit import Batches, Run, fit, predict_logits
+from train.heads import Heads
 
 TINY = Config(
     name="tiny",
@@ -54,7 +56,7 @@ def trained(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("run") / "tiny"
     config = dataclasses.replace(TINY, fit=dataclasses.replace(TINY.fit, epochs=8))
     model = fit(config, data, folder, tensorboard=False)
-    finish(model, config, data, folder, save_h5=True)
+    export(model, config, data, folder, save_h5=True)
     yield folder
 
 
@@ -80,11 +82,61 @@ def test_the_saved_model_is_the_run_with_mix_and_temperature(trained: Path, data
     faces = data.split("PrivateTest").images
     record = json.loads((trained / "training.json").read_text())
     config, model = load_run(trained, data)
-    logits = mix_heads(predict_logits(model, faces), 7, config.targets.mix)
+    label, votes = np.split(predict_logits(model, faces), 2, axis=1)
+    logits = (1 - config.targets.mix) * label + config.targets.mix * votes
     saved = load_classifier(trained / "model.keras").predict(faces)
     np.testing.assert_allclose(saved, metrics.softmax(logits / record["temperature"]), atol=1e-4)
     legacy = load_classifier(trained / "model.h5").predict(faces)
     np.testing.assert_allclose(legacy, saved, atol=1e-6)
+
+
+def test_any_point_of_the_curve_is_exported_again(
+    trained: Path,
+    small: Path,
+    cache: Path,
+    tmp_path: Path,
+    run_train: Callable[..., tuple[int, str, str]],
+) -> None:
+    words = ["export", trained / "model.keras", "--data", small, "--cache", cache]
+    status, out, err = run_train(*words, "--mix", 1, "--tau", 0.25, "--out", tmp_path / "a.keras")
+    assert status == 0, err
+    assert "people convention, mix 1, tau 0.25" in out
+    faces = load_fer2013(small / "fer2013.csv", cache=cache).split("PublicTest").images
+    found = Heads.load(trained / "heads.npz")
+    model = keras.models.load_model(trained / "model.keras")
+    features = networks.trunk(model).predict(faces[..., None].astype(np.float32), verbose=0)
+    kernel, bias = found.heads["votes"]
+    logits = features @ kernel + bias - 0.25 * np.log(found.shares["votes"])
+    record = json.loads((tmp_path / "training.json").read_text())
+    np.testing.assert_allclose(
+        load_classifier(tmp_path / "a.keras").predict(faces),
+        metrics.softmax(logits / record["temperature"]),
+        atol=1e-4,
+    )
+    status, _, err = run_train(*words, "--classes", 8, "--out", tmp_path / "eight" / "e.keras")
+    assert status == 0, err
+    eight = load_classifier(tmp_path / "eight" / "e.keras")
+    assert eight.labels[-1] == "contempt"
+    assert json.loads((tmp_path / "eight" / "training.json").read_text())["labels"][-1] == (
+        "contempt"
+    )
+    status, _, err = run_train(*words, "--mix", 1)
+    assert status == 2
+    assert "needs --out" in err
+
+
+def test_a_configuration_starts_from_an_exported_model(
+    trained: Path, data: Dataset, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(
+        with_fit(epochs=1, learning_rate=0.0, ema=0.0),
+        start=str(trained / "model.keras"),
+        path=tmp_path / "next.toml",
+    )
+    train(config, data, tmp_path / "next", tensorboard=False)
+    first, second = (load_run(folder, data)[1] for folder in (trained, tmp_path / "next"))
+    for one, two in zip(first.trainable_weights, second.trainable_weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), two.numpy(), atol=1e-6)
 
 
 def test_a_teacher_teaches(trained: Path, data: Dataset, tmp_path: Path) -> None:
@@ -145,7 +197,7 @@ def test_two_stages_in_one_folder_are_refused_before_any_is_trained(
     words = ["fit", "--config", tmp_path / "more.toml", "--data", small, "--cache", cache]
     status, _, err = run_train(*words, "--out", tmp_path / "runs" / out, "--no-tensorboard")
     assert status == 2
-    assert f"runs/{out} as well as a later one's" in err
+    assert f"runs/{out}, the folder of a later stage" in err
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""Sizes and costs as the table says, and a finished model that answers what was trained."""
+"""Sizes and costs as the table says, and an exported model that answers what was trained."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from train import networks
 from train.config import load_config
 from train.errors import ConfigError
+from train.heads import Heads
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 SIZES = {
@@ -32,7 +33,7 @@ def test_parameters_and_macs_are_those_of_the_table(name: str) -> None:
     config = load_config(CONFIGS / f"{name}.toml")
     model = networks.build(config.network, **config.options)
     parameters, macs = SIZES[name]
-    deployed = networks.finish(model, 7)
+    deployed = networks.export(model)
     assert networks.cost(deployed) == {"parameters": parameters, "macs": macs}
     assert model.input_shape == (None, 48, 48, 1)
     readme = (CONFIGS.parent / "README.md").read_text()
@@ -58,7 +59,7 @@ def test_the_deployed_stem_answers_what_was_trained(stem: list[int], tmp_path: P
     wanted = np.exp(logits - logits.max(axis=1, keepdims=True))
     wanted /= wanted.sum(axis=1, keepdims=True)
     assert wanted.max() < 0.999  # a saturated answer would prove nothing
-    deployed = networks.finish(model, 7)
+    deployed = networks.export(model)
     np.testing.assert_allclose(deployed.predict(faces, verbose=0), wanted, atol=1e-5)
     assert ("blocks" in {layer.name for layer in deployed.layers}) == (stem == [16, 3])
     deployed.save(tmp_path / "deployed.keras")
@@ -85,7 +86,7 @@ def test_the_fused_normalisation_is_the_plain_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["residual", "mini_xception"])
-def test_a_finished_model_answers_the_mixed_and_tempered_logits(name: str, tmp_path: Path) -> None:
+def test_an_exported_model_answers_the_mixed_and_tempered_logits(name: str, tmp_path: Path) -> None:
     options = (
         {"stem": [16, 3], "stages": [[16, 2, 1]], "dropout": 0.1} if name == "residual" else {}
     )
@@ -93,7 +94,11 @@ def test_a_finished_model_answers_the_mixed_and_tempered_logits(name: str, tmp_p
     model = networks.build(name, heads=2, **options)
     model.compile("sgd", loss=lambda target, logits: 0.0)  # as fit leaves it
     both = keras.ops.convert_to_numpy(model(faces))
-    done = networks.finish(model, 7, mix=0.25, temperature=1.7)
+    kernel, bias = model.get_layer("logits").get_weights()
+    parts = zip(np.split(kernel, 2, axis=-1), np.split(bias, 2), strict=True)
+    shares = np.full(7, 1 / 7, np.float32)
+    heads = Heads(dict(zip(("label", "votes"), parts, strict=True)), {"votes": shares})
+    done = networks.export(model, heads.folded(mix=0.25, temperature=1.7))
     logits = (0.75 * both[:, :7] + 0.25 * both[:, 7:]) / 1.7
     wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     done.save(tmp_path / "m.keras")
@@ -104,11 +109,11 @@ def test_a_finished_model_answers_the_mixed_and_tempered_logits(name: str, tmp_p
     assert keras.layers.BatchNormalization in kinds
 
 
-def test_a_model_trained_in_bfloat16_is_finished_in_float32() -> None:
+def test_a_model_trained_in_bfloat16_is_exported_in_float32() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = networks.build("residual", stem=[16, 3], stages=[[16, 2, 0]])
-        done = networks.finish(model, 7)
+        done = networks.export(model)
     finally:
         keras.config.set_dtype_policy("float32")
     assert {layer.dtype_policy.name for layer in done.layers} == {"float32"}
@@ -119,3 +124,36 @@ def test_unknown_networks_and_options_are_named() -> None:
         networks.build("resnet")
     with pytest.raises(ConfigError, match=r"residual.*stages"):
         networks.build("residual", stem=[16, 3])
+
+
+def test_an_exported_model_gives_its_trunk_back(tmp_path: Path) -> None:
+    options = {"stem": [16, 3], "stages": [[16, 2, 1]]}
+    model = networks.build("residual", heads=2, **options)
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        value = variable.numpy()
+        variable.assign(value + rng.normal(0, 0.02, value.shape))
+    networks.export(model, (np.ones((16, 7), np.float32), np.zeros(7, np.float32))).save(
+        tmp_path / "exported.keras"
+    )
+    fresh = networks.build("residual", heads=2, seed=1, **options)
+    networks.reopen(keras.models.load_model(tmp_path / "exported.keras"), fresh)
+    faces = rng.uniform(0, 255, (4, 48, 48, 1)).astype(np.float32)
+    np.testing.assert_allclose(
+        networks.trunk(fresh).predict(faces, verbose=0),
+        networks.trunk(model).predict(faces, verbose=0),
+        atol=1e-5,
+    )
+    other = networks.build("residual", stem=[16, 3], stages=[[32, 2, 1]])
+    with pytest.raises(ConfigError, match="weights of"):
+        networks.reopen(keras.models.load_model(tmp_path / "exported.keras"), other)
+
+
+def test_frozen_convolutions_keep_their_weights() -> None:
+    model = networks.build("residual", stem=[16, 3], stages=[[16, 2, 1]])
+    networks.freeze(model, 2)
+    frozen = [layer.name for layer in model.layers if layer.weights and not layer.trainable]
+    assert len(frozen) == 4  # two convolutions, two normalisations
+    assert len(model.trainable_variables) == 2 * 3 + 2
+    with pytest.raises(ConfigError, match="has 4 convolutions"):
+        networks.freeze(model, 9)

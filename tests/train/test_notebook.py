@@ -43,11 +43,11 @@ def test_a_fast_run_takes_few_epochs(
     words: list[str], epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorflow", reason="the [train] extra is not installed")
-    from train import finish
+    from train import export
     from train.__main__ import main
 
     seen = []
-    monkeypatch.setattr(finish, "train", lambda config, *_, **__: seen.append(config.fit.epochs))
+    monkeypatch.setattr(export, "train", lambda config, *_, **__: seen.append(config.fit.epochs))
     words = [*words, "--config", str(ROOT / "train/configs/simple.toml"), "--cache", str(tmp_path)]
     assert main(["fit", *words, "--data", str(write_subset(tmp_path / "fer2013.csv"))]) == 0
     assert seen == [epochs]

@@ -12,9 +12,9 @@ from train.augment import Augmentation
 from train.config import Config, Fit, Targets
 from train.data import CACHE, load_fer2013, read_cached
 from train.data_report import twin_counts
+from train.near_duplicates import find_pairs, in_other
 from train.readers import SPLITS
 from train.targets import majority
-from train.twins import find_pairs, in_other
 
 
 def test_counts_of_the_clean_protocol(real: Path) -> None:

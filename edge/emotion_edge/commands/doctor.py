@@ -185,7 +185,9 @@ def models() -> Iterator[Finding]:
                 f"{_pip()} install --force-reinstall --no-deps emotion-edge",
             )
         else:
-            yield Finding("ok", f"model {name}: {path} ({size_text(path.stat().st_size)})")
+            convention = classifier.manifest.convention or "not stated"
+            size = size_text(path.stat().st_size)
+            yield Finding("ok", f"model {name}: {path} ({size}), convention {convention}")
 
 
 def detectors(*, download: bool = False) -> Iterator[Finding]:

@@ -47,6 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop looking for small faces in an image after S seconds (default: 10)",
     )
     add_backend_arguments(parser)
+    parser.add_argument(
+        "--precision",
+        type=float,
+        metavar="P",
+        help="share of the labels shown that should be right, e.g. 0.9; other faces are unsure "
+        "(default: the model's own)",
+    )
+    parser.add_argument(
+        "--unsure-below",
+        type=float,
+        metavar="P",
+        help="a probability instead of a precision; 0 labels every face",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON line per image")
     parser.add_argument(
         "--annotate", type=Path, metavar="FOLDER", help="write annotated copies to this folder"
@@ -76,7 +89,13 @@ def run(options: argparse.Namespace) -> int:
         options.detector,
         changes={name: value for name, value in limits.items() if value is not None},
     )
-    pipeline = load(options.model, detector=detector, backend=backend(options))
+    pipeline = load(
+        options.model,
+        detector=detector,
+        backend=backend(options),
+        precision=options.precision,
+        unsure_below=options.unsure_below,
+    )
     for path, target in targets.items():
         try:
             image = read_image(path)

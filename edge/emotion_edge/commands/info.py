@@ -10,6 +10,7 @@ from typing import Any
 from emotion_edge.files import size_text
 from emotion_edge.model import manifest as manifests
 from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.labels import CONVENTIONS
 from emotion_edge.model.shipped import DEFAULT, model_path, shipped_models
 
 HELP = "show what a model is: labels, input, accuracy, training"
@@ -35,9 +36,12 @@ def run(options: argparse.Namespace) -> int:
         ("file", f"{path}, {size_text(path.stat().st_size)}"),
         ("sha256", manifest.model_sha256),
         ("labels", ", ".join(manifest.labels)),
+        ("convention", CONVENTIONS.get(manifest.convention, "not stated")),
         ("input", f"{spec.width}x{spec.height} {spec.colour}, crop margin {spec.margin:g}"),
         ("licence", manifest.licence or "not stated"),
     ]
+    if manifest.certainty:
+        rows += _rows_of(_certainty, "unsure below", manifest.certainty)
     for split, result in manifest.accuracy.items():
         rows += _rows_of(_accuracy, split, result)
     if manifest.gate:
@@ -68,13 +72,30 @@ def _rows_of(
         return [(name, json.dumps(facts, ensure_ascii=False))]
 
 
+def _certainty(name: str, facts: Any) -> list[tuple[str, str]]:
+    if "unsure_below" not in facts:
+        return [(name, "never, unless --precision or --unsure-below is given")]
+    return [
+        (
+            name,
+            f"{facts['unsure_below']:.2f}: {facts['precision']:.1%} of the labels shown agree with "
+            f"most people; {facts['coverage']:.0%} of faces with a majority get one "
+            f"({facts['coverage_all']:.0%} of all faces)",
+        )
+    ]
+
+
 def _accuracy(split: str, result: Any) -> list[tuple[str, str]]:
     """A split's figures: of this file, and in brackets those of the float model."""
     own, source = result["converted"], result["float"]
     parts = [f"{own['accuracy']:.1%} of {result['n']} (float model {source['accuracy']:.1%})"]
     if "without_twins" in own:
         parts.append(_compared("without twins", own["without_twins"], source["without_twins"]))
-    if "ferplus" in own:
+    if "recall_six" in own:
+        parts.append(f"mean recall without disgust {own['recall_six']:.1%}")
+    if "original_labels" in own:
+        parts.append(f"original labels {own['original_labels']['accuracy']:.1%}")
+    elif "ferplus" in own:
         share, other = own["ferplus"]["accuracy"], source["ferplus"]["accuracy"]
         parts.append(_compared("FER+ majority", share, other))
     parts.append(f"same answer as the float model on {result['agreement_percent']:.1f}%")

@@ -54,6 +54,7 @@ FLAGS = (
     Flag("--threads", "backend.threads", BACKEND_HELP["threads"], "N"),
     Flag("--no-xnnpack", "backend.xnnpack", BACKEND_HELP["xnnpack"], switch=False),
     Flag("--delegate", "backend.delegate", BACKEND_HELP["delegate"], "FILE.so"),
+    Flag("--precision", "precision", "share of the labels shown to be right; the model's own", "P"),
     Flag("--unsure-below", "tracker.unsure_below", "show unsure below this probability", "P"),
     Flag("--frames", "frames", "end after so many frames", "N"),
     Flag("--seconds", "seconds", "end after so many seconds", "S"),

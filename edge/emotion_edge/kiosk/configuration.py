@@ -105,6 +105,13 @@ class _Plain(Settings):
 
     model: str = key(DEFAULT, "a shipped model's name, or a `.tflite` file.", filled=True)
     detector: str = key(AUTO, "a detector's name, or `auto` for the best one installed.")
+    precision: float | None = key(
+        None,
+        "share of the labels shown that should be right; other faces are `unsure`. Unset: the "
+        "model's own default. `tracker.unsure_below` takes precedence.",
+        gt=0,
+        le=1,
+    )
     frames: int = key(0, "end after so many frames; 0 never does.", ge=0, le=10**12)
     seconds: float = key(0.0, "end after so many seconds; 0 never does.", ge=0, le=1e9)
     quiet: bool = key(False, "no labels on standard output.")

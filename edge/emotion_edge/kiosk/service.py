@@ -116,6 +116,7 @@ class Service:
         required sink fails, OutputExists when an output file exists.
         """
         config = self._config
+        manifest = getattr(self._pipeline.classifier, "manifest", None)
         with BoardWatch(config.thermal.check_s, self._condition) as board:
             closing: threading.Thread | None = None
             deadline = math.inf
@@ -129,6 +130,7 @@ class Service:
                     aggregate=config.aggregate,
                     on_event=self._on_sink_event,
                     temperature=board.temperature,
+                    prior=manifest.prior if manifest is not None else (),
                 )
                 with sinks:
                     self._watchdog.ready("running")
@@ -250,6 +252,8 @@ def _pipeline(config: Config) -> Pipeline:
         detector=open_detector(config.detector, scheduled=stream, tables=config.detectors),
         track=config.tracker if stream else False,
         backend=config.backend,
+        precision=config.precision,
+        unsure_below=config.tracker.unsure_below,
     )
 
 

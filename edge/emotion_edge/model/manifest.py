@@ -78,6 +78,12 @@ class Manifest:
     model_sha256: hexadecimal, of the bytes before the archive.
     labels: one for each output, in order.
     output: ``probabilities`` (softmax inside) or ``logits``.
+    convention: ``people`` (the label most people give: FER+'s majority), ``fer2013`` (FER2013's
+        original labels), or empty where it is not stated.
+    certainty: ``curve`` of (threshold, precision, coverage), and ``unsure_below``, the threshold
+        used by default (``model.certainty``).
+    prior: class shares under which the probabilities hold, one for each label, or empty
+        (``emotion_edge.shares``).
     accuracy, calibration, training, versions, gate: facts written by the converter for people
         and for the cards; the device shows them but does not depend on them.
     """
@@ -89,6 +95,9 @@ class Manifest:
     input: InputSpec
     output: str = "probabilities"
     licence: str = ""
+    convention: str = ""
+    certainty: Mapping[str, Any] = field(default_factory=dict)
+    prior: tuple[float, ...] = ()
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -105,9 +114,19 @@ class Manifest:
             raise ManifestError(
                 f"manifest: output {self.output!r}; expected 'probabilities' or 'logits'"
             )
-        for name in ("accuracy", "calibration", "training", "versions", "gate"):
+        if self.prior and len(self.prior) != len(self.labels):
+            raise ManifestError(
+                f"manifest: prior has {len(self.prior)} shares for {len(self.labels)} labels"
+            )
+        for name in ("certainty", "accuracy", "calibration", "training", "versions", "gate"):
             if not isinstance(facts := getattr(self, name), Mapping):
                 raise ManifestError(f"manifest: {name} is {facts!r}; expected an object of facts")
+
+    @property
+    def unsure_below(self) -> float | None:
+        """The probability below which ``unsure`` is shown by default; None: never."""
+        threshold = self.certainty.get("unsure_below")
+        return None if threshold is None else float(threshold)
 
     def to_json(self) -> str:
         """The manifest as JSON, keys sorted: the same manifest gives the same text."""
@@ -132,6 +151,7 @@ class Manifest:
         try:
             data["input"] = InputSpec(**data["input"])
             data["labels"] = tuple(data["labels"])
+            data["prior"] = tuple(data.get("prior", ()))
             return cls(**data)
         except (KeyError, TypeError) as error:
             raise ManifestError(f"manifest: {error}; convert the model again") from error

@@ -19,7 +19,12 @@ def shipped_models() -> dict[str, Path]:
         for folder in (_CHECKOUT, _WHEEL)
         for path in sorted(folder.glob("**/*-int8.tflite"))
     }
-    return dict(sorted(found.items(), key=lambda item: (item[0] != DEFAULT, item[0])))
+    return dict(sorted(found.items(), key=lambda item: _place(item[0])))
+
+
+def _place(name: str) -> tuple[bool, bool, str]:
+    """The default first, then the models that answer what people would say."""
+    return name != DEFAULT, name.endswith("-fer2013"), name
 
 
 def model_path(name: str | Path = DEFAULT) -> Path:
@@ -35,5 +40,6 @@ def model_path(name: str | Path = DEFAULT) -> Path:
         return path
     raise ModelError(
         f"no model named {name}, and no such file; shipped: {', '.join(models) or 'none'}: "
-        "use one of these or the path of a .tflite file"
+        "use one of these or the path of a .tflite file (the fer2013 models are in the "
+        "repository's models/ folder, not in the wheel)"
     )

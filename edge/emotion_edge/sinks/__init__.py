@@ -162,6 +162,7 @@ def open_sinks(
     aggregate: AggregateSettings | None = None,
     on_event: Callable[[Event], None] | None = None,
     temperature: Callable[[], float | None] | None = None,
+    prior: Sequence[float] = (),
 ) -> Sinks:
     """All outputs of a run behind one, to be entered: ``with open_sinks(...) as sinks``.
 
@@ -175,6 +176,7 @@ def open_sinks(
     on_event: called, in the caller's thread, with what the sinks themselves report:
         announcements, failures, drops, recoveries. The console sink shows them as well.
     temperature: the board's degrees Celsius, for the metrics.
+    prior: of the model's manifest, for corrected shares in aggregate mode.
 
     Raises UsageError when sinks contradict each other; entering raises what the first sink that
     cannot be opened raises, with the others closed again.
@@ -200,7 +202,7 @@ def open_sinks(
                 f"{sink.name} shows single faces, which aggregate mode forbids: omit one of them"
             )
         if aggregate is not None and not each.counts:
-            sink = Aggregate(sink, aggregate.period_s)
+            sink = Aggregate(sink, aggregate.period_s, prior=prior)
         required = each.required if each.required is not None else not live
         members.append(Isolated(sink, pixels=each.pixels, required=required, wait=not live))
     return sinks

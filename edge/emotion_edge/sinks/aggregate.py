@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
+from emotion_edge import shares
 from emotion_edge.settings import Settings, key
 from emotion_edge.sinks import Sink
 from emotion_edge.values import Event, Frame, Observation
@@ -33,15 +35,21 @@ class Aggregate(Sink):
     ``aggregate`` whose details are::
 
         {"seconds": 60.0, "frames": 893, "people": 3, "most_at_once": 2,
-         "labels": {"happy": 2, "neutral": 1}}
+         "labels": {"happy": 2, "neutral": 1},
+         "shares": {"happy": 0.6667, "neutral": 0.3333},
+         "corrected": {"happy": {"share": 0.61, "low": 0.31, "high": 0.88}, ...}}
 
     ``people`` counts identities seen (without a tracker: the most faces at once); each counts
-    once in ``labels``, under the label it wore in most frames. A period without an event is one in
+    once in ``labels``, under the label shown in most frames, ``unsure`` included. ``shares`` are
+    those counts as parts of one. ``corrected`` estimates the shares of the expressions themselves
+    from every person's probabilities, without the mistakes the model is known to make, and with
+    95% intervals (``emotion_edge.shares``); it takes ten people or more, and a model whose
+    manifest states a prior. A period without an event is one in
     which nobody looked. Events pass.
     """
 
-    def __init__(self, sink: Sink, period_s: float = 60.0) -> None:
-        """period_s: seconds that one count covers."""
+    def __init__(self, sink: Sink, period_s: float = 60.0, *, prior: Sequence[float] = ()) -> None:
+        """period_s: seconds that one count covers. prior: of the model's manifest, if any."""
         self._sink = sink
         self._period_ns = round(period_s * 1e9)
         self._start_ns: int | None = None
@@ -50,6 +58,9 @@ class Aggregate(Sink):
         self._frames = 0
         self._most = 0
         self._seen: dict[int, Counter[str]] = {}  # by identity: frames in which it wore a label
+        self._prior = tuple(prior)
+        self._labels: tuple[str, ...] = ()
+        self._sums: dict[int, list[float]] = {}  # by identity: probabilities, summed over frames
 
     @property
     def name(self) -> str:
@@ -92,6 +103,10 @@ class Aggregate(Sink):
         for place, face in enumerate(observation.faces):
             who = face.track_id if face.track_id is not None else -1 - place
             self._seen.setdefault(who, Counter())[face.label] += 1
+            self._labels = face.emotion.labels
+            sums = self._sums.setdefault(who, [0.0] * len(self._labels))
+            for at, probability in enumerate(face.emotion.probabilities):
+                sums[at] += probability
 
     def event(self, event: Event) -> None:
         """Pass it on."""
@@ -118,6 +133,13 @@ class Aggregate(Sink):
             "most_at_once": self._most,
             "labels": dict(sorted(labels.items())),
         }
+        if labels:
+            count = len(self._seen)
+            details["shares"] = {k: round(n / count, 4) for k, n in sorted(labels.items())}
+        people = [[p / sum(sums) for p in sums] for sums in self._sums.values() if sum(sums)]
+        found = shares.estimate(self._labels, people, self._prior)
+        if found:
+            details["corrected"] = {label: asdict(each) for label, each in found.items()}
         at_ns = end_ns
         if self._first is not None and self._first.media_time_s is not None:
             # The frames of a file carry the file's own time, which is not the clock's.
@@ -128,4 +150,4 @@ class Aggregate(Sink):
         message = f"{len(self._seen)} in {details['seconds']:g} s" + (f": {worn}" if worn else "")
         self._sink.event(Event(AGGREGATE, message, at_ns, details))
         self._frames = self._most = 0
-        self._seen = {}
+        self._seen, self._sums = {}, {}

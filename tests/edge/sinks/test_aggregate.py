@@ -26,6 +26,7 @@ def test_counts_people_once_under_the_label_they_wore_most(notebook, observation
         "people": 2,
         "most_at_once": 2,
         "labels": {"happy": 1, "neutral": 1},
+        "shares": {"happy": 0.5, "neutral": 0.5},
     }
     assert whole.message == "2 in 60 s: 1 happy, 1 neutral"
     assert rest.details["frames"] == 1 and rest.details["people"] == 0
@@ -97,3 +98,15 @@ def test_events_pass(notebook, event) -> None:
     with Aggregate(inner) as sink:
         sink.event(event("camera.lost"))
     assert inner.kinds == ["camera.lost"]
+
+
+def test_with_a_prior_and_enough_people_shares_are_corrected(notebook, observation, face) -> None:
+    inner = notebook()
+    count = len(face("happy").emotion.labels)
+    with Aggregate(inner, 60, prior=[1 / count] * count) as sink:
+        sink.write(observation(0, tuple(face("happy", track=at) for at in range(1, 13)), at_s=1000))
+    details = inner.taken[-1].details
+    assert details["shares"] == {"happy": 1.0}
+    happy = details["corrected"]["happy"]
+    assert 0.8 < happy["share"] <= 1 and happy["low"] <= happy["share"] <= happy["high"]
+    assert set(details["corrected"]) == set(face("happy").emotion.labels)

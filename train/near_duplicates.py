@@ -1,8 +1,8 @@
-"""Twins: the same photograph twice, perhaps with another crop, contrast or watermark.
+"""Finds near-duplicates: one photograph twice, with another crop, contrast or watermark.
 
-Two faces are twins when the normalised correlation of their 48x48 pixels (mean removed, length
-one) is above :data:`THRESHOLD`. The rule is ours; looked at, nearly all such pairs of FER2013
-show one photograph.
+Two faces are near-duplicates (twins, in names of fields) when the normalised correlation of their
+48x48 pixels (mean removed, length one) is above :data:`THRESHOLD`. The rule is ours; by eye, nearly
+all such pairs of FER2013 show one photograph.
 """
 
 from __future__ import annotations

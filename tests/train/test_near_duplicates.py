@@ -8,8 +8,8 @@ import numpy as np
 
 from train.data import load_fer2013
 from train.data_report import twin_counts
+from train.near_duplicates import find_pairs, normalised
 from train.readers import Table
-from train.twins import find_pairs, normalised
 
 from .conftest import faces, write_csv
 

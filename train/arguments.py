@@ -1,0 +1,59 @@
+"""Arguments that several commands share, and the data they name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emotion_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from train.data import Dataset
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the data, the votes and the cache."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="fer2013.csv (plain, .gz, .zip), Kaggle's folder or zip, or class folders",
+    )
+    parser.add_argument(
+        "--votes", type=Path, help="FER+'s fer2013new.csv (default: next to the data)"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("~/.cache/emotion-edge"),
+        help="folder for decoded data (default: %(default)s)",
+    )
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add ``--overwrite``."""
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+
+
+def read_data(options: argparse.Namespace, *, clean: bool = True) -> Dataset:
+    """The data set that the options name. Raises DataError."""
+    from train.data import load_fer2013
+
+    return load_fer2013(options.data, votes=options.votes, clean=clean, cache=options.cache)
+
+
+def quiet_tensorflow() -> None:
+    """Switch off TensorFlow's messages, which it decides on once, when it is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def number(text: str, option: str) -> float:
+    """The value of an option: a number or a fraction. Raises UsageError."""
+    try:
+        above, _, below = text.partition("/")
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"{option} {text!r}: give a number or a fraction like 1/255") from error
