@@ -16,6 +16,22 @@ PACKAGE = {
     "convert": "convert",
     "benchmarks": "benchmarks",
 }
+LAYERS = (
+    ("errors", "values", "version"),
+    ("files", "settings"),
+    ("annotate", "records", "registry", "shares"),
+    ("model",),
+    ("cameras", "detectors", "sinks"),
+    ("pipeline", "tracker"),
+    ("factory",),
+    ("kiosk",),
+    ("bench", "web"),
+    ("commands",),
+    ("cli",),
+    ("__main__",),
+)
+"""Of ``emotion_edge``: a part imports from the lines above its own."""
+
 HEAVY = {"tensorflow", "keras", "tf_keras", "jax", "torch", "sklearn"}
 
 
@@ -24,18 +40,20 @@ def modules(folder: str) -> list[Path]:
     return sorted((ROOT / ("edge/emotion_edge" if folder == "edge" else folder)).rglob("*.py"))
 
 
-def imported(path: Path, *, top_level: bool = False) -> set[str]:
-    """First names of what a file imports; top_level: only what importing it imports at once."""
+def imported(path: Path, *, top_level: bool = False, whole: bool = False) -> set[str]:
+    """First names of what a file imports, or with ``whole`` the dotted names.
+
+    top_level: only what importing the file imports.
+    """
     tree = ast.parse(path.read_text())
     nodes: list[ast.AST] = []
     stack: list[ast.AST] = [tree]
     while stack:
         node = stack.pop()
         nodes.append(node)
-        late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
-            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        )
-        if not (top_level and late):
+        late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if not ((top_level and (late or for_types)) or (whole and for_types)):
             stack.extend(ast.iter_child_nodes(node))
     names: set[str] = set()
     for node in nodes:
@@ -43,7 +61,10 @@ def imported(path: Path, *, top_level: bool = False) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
-    return {name.split(".")[0] for name in names}
+            if whole and node.module == "emotion_edge":
+                names.remove(node.module)
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names if whole else {name.split(".")[0] for name in names}
 
 
 @pytest.mark.parametrize("folder", ORDER)
@@ -51,7 +72,24 @@ def test_imports_go_one_way(folder: str) -> None:
     later = {PACKAGE[name] for name in ORDER[ORDER.index(folder) + 1 :]}
     assert modules(folder)
     for path in modules(folder):
-        assert not imported(path) & later, f"{path} imports what stands to its right"
+        assert not imported(path) & later, f"{path} imports a folder to its right"
+
+
+def test_edge_imports_only_what_is_below() -> None:
+    """``LAYERS`` from the values up to the commands; the package itself is above them all."""
+    root = ROOT / "edge/emotion_edge"
+    level = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+    for path in modules("edge"):
+        part = path.relative_to(root).with_suffix("").parts[0]
+        if part == "__init__":
+            continue
+        for name in imported(path, whole=True):
+            package, _, inner = name.partition(".")
+            if package != "emotion_edge":
+                continue
+            other = inner.partition(".")[0]
+            assert other in level, f"{path} imports {name}: import the module that defines it"
+            assert other == part or level[other] < level[part], f"{path} imports {name}"
 
 
 def test_edge_never_imports_tensorflow_or_keras() -> None:
@@ -90,7 +128,7 @@ def test_every_module_of_edge_imports_without_tensorflow() -> None:
 
 
 def test_importing_the_package_is_light() -> None:
-    """Reading a picture and classifying it must not pay for the web page's modules."""
+    """Reading an image and classifying it must not pay for the web page's modules."""
     program = "import sys, emotion_edge; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -138,7 +138,8 @@ def partial(
 def parse_text(hint: Any, text: str) -> Any:
     """A flag's text as TOML has it: a text with or without quotes, a number, ``8,4`` as a list.
 
-    hint: the key's type. Text that is no such value comes back as it is, for ``checked`` to refuse.
+    hint: the key's type. Text that cannot be such a value is returned unchanged, and ``checked``
+        refuses it.
     """
     import tomllib
 

@@ -1,8 +1,8 @@
-"""The machine it runs on: what it is, and how it fares.
+"""Reads which machine this is, its temperature, its clock and its throttle state.
 
-A latency without the board, the clock and the throttle state beside it says little, and a kiosk
-that gets hot must know it. Everything is read from Linux' own files; ``vcgencmd`` adds the
-Raspberry Pi's throttle bits. What a machine does not tell is None.
+A latency means little without them, and a kiosk must slow down when it gets hot. Everything comes
+from Linux's own files; ``vcgencmd`` adds the Raspberry Pi's throttle bits. What a machine does not
+report is None.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Throttling:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How the board fares at one moment.
+    """The state of the board at one moment.
 
     governor: of cpu0's clock. clock_mhz: of cpu0. temperature_c: of the processor.
     throttling: None where no ``vcgencmd`` answers.
@@ -161,7 +161,7 @@ def read_temperature(root: Path = Path("/")) -> float | None:
 
 
 def read_throttling(command: str = "vcgencmd") -> Throttling | None:
-    """The firmware's throttle bits, or None where nobody can tell."""
+    """The firmware's throttle bits, or None where they cannot be read."""
     try:
         answer = subprocess.run(
             [command, "get_throttled"], capture_output=True, text=True, timeout=2, check=True

@@ -29,7 +29,7 @@ class AggregateSettings(Settings):
 
 
 class Aggregate(Sink):
-    """Stands before a sink, keeps every observation from it, and gives it counts instead.
+    """Gives the sink that it wraps counts over a period in place of observations.
 
     At the end of each period in which the camera delivered frames it hands on an event of kind
     ``aggregate`` whose details are::
@@ -39,13 +39,13 @@ class Aggregate(Sink):
          "shares": {"happy": 0.6667, "neutral": 0.3333},
          "corrected": {"happy": {"share": 0.61, "low": 0.31, "high": 0.88}, ...}}
 
-    ``people`` counts identities seen (without a tracker: the most faces at once); each counts
+    ``people`` counts identities seen (without a tracker: the most faces in one frame); each counts
     once in ``labels``, under the label shown in most frames, ``unsure`` included. ``shares`` are
     those counts as parts of one. ``corrected`` estimates the shares of the expressions themselves
     from every person's probabilities, without the mistakes the model is known to make, and with
     95% intervals (``emotion_edge.shares``); it takes ten people or more, and a model whose
-    manifest states a prior. A period without an event is one in
-    which nobody looked. Events pass.
+    manifest states a prior. A period without an event is one in which no frame was processed.
+    Events are passed on.
     """
 
     def __init__(self, sink: Sink, period_s: float = 60.0, *, prior: Sequence[float] = ()) -> None:

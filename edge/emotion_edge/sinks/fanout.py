@@ -22,7 +22,7 @@ _BLACK = np.zeros((), np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class SinkState:
-    """How a sink fares.
+    """The state of a sink.
 
     written: observations and events it took.
     dropped: those it never will.
@@ -67,7 +67,7 @@ class Sinks(Sink):
         return sum(member.dropped for member in self._members)
 
     def states(self) -> list[SinkState]:
-        """How each of them fares; callable from any thread."""
+        """The state of each; callable from any thread."""
         return [
             SinkState(member.name, member.written, member.dropped, member.failing)
             for member in self._members
@@ -156,7 +156,7 @@ class Sinks(Sink):
 
 
 def _without_pixels(observation: Observation) -> Observation:
-    """The same with a black picture that takes one byte whatever its size."""
+    """The same with a black image that takes one byte whatever its size."""
     frame = observation.frame
     black = np.broadcast_to(_BLACK, frame.image.shape)
     return replace(observation, frame=replace(frame, image=black))

@@ -19,8 +19,8 @@ _REPORT_DROPS_S = 60.0  # between two reports of drops
 class Isolated(Sink):
     """Opens, writes and closes another sink in one thread, behind a short queue.
 
-    A full queue drops its oldest observation and counts it (a sink of pictures has one slot: the
-    newest). An error is reported once as an event ``sink.failed`` and the write tried again, after
+    A full queue drops its oldest observation and counts it (a sink that shows images has one slot,
+    for the newest). An error is reported once as an event ``sink.failed`` and the write tried again, after
     1, 2, 4 ... 60 seconds, until ``sink.recovered`` is reported. An error that is not a SinkError
     is a fault in the sink: that one record is dropped, and the next one is tried after the same
     pause. A required sink is not retried: ``fatal`` holds its error from then on. A console whose
@@ -40,7 +40,8 @@ class Isolated(Sink):
         """Wrap ``sink``.
 
         pixels: whether it looks at the pixels.
-        depth: observations queued at most; by default 64, and of pictures 1 (8 with ``wait``).
+        depth: observations queued at most; by default 64, or for a sink that shows images 1 (8 with
+            ``wait``).
         wait: ``write`` waits for room instead of dropping, as long as the sink works.
         retry_s: the first and the longest pause after an error, in seconds.
         """
@@ -171,7 +172,7 @@ class Isolated(Sink):
 
     def _report_drops(self) -> None:
         now = time.monotonic()
-        # A sink of pictures shows the newest: passing over some is its work, not its failure.
+        # A sink that shows images shows the newest: skipping some is not a failure.
         if self.pixels or self.failing or now - self._drops_reported_at < _REPORT_DROPS_S:
             return
         self._report(

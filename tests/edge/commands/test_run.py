@@ -275,7 +275,7 @@ def test_handlers_are_given_back(photo: Path) -> None:
 
 
 def start(folder: Path, *words: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """A process of its own that films the test pattern for ever.
+    """A process of its own that films the test pattern indefinitely.
 
     before: a command that runs it.
     """

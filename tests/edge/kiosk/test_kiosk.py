@@ -40,7 +40,7 @@ def test_the_sample_configuration_is_valid_and_private() -> None:
 def test_what_the_sample_leaves_out_are_defaults() -> None:
     text = (EDGE / "kiosk.toml").read_text()
     everything = tomllib.loads(re.sub(r"^# (?=\w+ = |\[)", "", text, flags=re.MULTILINE))
-    del everything["sinks"]["page"]  # shows single faces: not beside [aggregate]
+    del everything["sinks"]["page"]  # shows single faces: not together with [aggregate]
     build(everything)
     active = read_toml(EDGE / "kiosk.toml")
     commented = [

@@ -256,7 +256,7 @@ def test_a_sink_that_raises_stops_nobody(tmp_path: Path) -> None:
     summary = service(with_console(tmp_path), camera((50, None))).run()
     assert summary.frames == 50
     assert len(frames(tmp_path)) == 50
-    # It may fail only after the last frame: then there was nobody left to tell.
+    # It may fail only after the last frame: then no sink is left to report it.
     assert set(kinds(tmp_path)) <= {"sink.failed"}
 
 

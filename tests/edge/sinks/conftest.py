@@ -30,7 +30,7 @@ def make_observation(
     size: tuple[int, int] = (64, 48),
     skipped: int = 0,
 ) -> Observation:
-    """A random colour picture; ``at_s`` on the monotonic clock, now by default."""
+    """A random colour image; ``at_s`` on the monotonic clock, now by default."""
     image = np.random.default_rng(index).integers(0, 256, (size[1], size[0], 3), np.uint8)
     at_ns = time.monotonic_ns() if at_s is None else round(at_s * 1e9)
     timings = {"detect": 6.0, "classify": 0.3, "track": 0.1, "age": 12.0}
