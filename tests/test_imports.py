@@ -18,7 +18,7 @@ PACKAGE = {
 }
 LAYERS = (
     ("errors", "values", "version"),
-    ("files", "settings"),
+    ("files", "head", "settings"),
     ("annotate", "records", "registry", "shares"),
     ("model",),
     ("cameras", "detectors", "sinks"),

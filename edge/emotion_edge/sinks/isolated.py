@@ -19,12 +19,13 @@ _REPORT_DROPS_S = 60.0  # between two reports of drops
 class Isolated(Sink):
     """Opens, writes and closes another sink in one thread, behind a short queue.
 
-    A full queue drops its oldest observation and counts it (a sink that shows images has one slot,
-    for the newest). An error is reported once as an event ``sink.failed`` and the write tried again, after
-    1, 2, 4 ... 60 seconds, until ``sink.recovered`` is reported. An error that is not a SinkError
-    is a fault in the sink: that one record is dropped, and the next one is tried after the same
-    pause. A required sink is not retried: ``fatal`` holds its error from then on. A console whose
-    reader has gone (``| head``) is ``ended``: it takes nothing more, and that is not a failure.
+    A full queue drops its oldest observation and counts it (a sink that shows images has one
+    slot, for the newest). An error is reported once as an event ``sink.failed`` and the write
+    tried again, after 1, 2, 4 ... 60 seconds, until ``sink.recovered`` is reported. An error
+    that is not a SinkError is a fault in the sink: that one record is dropped, and the next one
+    is tried after the same pause. A required sink is not retried: ``fatal`` holds its error
+    from then on. A console whose reader has gone (``| head``) is ``ended``: it takes nothing
+    more, and that is not a failure.
     """
 
     def __init__(
