@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from emotion_edge import __version__
 from emotion_edge.errors import EmotionEdgeError, ImageError, MissingExtra, UsageError
 from emotion_edge.records import SCHEMA, face_record
 from emotion_edge.values import Face, Observation
+from emotion_edge.version import __version__
 from emotion_edge.web.images import READABLE, DecodedImage, Limits, TooManyBytes, decode_image
 from emotion_edge.web.memory import give_back
 from emotion_edge.web.models import Installed, Models
