@@ -143,6 +143,6 @@ else
     echo "Installed. systemd does not run here: the service starts at the next boot."
 fi
 cat <<END
-To change what it does: edit $config/kiosk.toml, then sudo systemctl restart emotion-edge.
+To change what it does: edit $config/kiosk.toml, then sudo systemctl reload emotion-edge.
 Tell the people in front of the camera what it does before you leave it there.
 END

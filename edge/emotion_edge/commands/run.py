@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -124,11 +124,13 @@ def run(options: argparse.Namespace) -> int:
     """
     config = read(options)
     # Imported late, so that the error for a wrong flag comes immediately.
-    from emotion_edge.kiosk.service import Service
+    from emotion_edge.kiosk.reload import Runs
 
-    stop = threading.Event()
-    with _signals(stop) as received:
-        summary = Service(config, stop=stop).run()
+    runs = Runs(config, lambda: read(options))
+    # A service gets SIGHUP from systemctl reload; on a terminal it means that the terminal closed.
+    reloads = bool(options.config) and not (sys.stdin is not None and sys.stdin.isatty())
+    with _signals(runs.stop, reload=runs.reload if reloads else None) as received:
+        config, summary = runs.run()
     print(f"emotion-edge: {summary}", file=sys.stderr)
     for sink, trouble in zip(config.sinks, summary.troubles, strict=True):
         if trouble:
@@ -205,10 +207,15 @@ def outputs(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 @contextmanager
-def _signals(stop: threading.Event) -> Iterator[set[int]]:
-    """SIGTERM, SIGINT and SIGHUP set ``stop``; a second one ends the process immediately."""
-    # A handler runs between any two bytecodes of the main thread, which may then hold the lock
-    # that ``stop.set`` needs. So the handler does nothing, and a thread receives the signal.
+def _signals(
+    stop: Callable[[], None], *, reload: Callable[[], None] | None = None
+) -> Iterator[set[int]]:
+    """SIGTERM, SIGINT and SIGHUP call ``stop``; a second one ends the process immediately.
+
+    reload: called for SIGHUP instead, in a thread of its own.
+    """
+    # A handler runs between any two bytecodes of the main thread, which may hold the lock that
+    # stopping needs. So the handler does nothing, and a thread receives the signal's number.
     received: set[int] = set()
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -222,11 +229,15 @@ def _signals(stop: threading.Event) -> Iterator[set[int]]:
     def listen() -> None:
         while data := reader.recv(1):
             number = data[0]
-            if number in numbers:
-                if received:
-                    os._exit(128 + number)
-                received.add(number)
-                stop.set()
+            if number not in numbers:
+                continue
+            if number == signal.SIGHUP and reload is not None:
+                threading.Thread(target=reload, name="reload", daemon=True).start()
+                continue
+            if received:
+                os._exit(128 + number)
+            received.add(number)
+            stop()
 
     listener = threading.Thread(target=listen, name="signals", daemon=True)
     listener.start()

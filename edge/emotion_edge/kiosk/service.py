@@ -106,6 +106,8 @@ class Service:
             give_up_after_s=config.camera.give_up_s or math.inf,
             backoff_limit_s=config.camera.retry_s,
         )
+        self.opened = False
+        """Whether the camera and all outputs could be opened."""
         self._damaged, self._truncated = 0, False
         self._silent = not any(sink.prints for sink in config.sinks)
 
@@ -133,6 +135,7 @@ class Service:
                     prior=manifest.prior if manifest is not None else (),
                 )
                 with sinks:
+                    self.opened = True
                     self._watchdog.ready("running")
                     try:
                         counts = self._loop(sinks, board)

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 
 class Watchdog:
-    """Tells systemd that frames flow, or that they are honestly being waited for.
+    """Reports to systemd that frames flow, or that the loop waits for a camera and is alive.
 
-    ``alive`` is called by the very loop that does the work, never by a timer: a loop that hangs
-    stops calling it, and systemd restarts the service.
+    The loop that does the work calls ``alive``, not a timer: when the loop hangs, the calls stop
+    and systemd restarts the service.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -27,6 +27,7 @@ class Watchdog:
         self.interval_s: float | None = int(usec) / 2e6 if watched else None
         self._last = float("-inf")
         self._status = ""
+        self._reloading = False
 
     def ready(self, status: str) -> None:
         """The service is up: its model is loaded and its outputs are open."""
@@ -34,7 +35,7 @@ class Watchdog:
         self._send(f"READY=1\nSTATUS={status}")
 
     def alive(self, status: str = "") -> None:
-        """Work was done; passed on when half of the limit is over or the status is new."""
+        """Work was done; sent when half of the limit has passed or the status is new."""
         now = time.monotonic()
         message = []
         if self.interval_s is not None and now - self._last >= self.interval_s:
@@ -46,14 +47,22 @@ class Watchdog:
         if message:
             self._send("\n".join(message))
 
+    def reloading(self) -> None:
+        """The next ``stopping`` is followed by another run."""
+        self._reloading = True
+
     def stopping(self) -> None:
-        """The service ends."""
-        self._send("STOPPING=1")
+        """The service ends, or begins again with another configuration."""
+        if self._reloading:
+            self._reloading = False
+            self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        else:
+            self._send("STOPPING=1")
 
     def _send(self, message: str) -> None:
         if not self._address:
             return
-        # An address that starts with @ lies in Linux' abstract namespace.
+        # An address that starts with @ is in Linux' abstract namespace.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
@@ -61,4 +70,4 @@ class Watchdog:
                 channel.connect(address)
                 channel.send(message.encode())
         except OSError:
-            pass  # systemd is restarting: the next ping will reach it
+            pass  # systemd is restarting: the next message will reach it

@@ -274,7 +274,9 @@ def test_handlers_are_given_back(photo: Path) -> None:
     assert after == before
 
 
-def start(folder: Path, *words: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *words: str, before: tuple[str, ...] = (), stdin: int | None = None
+) -> subprocess.Popen[str]:
     """A process of its own that films the test pattern indefinitely.
 
     before: a command that runs it.
@@ -284,6 +286,7 @@ def start(folder: Path, *words: str, before: tuple[str, ...] = ()) -> subprocess
     return subprocess.Popen(
         [*before, *command, "--jsonl", str(folder / "out.jsonl"), *words],
         env=os.environ | {"PYTHONPATH": str(edge)},
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -316,6 +319,59 @@ def test_a_signal_ends_it_in_good_order(
     capture = cv2.VideoCapture(str(video))
     assert capture.read()[0]
     capture.release()
+
+
+def kiosk(folder: Path, text: str) -> subprocess.Popen[str]:
+    """A process with a configuration file and without a terminal, like a service."""
+    (folder / "kiosk.toml").write_text(text)
+    words = ("--quiet", "--config", str(folder / "kiosk.toml"))
+    return start(folder, *words, before=("env", "--default-signal=HUP"), stdin=subprocess.DEVNULL)
+
+
+def said(process: subprocess.Popen[str], words: str) -> str:
+    """Read standard error up to a line with these words."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"it ended without saying {words!r}")
+
+
+def test_sighup_reads_the_configuration_again(tmp_path: Path) -> None:
+    process = kiosk(tmp_path, "")
+    wait_for_lines(tmp_path / "out.jsonl", 5, process)
+    for wrong, why in (("nonsense = 1", "unknown key"), ("detector = 'no-such'", "no-such")):
+        (tmp_path / "kiosk.toml").write_text(wrong)
+        process.send_signal(signal.SIGHUP)
+        line = said(process, "reload rejected")
+        assert why in line and "the previous configuration stays active" in line
+    before = (tmp_path / "out.jsonl").read_bytes().count(b"\n")
+    wait_for_lines(tmp_path / "out.jsonl", before + 5, process)  # it still runs
+    (tmp_path / "kiosk.toml").write_text(f"[sinks.csv]\npath = '{tmp_path / 'new.csv'}'")
+    process.send_signal(signal.SIGHUP)
+    said(process, "reload: the new configuration is valid")
+    wait_for_lines(tmp_path / "new.csv", 1, process)
+    before = (tmp_path / "out.jsonl").read_bytes().count(b"\n")
+    wait_for_lines(tmp_path / "out.jsonl", before + 5, process)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    for line in (tmp_path / "out.jsonl").read_text().splitlines():
+        json.loads(line)
+
+
+def test_a_reload_whose_outputs_cannot_be_opened_returns_to_the_previous(tmp_path: Path) -> None:
+    process = kiosk(tmp_path, "")
+    wait_for_lines(tmp_path / "out.jsonl", 5, process)
+    (tmp_path / "kiosk.toml").write_text("[sinks.csv]\npath = '/no/such/folder/a.csv'")
+    process.send_signal(signal.SIGHUP)
+    line = said(process, "reload failed")
+    assert "/no/such/folder" in line and "the previous configuration runs again" in line
+    before = (tmp_path / "out.jsonl").read_bytes().count(b"\n")
+    wait_for_lines(tmp_path / "out.jsonl", before + 5, process)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
 
 
 @pytest.mark.slow

@@ -77,3 +77,13 @@ def test_without_systemd_nothing_happens() -> None:
 
 def test_a_systemd_that_went_away_is_no_error(tmp_path: Path) -> None:
     Watchdog({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("up")
+
+
+def test_a_reload_is_not_an_end(systemd: socket.socket) -> None:
+    dog = Watchdog(environment(systemd))
+    dog.reloading()
+    dog.stopping()
+    dog.stopping()
+    again, end = heard(systemd)
+    assert again.startswith("RELOADING=1\nMONOTONIC_USEC=")
+    assert end == "STOPPING=1"

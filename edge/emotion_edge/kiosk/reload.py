@@ -1,0 +1,126 @@
+"""Re-reads the configuration while running (SIGHUP, ``systemctl reload``).
+
+The new configuration is read, checked and its model loaded next to the run that goes on. Only then
+does that run end, and the next one begin in the same process. Whatever is wrong with the new
+configuration is reported in one line, and the previous one stays active.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+from collections.abc import Callable
+
+from emotion_edge.errors import EmotionEdgeError, OutputExists
+from emotion_edge.kiosk.configuration import Config
+from emotion_edge.kiosk.service import Service, Summary
+from emotion_edge.kiosk.watchdog import Watchdog
+from emotion_edge.settings import keys
+
+
+class Runs:
+    """One run after another, each with the newest valid configuration."""
+
+    def __init__(
+        self,
+        config: Config,
+        read: Callable[[], Config],
+        *,
+        service: Callable[..., Service] = Service,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        """Load the first run's model.
+
+        read: reads the configuration again; raises EmotionEdgeError.
+        service: makes a run. tell: takes a line for a person; by default standard error.
+        Raises ModelError, DetectorError or UsageError.
+        """
+        self._read = read
+        self._service = service
+        self._tell = tell or _to_stderr
+        self._watchdog = Watchdog()
+        self._lock = threading.Lock()  # of what follows
+        self._ended = False
+        self._config = config
+        self._present, self._stop = self._make(config)
+        self._next: tuple[Config, Service, threading.Event] | None = None
+
+    def run(self) -> tuple[Config, Summary]:
+        """Work until a run ends by itself or is stopped; returns the last one.
+
+        Raises what ``Service.run`` raises. When a new configuration's camera or outputs cannot be
+        opened, the previous configuration runs again instead.
+        """
+        previous: Config | None = None
+        while True:
+            try:
+                summary = self._present.run()
+            except EmotionEdgeError as error:
+                if previous is None or self._present.opened:
+                    raise
+                self._tell(f"reload failed: {error}; the previous configuration runs again")
+                with self._lock:
+                    self._config, previous = previous, None
+                    self._present, self._stop = self._make(self._config)
+                    if self._ended:
+                        self._stop.set()
+                continue
+            with self._lock:
+                if self._next is None or self._ended:
+                    return self._config, summary
+                previous = _continued(self._config, self._config)
+                (self._config, self._present, self._stop), self._next = self._next, None
+
+    def stop(self) -> None:
+        """End the present run, and begin no other."""
+        with self._lock:
+            self._ended = True
+            self._stop.set()
+
+    def reload(self) -> None:
+        """Read the configuration; when it is valid, let the next run begin with it."""
+        try:
+            config = self._read()
+            with self._lock:
+                present = self._config
+            if config == present:
+                self._tell("reload: the configuration has not changed")
+                return
+            config = _continued(config, present)
+            made = self._make(config)
+        except EmotionEdgeError as error:
+            self._tell(f"reload rejected: {error}; the previous configuration stays active")
+            return
+        with self._lock:
+            if self._ended:
+                return
+            self._next = (config, *made)
+            self._watchdog.reloading()
+            self._stop.set()
+        self._tell("reload: the new configuration is valid and becomes active")
+
+    def _make(self, config: Config) -> tuple[Service, threading.Event]:
+        stop = threading.Event()
+        return self._service(config, stop=stop, watchdog=self._watchdog), stop
+
+
+def _continued(config: Config, present: Config) -> Config:
+    """Let files of records that this process writes go on: they exist by now.
+
+    Raises OutputExists for a recording, which cannot be continued.
+    """
+    ours = {sink.file for sink in present.sinks if sink.file is not None}
+    sinks = []
+    for sink in config.sinks:
+        if sink.file in ours:
+            if "existing" in keys(type(sink)):
+                sink = dataclasses.replace(sink, existing="append")  # type: ignore[call-arg]
+            elif getattr(sink, "overwrite", None) is False:
+                raise OutputExists(sink.file)
+        sinks.append(sink)
+    return dataclasses.replace(config, sinks=tuple(sinks))
+
+
+def _to_stderr(line: str) -> None:
+    print(f"emotion-edge: {line}", file=sys.stderr, flush=True)
