@@ -12,6 +12,7 @@ from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.shipped import DEFAULT, model_path
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.tracker import FaceTracker, TrackerSettings
+from emotion_edge.zones import Zones, ZoneSettings
 
 
 def load(
@@ -22,6 +23,7 @@ def load(
     backend: Backend | None = None,
     precision: float | None = None,
     unsure_below: float | None = None,
+    zones: ZoneSettings | None = None,
 ) -> Pipeline:
     """A pipeline with a shipped model or a ``.tflite`` file.
 
@@ -31,6 +33,7 @@ def load(
         settings, for the frames of a stream: faces keep their identity, labels are steadied, and
         detection is skipped on some frames.
     backend: what runs the network; None for LiteRT with XNNPACK and one thread.
+    zones: parts of the image, and which faces count; None counts all.
     precision: share of the labels shown that should be right, 0..1; other faces are ``unsure``.
         None: the model's own default, 0.95 for the shipped models.
     unsure_below: a probability instead of a precision, and 0 to label every face. It takes
@@ -52,4 +55,5 @@ def load(
         classifier,
         FaceTracker(settings) if settings else None,
         unsure_below=threshold,
+        zones=Zones(zones) if zones is not None and zones != ZoneSettings() else None,
     )

@@ -20,6 +20,7 @@ from emotion_edge.model.classifier import EmotionClassifier
 from emotion_edge.model.labels import UNSURE
 from emotion_edge.model.preprocessing import as_image
 from emotion_edge.values import Box, Emotion, Face, Frame, Image, Observation, reading_order
+from emotion_edge.zones import Zones
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -46,16 +47,19 @@ class Pipeline:
         tracker: Tracker | None = None,
         *,
         unsure_below: float = 0.0,
+        zones: Zones | None = None,
     ) -> None:
         """tracker: None for frames that have nothing to do with each other, such as photos.
 
         unsure_below: probability below which such a frame's label is ``unsure``; a tracker has
             its own threshold.
+        zones: parts of the image, and which faces count; None counts all.
         """
         self.detector = detector
         self.classifier = classifier
         self.tracker = tracker
         self._unsure_below = unsure_below
+        self.zones = zones
         self._next_index = 0
 
     def process(self, frame: Frame) -> Observation:
@@ -71,6 +75,8 @@ class Pipeline:
             faces = tuple(found[i] for i in reading_order(found))
         else:
             faces = self.tracker.update(seen, frame.captured_ns)
+        if self.zones is not None:
+            faces = self.zones.apply(faces, image.shape)
         tracked = time.perf_counter_ns()
         skipped = max(0, frame.index - self._next_index)
         self._next_index = frame.index + 1

@@ -79,6 +79,8 @@ def face_record(face: Face) -> dict[str, Any]:
         record["tilt"] = round(tilt(box.landmarks))
         record["yaw"] = round(yaw(box.landmarks))
         record["facing"] = is_facing(box.landmarks)
+    if face.zone:
+        record["zone"] = face.zone
     return record
 
 

@@ -148,6 +148,8 @@ def parse_text(hint: Any, text: str) -> Any:
     if any(kind in (str, Path) or _is_word(kind) for kind in kinds):
         if not (len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"):
             return text
+    elif not text.startswith("[") and any(typing.get_args(kind)[:1] == (str,) for kind in kinds):
+        return [text]
     elif any(typing.get_origin(kind) is tuple for kind in kinds) and not text.startswith("["):
         written = f"[{text}]"
     try:

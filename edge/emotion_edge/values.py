@@ -127,6 +127,7 @@ class Face:
     smoothed: probabilities averaged over the track's recent past; None for a single image.
     label: what to show: the tracker's steady label (or ``unsure``); for a single image the
         most probable one.
+    zone: name of the zone that holds the middle of the box; empty outside every zone.
     """
 
     box: Box
@@ -134,6 +135,7 @@ class Face:
     label: str
     track_id: int | None = None
     smoothed: Emotion | None = None
+    zone: str = ""
 
     @property
     def shown(self) -> Emotion:

@@ -40,7 +40,7 @@ def main() -> None:
 
 def draw(width: int, seconds: float = SECONDS) -> bytes:
     """The GIF, so many pixels across."""
-    pipeline = load("fast", detector="haar", track=True)
+    pipeline = load("fast", detector="haar", track=True, unsure_below=0)
     camera = GalleryCamera(
         width=640, height=440, noise=0, steady=True, fps=_CAMERA_FPS, paced=False,
         frames=round(seconds * _CAMERA_FPS),

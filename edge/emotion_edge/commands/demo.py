@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
     words = ["--camera", options.camera, "--model", options.model, "--frames", str(options.frames)]
     words += ["--jsonl", str(records), "--record", str(clip), "--overwrite"]
     if options.camera.partition(":")[0] == "demo":
-        words += ["--set", "camera.paced=false"]  # as fast as the machine is
+        # As fast as the machine is, and with a label for weak expressions too.
+        words += ["--set", "camera.paced=false", "--unsure-below", "0"]
     parser = argparse.ArgumentParser()
     run_command.add_arguments(parser)
     status = run_command.run(parser.parse_args(words))

@@ -56,6 +56,7 @@ FLAGS = (
     Flag("--delegate", "backend.delegate", BACKEND_HELP["delegate"], "FILE.so"),
     Flag("--precision", "precision", "share of the labels shown to be right; the model's own", "P"),
     Flag("--unsure-below", "tracker.unsure_below", "show unsure below this probability", "P"),
+    Flag("--zone", "zones.areas", "a zone: 'NAME: x,y x,y x,y', shares of the image", "ZONE"),
     Flag("--frames", "frames", "end after so many frames", "N"),
     Flag("--seconds", "seconds", "end after so many seconds", "S"),
     Flag("--aggregate", "aggregate.period_s", "counts over S seconds, no faces; 60", "S", True),

@@ -40,6 +40,7 @@ from emotion_edge.settings import Settings, key
 from emotion_edge.sinks import SINKS, SinkSettings
 from emotion_edge.sinks.aggregate import AggregateSettings
 from emotion_edge.tracker import TrackerSettings
+from emotion_edge.zones import ZoneSettings
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "cameras": CAMERAS,
@@ -120,6 +121,7 @@ class _Plain(Settings):
     backend: Backend = key(Backend(), "what runs the network.")
     tracker: TrackerSettings = key(TrackerSettings(), "how faces are followed.")
     thermal: ThermalSettings = key(ThermalSettings(), "when to lower the frame rate.")
+    zones: ZoneSettings = key(ZoneSettings(), "where faces are counted.")
     aggregate: AggregateSettings | None = key(None, "counts over a period in place of faces.")
 
 

@@ -257,6 +257,7 @@ def _pipeline(config: Config) -> Pipeline:
         backend=config.backend,
         precision=config.precision,
         unsure_below=config.tracker.unsure_below,
+        zones=config.zones,
     )
 
 

@@ -37,15 +37,16 @@ class Aggregate(Sink):
         {"seconds": 60.0, "frames": 893, "people": 3, "most_at_once": 2,
          "labels": {"happy": 2, "neutral": 1},
          "shares": {"happy": 0.6667, "neutral": 0.3333},
-         "corrected": {"happy": {"share": 0.61, "low": 0.31, "high": 0.88}, ...}}
+         "corrected": {"happy": {"share": 0.61, "low": 0.31, "high": 0.88}, ...},
+         "zones": {"door": {"people": 1, "labels": {"happy": 1}}}}
 
     ``people`` counts identities seen (without a tracker: the most faces in one frame); each counts
     once in ``labels``, under the label shown in most frames, ``unsure`` included. ``shares`` are
     those counts as parts of one. ``corrected`` estimates the shares of the expressions themselves
     from every person's probabilities, without the mistakes the model is known to make, and with
     95% intervals (``emotion_edge.shares``); it takes ten people or more, and a model whose
-    manifest states a prior. A period without an event is one in which no frame was processed.
-    Events are passed on.
+    manifest states a prior. ``zones`` counts who was seen in each zone, if there are zones. A
+    period without an event is one in which no frame was processed. Events are passed on.
     """
 
     def __init__(self, sink: Sink, period_s: float = 60.0, *, prior: Sequence[float] = ()) -> None:
@@ -61,6 +62,7 @@ class Aggregate(Sink):
         self._prior = tuple(prior)
         self._labels: tuple[str, ...] = ()
         self._sums: dict[int, list[float]] = {}  # by identity: probabilities, summed over frames
+        self._zones: dict[str, dict[int, Counter[str]]] = {}  # the same, by zone
 
     @property
     def name(self) -> str:
@@ -107,6 +109,9 @@ class Aggregate(Sink):
             sums = self._sums.setdefault(who, [0.0] * len(self._labels))
             for at, probability in enumerate(face.emotion.probabilities):
                 sums[at] += probability
+            if face.zone:
+                inside = self._zones.setdefault(face.zone, {})
+                inside.setdefault(who, Counter())[face.label] += 1
 
     def event(self, event: Event) -> None:
         """Pass it on."""
@@ -125,7 +130,7 @@ class Aggregate(Sink):
         assert self._start_ns is not None
         if not self._frames:
             return
-        labels = Counter(worn.most_common(1)[0][0] for worn in self._seen.values())
+        labels = _worn(self._seen)
         details: dict[str, Any] = {
             "seconds": round((end_ns - self._start_ns) / 1e9, 3),
             "frames": self._frames,
@@ -140,6 +145,11 @@ class Aggregate(Sink):
         found = shares.estimate(self._labels, people, self._prior)
         if found:
             details["corrected"] = {label: asdict(each) for label, each in found.items()}
+        if self._zones:
+            details["zones"] = {
+                zone: {"people": len(inside), "labels": dict(sorted(_worn(inside).items()))}
+                for zone, inside in sorted(self._zones.items())
+            }
         at_ns = end_ns
         if self._first is not None and self._first.media_time_s is not None:
             # The frames of a file carry the file's own time, which is not the clock's.
@@ -150,4 +160,9 @@ class Aggregate(Sink):
         message = f"{len(self._seen)} in {details['seconds']:g} s" + (f": {worn}" if worn else "")
         self._sink.event(Event(AGGREGATE, message, at_ns, details))
         self._frames = self._most = 0
-        self._seen, self._sums = {}, {}
+        self._seen, self._sums, self._zones = {}, {}, {}
+
+
+def _worn(seen: dict[int, Counter[str]]) -> Counter[str]:
+    """How many identities wore each label in most of their frames."""
+    return Counter(worn.most_common(1)[0][0] for worn in seen.values())

@@ -40,7 +40,7 @@ class CsvSink(RecordSink):
     def __init__(self, settings: CsvSettings, labels: Sequence[str]) -> None:
         """labels: the classifier's, in its order."""
         self._labels = tuple(labels)
-        header = _rows([[*_FACE, *(f"p_{label}" for label in labels), *_FILE]])
+        header = _rows([[*_FACE, *(f"p_{label}" for label in labels), *_FILE, "zone"]])
         super().__init__("csv", settings, RecordFile(settings, header=header))
 
     def record(self, observation: Observation) -> bytes:
@@ -58,6 +58,7 @@ class CsvSink(RecordSink):
                     face["confidence"],
                     *(face["probabilities"].get(label, "") for label in self._labels),
                     *(record.get(column, "") for column in _FILE),
+                    face.get("zone", ""),
                 ]
                 for face in record["faces"]
             ]

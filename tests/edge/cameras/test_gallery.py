@@ -31,7 +31,7 @@ def gallery() -> GalleryCamera:
 def still() -> Pipeline:
     if "fast" not in shipped_models():
         pytest.skip("no model is shipped")
-    return load("fast", detector="haar")
+    return load("fast", detector="haar", unsure_below=0)
 
 
 def at(seconds: float) -> int:

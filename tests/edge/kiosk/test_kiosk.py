@@ -53,6 +53,7 @@ def test_what_the_sample_leaves_out_are_defaults() -> None:
     defaults = {key: default for key, default, _ in reference()}
     for key, value in commented:
         shown = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else f"{value:g}"
+        shown = str(value).lower() if isinstance(value, bool) else shown
         assert defaults[key] in (shown, "unset"), key
 
 
