@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks.faces import Crops, Found, Watch, film, match
+from benchmarks.faces import Crops, Found, Settled, Watch, end_to_end, film, match, turn
 from benchmarks.scenes import HEIGHT, WIDTH, scenes
 from benchmarks.steady import changes, lasting, shake, shaken_answers, shown_labels, steadiness
 from emotion_edge.model.manifest import InputSpec
@@ -204,12 +204,56 @@ def _run(*words: str) -> int:
 
 def test_faces_ends_with_one_json_document(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["faces", "--data", str(data), "--detector", "haar", "--sequences", "0"]
+    words += ["--empty", "2", "--turned", "2"]
     assert _run(*words) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert document["faces"] == 6
     assert [row["detector"] for row in document["detection"]] == ["haar, photo", "haar, stream"]
     assert all(0 <= row["missed"] <= 1 for row in document["detection"])
-    assert {row["margin"] for row in document["crops"]} <= {-0.1, -0.05, 0.0, 0.05, 0.1, 0.15}
+    assert {row["margin"] for row in document["crops"]} <= {-0.05, 0.0, 0.05}
+    assert [row["scenes"] for row in document["empty"]] == [2]
+    assert [row["degrees"] for row in document["tilt"]] == [20]
+    assert document["turns"] == []  # Haar has no landmarks
+
+
+def test_found_and_correct_counts_clear_faces_only() -> None:
+    votes = np.zeros((4, 10), np.uint8)
+    votes[:3, 1] = 10  # happiness
+    votes[3, :2] = 5
+    crops = Crops("one", (-0.05, 0.0), 4, np.array([[-1] * 4, [3, 0, -1, 3]]))
+    (row,) = end_to_end([crops], votes)
+    assert row["faces"] == 3
+    assert row["found"] == pytest.approx(2 / 3)
+    assert row["correct_of_found"] == pytest.approx(1 / 2)
+    assert row["found_and_correct"] == pytest.approx(1 / 3)
+
+
+def test_a_turn_moves_the_nose_to_its_side_and_no_turn_changes_nothing() -> None:
+    face = np.zeros((48, 48), np.uint8)
+    face[25:29, 23:25] = 255
+    assert np.abs(turn(face, 0).astype(int) - face).max() <= 2
+    for degrees in (-30, 30):
+        columns = turn(face, degrees).max(axis=0).nonzero()[0]
+        assert (columns.mean() - 23.5) * degrees > 60
+
+
+def test_a_tilted_scene_has_the_same_faces_in_the_same_places(faces: Image) -> None:
+    for plain, leaning in zip(scenes(faces, seed=1), scenes(faces, seed=1, tilt=20), strict=True):
+        assert plain.boxes == leaning.boxes and plain.faces == leaning.faces
+        assert not np.array_equal(plain.image, leaning.image)
+
+
+def test_settled_answers_for_the_last_of_many_frames() -> None:
+    class Late:
+        def reset(self) -> None:
+            self.frames = 0
+
+        def detect(self, image: Image) -> list[Box]:
+            self.frames += 1
+            return [Box(0, 0, 9, 9)] * (self.frames >= 5)
+
+    assert Settled(Late(), 4).detect(faces_of_nothing := np.zeros((9, 9), np.uint8)) == []
+    assert len(Settled(Late(), 5).detect(faces_of_nothing)) == 1
 
 
 def test_steady_ends_with_one_json_document(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
