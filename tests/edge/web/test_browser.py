@@ -338,7 +338,7 @@ def test_the_spinner_ends_when_the_server_is_gone_or_busy(
         page.unroute("**/page/faces*")
 
         held: list[Any] = []
-        page.route("**/page/faces*", held.append)
+        page.route("**/page/faces*", lambda route: held.append(route))
         choose(page, portrait)
         page.get_by_text("Looking for faces").first.wait_for()
         check_state(page, "image-working", axe=False)
@@ -360,9 +360,7 @@ def test_the_spinner_ends_when_the_server_is_gone_or_busy(
 def test_another_model_reads_the_same_image_again(page: Any, portrait: bytes) -> None:
     choose(page, portrait)
     page.get_by_text("tiny int8 ·").wait_for()
-    page.get_by_label("Model", exact=True).and_(page.locator(":visible")).select_option(
-        "other int8"
-    )
+    page.locator(".ee-model:visible").select_option("other int8")
     page.get_by_text("other int8 ·").wait_for()
 
 
@@ -529,9 +527,7 @@ def test_the_shipped_models_and_their_cards(
 def test_another_model_s_card(page: Any) -> None:
     tab(page, "Model card")
     page.get_by_role("heading", name="tiny int8").wait_for()
-    page.get_by_label("Model", exact=True).and_(page.locator(":visible")).select_option(
-        "other int8"
-    )
+    page.locator(".ee-model:visible").select_option("other int8")
     page.get_by_role("heading", name="other int8").wait_for()
     assert page.get_by_role("heading", name="tiny int8").count() == 0
     assert "What a person feels" in page.locator(".ee-card:visible").inner_text()

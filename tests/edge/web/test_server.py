@@ -27,7 +27,7 @@ from emotion_edge.web import page
 from emotion_edge.web.environment import private_cache
 from emotion_edge.web.images import WORKING_SIDE, Limits
 from emotion_edge.web.models import Models
-from emotion_edge.web.server import Settings, create_app, serve
+from emotion_edge.web.server import Settings, create_app, create_server, serve
 from tests.schema import check_record
 
 from .conftest import TINY, nothing_written
@@ -277,6 +277,41 @@ def test_the_documented_example_has_the_fields_of_an_answer(
     assert {p["name"] for p in faces["parameters"]} == {"model", "whole"}
     assert "multipart/form-data" in faces["requestBody"]["content"]
     assert set(document["paths"]) == {"/api/faces", "/api/models"}
+
+
+def test_a_crowd_is_answered_and_no_connection_is_reset(models: Models, portrait: bytes) -> None:
+    import http.client
+    import threading
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    with private_cache():
+        server = create_server(models, Settings(port=0, limits=LIMITS, uploads=2))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.05)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        together = threading.Barrier(120)
+        image = portrait + bytes(1_000_000)  # far more than a socket's buffer
+
+        def post(_: int) -> tuple[int, str | None]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+            together.wait(60)
+            connection.request("POST", "/api/faces", image)
+            response = connection.getresponse()
+            response.read()
+            connection.close()
+            return response.status, response.getheader("retry-after")
+
+        try:
+            with ThreadPoolExecutor(120) as pool:
+                answers = list(pool.map(post, range(120)))
+        finally:
+            server.should_exit = True
+            thread.join(30)
+    assert set(answers) == {(200, None), (503, "2")}
 
 
 # ── nothing is kept ──

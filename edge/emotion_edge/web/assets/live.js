@@ -4,7 +4,8 @@ const find = (selector) => element.querySelector(selector);
 const root = find(".ee-live"), video = find("video"), overlay = find(".ee-overlay");
 const timeline = find(".ee-timeline canvas"), chips = find(".ee-chips"), panel = find(".ee-panel");
 const status = find(".ee-status"), select = find(".ee-model"), other = find(".ee-other");
-const SPAN = 30, WIDTH = 640;
+const LONGEST = 30, SHORTEST = 10; // seconds of the timeline
+const WIDTH = 640;
 const frame = document.createElement("canvas");
 
 let stream = null, socket = null, facing = "user", sentAt = 0;
@@ -103,7 +104,7 @@ function take(record) {
     history.get(face.track).push([now, face.probabilities, face.label]);
   }
   for (const [track, points] of history) {
-    while (points.length && now - points[0][0] > SPAN * 1000) points.shift();
+    while (points.length && now - points[0][0] > LONGEST * 1000) points.shift();
     if (!points.length) history.delete(track);
   }
   if (!faces.some((face) => face.track === chosen) && faces.length) {
@@ -214,7 +215,9 @@ function plot(now) {
   pen.scale(ratio, ratio);
   const line = document.body.classList.contains("dark") ? COLOURS : INK;
   const ink = style.color, left = 44, right = width - 84, top = 10, bottom = height - 44;
-  const atX = (t) => right - ((now - t) / 1000 / SPAN) * (right - left), atY = (p) => bottom - p * (bottom - top);
+  const points = history.get(chosen) ?? [];
+  const span = Math.min(LONGEST, Math.max(SHORTEST, points.length ? (now - points[0][0]) / 1000 : 0));
+  const atX = (t) => right - ((now - t) / 1000 / span) * (right - left), atY = (p) => bottom - p * (bottom - top);
   pen.font = "13px system-ui, sans-serif";
   pen.fillStyle = ink; pen.strokeStyle = ink; pen.lineWidth = 1;
   pen.textBaseline = "middle"; pen.textAlign = "right";
@@ -223,9 +226,9 @@ function plot(now) {
     pen.globalAlpha = 0.85; pen.fillText(`${100 * p}%`, left - 8, atY(p));
   }
   pen.textAlign = "center";
-  for (const ago of [0, 10, 20, 30]) pen.fillText(ago ? `${ago} s ago` : "now", atX(now - ago * 1000), height - 8);
+  const step = span > 15 ? 10 : 5;
+  for (let ago = 0; ago <= span; ago += step) pen.fillText(ago ? `${ago} s ago` : "now", atX(now - ago * 1000), height - 8);
   pen.globalAlpha = 1;
-  const points = history.get(chosen) ?? [];
   if (!points.length) return;
   const labels = Object.keys(points[0][1]), latest = points[points.length - 1][1];
   const joined = (i) => i > 0 && points[i][0] - points[i - 1][0] < 1500;
