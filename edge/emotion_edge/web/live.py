@@ -48,7 +48,7 @@ class Live:
     def __init__(self, models: Models, *, visitors: int = 4, workers: int = 2) -> None:
         """Share a device.
 
-        visitors: cameras at once; a further one is asked to come back later.
+        visitors: cameras at the same time; a further one is refused and told to try again later.
         workers: threads that process frames.
         """
         self._models = models

@@ -142,7 +142,7 @@ def card(one: Installed) -> str:
             f"{escape(failures)}.</p>"
         )
     parts.append(_rows(rows))
-    for split, figures in reversed(list(manifest.accuracy.items())):
+    for split, figures in manifest.accuracy.items():
         if isinstance(figures, Mapping):
             parts.append(_accuracy(split, figures, manifest.labels))
     for title, facts in (

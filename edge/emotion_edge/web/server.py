@@ -36,7 +36,8 @@ from emotion_edge.web.live import FRAME_LIMITS, Live
 class Settings:
     """How the page is served.
 
-    visitors: cameras in use at once on the live tab. uploads: images processed at once.
+    visitors: cameras in use at the same time on the live tab. uploads: images processed at the same
+        time.
     password: None for none.
     certificate, key: PEM files for https; browsers give a page their camera only over https or
         on the same machine.

@@ -31,9 +31,9 @@ def quarters(mode: str = "RGB", size: tuple[int, int] = (64, 48)) -> Any:
     return PIL_Image.fromarray(array).convert(mode)
 
 
-def encode(picture: Any, format: str = "PNG", **options: Any) -> bytes:
+def encode(image: Any, format: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
+    image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
@@ -57,7 +57,7 @@ def test_each_format_comes_out_as_bgr(format: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_exif_orientation_is_undone(format: str, orientation: int) -> None:
-    # The picture as a camera held askew stores it: Pillow's own transpose gives the inverse.
+    # The image as a camera held askew stores it: Pillow's own transpose gives the inverse.
     stored = quarters()
     undo = {
         2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE",
@@ -102,10 +102,10 @@ def test_transparency_becomes_white(mode: str) -> None:
 
 
 def test_a_palette_with_a_transparent_entry_becomes_white() -> None:
-    picture = PIL_Image.new("P", (8, 8), 1)
-    picture.putpalette([0, 0, 0, 9, 9, 9])
-    assert (decode_image(encode(picture, transparency=1)).image == 255).all()
-    assert (decode_image(encode(picture)).image == 9).all()
+    image = PIL_Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 9, 9, 9])
+    assert (decode_image(encode(image, transparency=1)).image == 255).all()
+    assert (decode_image(encode(image)).image == 9).all()
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])

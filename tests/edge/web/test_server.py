@@ -81,7 +81,7 @@ def test_an_image_in_a_record_out(site: TestClient, portrait: bytes, tmp_path: P
     assert np.abs(np.subtract(answer["box"], [box.x, box.y, box.width, box.height])).max() <= 4
 
 
-def test_boxes_are_in_the_pixels_of_a_picture_that_was_reduced(
+def test_boxes_are_in_the_pixels_of_the_original_of_a_reduced_image(
     site: TestClient, portrait: bytes
 ) -> None:
     small = cv2.imdecode(np.frombuffer(portrait, np.uint8), cv2.IMREAD_COLOR)

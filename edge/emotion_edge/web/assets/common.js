@@ -31,35 +31,37 @@ window.emotionEdge ??= (() => {
 
   const overlap = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
 
-  // Finds a place for a tag of w x h pixels at a box, clear of the other tags and, if possible, of
-  // the other boxes. Returns null where every place is taken.
-  function place(box, w, h, width, height, tags, boxes) {
+  // Finds a place for a tag of w x h pixels at a box, clear of the other tags and of the other
+  // boxes; loose: clear of the tags only. Returns null where every place is taken.
+  function place(box, tag, frame, tags, boxes, loose) {
+    const w = tag.offsetWidth, h = tag.offsetHeight, width = frame.clientWidth, height = frame.clientHeight;
     const right = box.x + box.w - w, below = box.y + box.h + 4, above = box.y - h - 4;
-    const places = [
+    return [
       [box.x, above], [right, above], [box.x, below], [right, below],
       [box.x + 4, box.y + 4], [right - 4, box.y + 4], [box.x + 4, box.y + box.h - h - 4], [right - 4, box.y + box.h - h - 4],
-    ].map(([x, y]) => ({ x: Math.max(0, Math.min(x, width - w)), y, w, h }))
-      .filter((spot) => spot.y >= 0 && spot.y + h <= height && !tags.some((tag) => overlap(spot, tag)));
-    return places.find((spot) => !boxes.some((other) => other !== box && overlap(spot, other))) ?? places[0] ?? null;
+    ].map(([x, y]) => ({ x: Math.max(0, Math.min(x, width - w)), y, w, h })).find((spot) => spot.y >= 0
+      && spot.y + h <= height
+      && !tags.some((other) => overlap(spot, other))
+      && (loose || !boxes.some((other) => other !== box && overlap(spot, other)))) ?? null;
   }
 
-  // Places the tags of an answer's faces so that none hides another; a tag without room is
-  // shortened to its number, which is the number of the chip.
+  // Places the tags of an answer's faces so that none hides another tag or face; a tag without
+  // room is shortened to its number, which is the number of the chip.
   function placeTags(figure) {
-    const frame = figure.firstElementChild, width = frame.clientWidth, height = frame.clientHeight;
-    if (!width) return;
+    const frame = figure.firstElementChild;
+    if (!frame.clientWidth) return;
     const buttons = [...frame.querySelectorAll(".ee-box")], tags = [];
     const boxes = buttons.map((b) => ({ x: b.offsetLeft, y: b.offsetTop, w: b.offsetWidth, h: b.offsetHeight }));
     buttons.forEach((button, i) => {
       const tag = button.querySelector(".ee-tag");
       if (!tag) return;
-      tag.classList.remove("ee-short");
-      let spot = place(boxes[i], tag.offsetWidth, tag.offsetHeight, width, height, tags, boxes);
-      if (!spot && buttons.length > 1) {
-        tag.classList.add("ee-short");
-        spot = place(boxes[i], tag.offsetWidth, tag.offsetHeight, width, height, tags, boxes);
-      }
-      spot ??= { x: boxes[i].x, y: boxes[i].y, w: tag.offsetWidth, h: tag.offsetHeight };
+      const attempt = (short, loose) => {
+        tag.classList.toggle("ee-short", short);
+        return place(boxes[i], tag, frame, tags, boxes, loose);
+      };
+      const several = buttons.length > 1;
+      const spot = attempt(false, false) ?? (several ? attempt(true, false) ?? attempt(true, true) : attempt(false, true))
+        ?? { x: boxes[i].x, y: boxes[i].y, w: tag.offsetWidth, h: tag.offsetHeight };
       tags.push(spot);
       tag.style.left = `${spot.x - boxes[i].x - button.clientLeft}px`;
       tag.style.top = `${spot.y - boxes[i].y - button.clientTop}px`;
