@@ -144,16 +144,16 @@ _STATUS: dict[type[EmotionEdgeError], int] = {TooManyBytes: 413, ImageError: 422
 
 
 class Work:
-    """Runs requests for images in a few threads.
+    """Answers requests for images, one at a time, in a thread.
 
-    An image exists only in the frames of its request: nothing here keeps a reference, and freed
-    memory is returned to the system.
+    Only one image is decoded at any moment, because a large one takes tens of megabytes. It exists
+    only in the frames of its request: nothing here keeps a reference, and freed memory is
+    returned to the system.
     """
 
-    def __init__(self, limits: Limits, *, workers: int = 2) -> None:
-        """Use that many threads; each may hold one decoded image."""
+    def __init__(self, limits: Limits) -> None:
+        """Accept images within the limits."""
         self.limits = limits
-        self._workers = workers
         self._limiter: anyio.CapacityLimiter | None = None
 
     async def on(self, request: Request, answer: Callable[[bytes], _T]) -> _T:
@@ -162,7 +162,7 @@ class Work:
         Raises ImageError for a form without a file, and what ``answer`` raises.
         """
         # A limiter belongs to a running event loop; none runs when the server is built.
-        self._limiter = self._limiter or anyio.CapacityLimiter(self._workers)
+        self._limiter = self._limiter or anyio.CapacityLimiter(1)
         data = await _image_bytes(request, self.limits)
         try:
             return await anyio.to_thread.run_sync(answer, data, limiter=self._limiter)

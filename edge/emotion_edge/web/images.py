@@ -224,4 +224,4 @@ def _eight_bit_rgb(opened: PIL.Image.Image) -> PIL.Image.Image:
         over = opened.convert("RGBA")
         white = PIL.Image.new("RGBA", over.size, "white")
         return PIL.Image.alpha_composite(white, over).convert("RGB")
-    return opened.convert("RGB")
+    return opened if opened.mode == "RGB" else opened.convert("RGB")  # no second full copy
