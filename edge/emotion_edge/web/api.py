@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib import resources
 from typing import Any, TypeVar
 
 import anyio
@@ -34,40 +36,6 @@ _T = TypeVar("_T")
 
 FORM_OVERHEAD = 65_536
 """Bytes by which a form may exceed the file in it."""
-
-
-class FaceAnswer(BaseModel):
-    """A face."""
-
-    box: list[int] = Field(
-        min_length=4,
-        max_length=4,
-        description="Left, top, width, height in pixels of the upright original. It may reach "
-        "beyond the image's edge.",
-    )
-    score: float = Field(
-        description="The face detector's confidence. YuNet: 0 to 1. Haar: unbounded, often above "
-        "50 for a clear face. 1 with `whole`."
-    )
-    label: str = Field(
-        description="The most probable label, or `unsure` where its probability is below the "
-        "model's threshold."
-    )
-    confidence: float = Field(ge=0, le=1, description="The highest probability.")
-    probabilities: dict[str, float] = Field(description="0 to 1 for each label of the model.")
-
-
-class Answer(BaseModel):
-    """What an image shows."""
-
-    schema_: int = Field(alias="schema", description="Version of this format: 1.")
-    type: str = Field(description="`image`.")
-    model: str
-    width: int = Field(ge=1, description="Of the original, upright, in pixels.")
-    height: int = Field(ge=1)
-    notes: list[str] = Field(description="What was done to the image, such as dropping frames.")
-    timings_ms: dict[str, float] = Field(description="`detect` and `classify`, milliseconds.")
-    faces: list[FaceAnswer] = Field(description="Largest first. Empty where no face was found.")
 
 
 class ModelAnswer(BaseModel):
@@ -118,6 +86,15 @@ _REASONS = {
     422: "The file is not an image, is damaged or has too many pixels; or a parameter is wrong.",
     429: "Too many wrong passwords; see `Retry-After`.",
     503: "Too many images are being processed; see `Retry-After`.",
+}
+_ANSWER: dict[str, Any] = {
+    "description": "The faces, from left to right. No face is an empty list, not an error.",
+    "content": {
+        "application/json": {
+            "schema": {"$ref": "#/components/schemas/image"},
+            "example": EXAMPLE,
+        }
+    },
 }
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error, "description": why} for status, why in _REASONS.items()
@@ -218,8 +195,7 @@ def create_api(models: Models, work: Work) -> FastAPI:
     @app.post(
         "/api/faces",
         summary="The faces in an image",
-        response_model=Answer,
-        responses={200: {"content": {"application/json": {"example": EXAMPLE}}}, **_ERRORS},
+        responses={200: _ANSWER, **_ERRORS},
         openapi_extra=_BODY,
     )
     async def faces(
@@ -233,6 +209,16 @@ def create_api(models: Models, work: Work) -> FastAPI:
             request, lambda data: image_answer(models, data, work.limits, model, whole=whole)
         )
         return JSONResponse(record, headers={"cache-control": "no-store"})
+
+    describe = app.openapi
+
+    def document() -> dict[str, Any]:
+        """FastAPI's document with the published schema of records added."""
+        described = describe()
+        described["components"]["schemas"].update(_record_schemas())
+        return described
+
+    app.openapi = document  # type: ignore[method-assign]
 
     @app.exception_handler(EmotionEdgeError)
     async def failed(request: Request, error: EmotionEdgeError) -> JSONResponse:
@@ -254,6 +240,13 @@ def create_api(models: Models, work: Work) -> FastAPI:
         return _error(error.status_code, str(error.detail), dict(error.headers or {}))
 
     return app
+
+
+def _record_schemas() -> dict[str, Any]:
+    """The parts of the published schema of records that describe an image."""
+    text = resources.files("emotion_edge").joinpath("records.schema.json").read_text("utf-8")
+    parts: dict[str, Any] = json.loads(text.replace("#/$defs/", "#/components/schemas/"))["$defs"]
+    return {name: parts[name] for name in ("image", "face", "timings", "pixels", "probability")}
 
 
 def _error(status: int, why: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -20,7 +20,7 @@ from emotion_edge.model.manifest import Manifest
 from emotion_edge.model.shipped import model_path, shipped_models
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.tracker import TrackerSettings
-from emotion_edge.values import Box, Emotion, Face, Frame, Image, Observation
+from emotion_edge.values import Box, Emotion, Face, Frame, Image, Observation, reading_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Models:
             ) from None
 
     def look(self, image: Image, name: str | None = None, *, whole: bool = False) -> Observation:
-        """What one image (gray or BGR, uint8) shows.
+        """What one image (gray or BGR, uint8) shows; faces are ordered from left to right.
 
         whole: treat the whole image as one face instead of searching for faces.
         Raises UsageError for an unknown name.
@@ -124,10 +124,8 @@ class Models:
         with self._turn:
             pipeline = Pipeline(self._finder(whole), self._classifier(one))
             observation = pipeline.image(image)
-        return replace(
-            observation,
-            faces=tuple(replace(f, label=one.label(f.emotion)) for f in observation.faces),
-        )
+        faces = [replace(face, label=one.label(face.emotion)) for face in observation.faces]
+        return replace(observation, faces=tuple(faces[i] for i in reading_order(faces)))
 
     def compare(
         self, image: Image, names: Iterable[str], *, repeats: int = 20, whole: bool = False
@@ -170,11 +168,12 @@ class Models:
             start = time.perf_counter_ns()
             classifier.classify(image, boxes[0])
             times.append((time.perf_counter_ns() - start) / 1e6)
-        faces = tuple(
+        faces = [
             Face(box, emotion, one.label(emotion))
             for box, emotion in zip(boxes, emotions, strict=True)
-        )
-        return Opinion(one, faces, statistics.median(times) if times else 0.0)
+        ]
+        ordered = tuple(faces[i] for i in reading_order(faces))
+        return Opinion(one, ordered, statistics.median(times) if times else 0.0)
 
     def _classifier(self, one: Installed) -> TFLiteClassifier:
         if one.name not in self._opened:
