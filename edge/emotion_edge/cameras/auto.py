@@ -1,4 +1,4 @@
-"""Whatever camera there is."""
+"""Opens the first camera that works."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AutoSettings(CameraSettings):
     turns: ClassVar[bool] = True
 
     def open(self, request: CameraRequest) -> AutoCamera:
-        """Nothing is looked for yet."""
+        """No camera is opened yet."""
         return AutoCamera(
             Mounting(request.rotate, request.flip),
             width=request.width,
@@ -44,7 +44,7 @@ class AutoCamera:
     live = True
 
     def __init__(self, mounting: Mounting | None = None, **settings: Any) -> None:
-        """Nothing is looked for yet; settings: what Picamera and Webcam both take."""
+        """No camera is opened yet; settings: what Picamera and Webcam both take."""
         self._mounting = mounting or Mounting()
         self._settings = settings
         self._chosen: Camera | None = None
@@ -63,7 +63,7 @@ class AutoCamera:
     def __enter__(self) -> Self:
         """Open the first that opens.
 
-        Raises CameraBusy when all there are are busy, CameraNotFound when there is none.
+        Raises CameraBusy when every camera is busy, CameraNotFound when there are none.
         """
         tried: list[str] = []
         busy = False
@@ -79,7 +79,7 @@ class AutoCamera:
         sort = CameraBusy if busy else CameraNotFound
         raise sort(
             f"no camera could be opened; tried: {'; '.join(tried)}. "
-            "Plug a USB camera in, or look without one: --camera demo"
+            "Plug in a USB camera, or try it without one: --camera demo"
         )
 
     def _candidates(self, tried: list[str]) -> list[Camera]:

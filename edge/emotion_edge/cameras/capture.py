@@ -1,4 +1,4 @@
-"""OpenCV's captures, kept quiet."""
+"""Opens OpenCV's captures, and keeps their libraries off standard error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OpenCapture = Callable[[str, int, Sequence[int]], Capture]
 
 
 def quiet() -> None:
-    """Keep OpenCV and FFmpeg off standard error: what failed is said once, by us.
+    """Keep OpenCV and FFmpeg off standard error: we report once what failed.
 
     FFmpeg's level is read when the process first opens a video, to read or to write: call this
     before.
@@ -45,7 +45,7 @@ def quiet() -> None:
 
 
 def open_capture(source: str, backend: int, parameters: Sequence[int] = ()) -> Capture:
-    """A ``cv2.VideoCapture`` whose libraries keep off standard error."""
+    """A ``cv2.VideoCapture`` whose libraries print nothing."""
     quiet()
     # A stalled V4L2 device would otherwise hold its reader for ten seconds.
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
@@ -56,7 +56,7 @@ def open_capture(source: str, backend: int, parameters: Sequence[int] = ()) -> C
 def ffmpeg_options(options: str) -> Iterator[None]:
     """FFmpeg's options for the captures opened inside, ``name;value|name;value``.
 
-    OpenCV takes them from the environment only; a value the user set stays.
+    OpenCV reads them from the environment only; a value set by the user is kept.
     """
     name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
     with _environment:
@@ -70,7 +70,7 @@ def ffmpeg_options(options: str) -> Iterator[None]:
 
 
 def usable(image: object) -> bool:
-    """Whether something a driver returned is a picture: uint8, gray or BGR, not empty."""
+    """Whether something a driver returned is an image: uint8, gray or BGR, not empty."""
     return (
         isinstance(image, np.ndarray)
         and image.dtype == np.uint8
@@ -80,7 +80,7 @@ def usable(image: object) -> bool:
 
 
 def in_colours(image: Image, colour: bool) -> Image:
-    """Gray ``(h, w)`` unless colour is wanted; the picture itself where it is so already."""
+    """Gray ``(h, w)`` if ``colour`` is False; the image itself if nothing has to change."""
     if colour or image.ndim == 2:
         return image
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
@@ -90,12 +90,12 @@ class CaptureDevice:
     """An open capture as a live camera's device."""
 
     def __init__(self, capture: Capture, colour: bool) -> None:
-        """colour: False hands out gray pictures."""
+        """colour: False returns gray images."""
         self.capture = capture
         self._colour = colour
 
     def grab(self) -> Grab | None:
-        """The next picture, or None when a read failed."""
+        """The next image, or None when a read failed."""
         came, image = self.capture.read()
         now = time.monotonic_ns()
         if not came or not usable(image):
@@ -103,12 +103,12 @@ class CaptureDevice:
         return Grab(in_colours(image, self._colour), self.captured_ns(now))
 
     def captured_ns(self, now: int) -> int:
-        """When the picture was taken, on the monotonic clock; now: when it arrived.
+        """When the image was captured, on the monotonic clock; now: when it arrived.
 
-        The instant of arrival, unless the source tells a better one.
+        The instant of arrival, unless the source has a better time.
         """
         return now
 
     def close(self) -> None:
-        """Give the hardware back."""
+        """Release the hardware."""
         self.capture.release()

@@ -1,4 +1,4 @@
-"""A virtual camera that pans and zooms over a portrait: no hardware, no download."""
+"""A virtual camera that pans and zooms over portraits: no hardware, no download."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PORTRAIT_FACE = Box(168, 113, 196, 216)
 _PAN = 0.12  # share of the frame's side
 _ZOOM = 0.18
 _LIGHT = 0.25
-_NOISE_REACH = 64  # pixels by which the noise picture exceeds a frame
+_NOISE_REACH = 64  # pixels by which the noise image exceeds a frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class DemoCamera(VirtualCamera):
     """Rear Admiral Grace Hopper's official portrait (public domain; matplotlib carries it), filmed.
 
     Pan, zoom, light and sensor noise are functions of the frame's index and the seed, so that two
-    runs see the same pictures. With ``faces`` > 1 that many portraits share the scene, at
+    runs see the same images. With ``faces`` > 1 that many portraits share the scene, at
     different sizes, some mirrored.
     """
 
@@ -132,7 +132,7 @@ class DemoCamera(VirtualCamera):
         self._scene, self._boxes = _compose(portrait, self._width, self._height, self._count, rng)
         self._noise = Noise(self._width, self._height, self._sigma, rng, self._colour)
         self._phase = rng.uniform(0, 2 * math.pi, 4)
-        # The camera may stray only so far that every face stays whole.
+        # The camera moves only as far as every face stays whole.
         left = min((box.x for box in self._boxes), default=self._width)
         top = min((box.y for box in self._boxes), default=self._height)
         right = max((box.x + box.width for box in self._boxes), default=0)
@@ -174,7 +174,7 @@ class DemoCamera(VirtualCamera):
         """The affine map (2, 3) from the scene to the frame at an instant."""
         _, a, b, c = self._phase
         spare_x, spare_y = self._spare
-        # Zooming in takes of the spare room what panning may not use.
+        # Zooming in uses part of the room that panning could use.
         centre_x, centre_y = self._width / 2, self._height / 2
         most = min(
             _ZOOM,

@@ -1,4 +1,4 @@
-"""How a camera tells what happened to it."""
+"""Reports what happens to a camera."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from emotion_edge.values import Event
 
 Listener = Callable[[Event], None]
-"""Takes a change of state. It may be called from a camera's own thread."""
+"""Receives a change of state. It may be called from a camera's own thread."""
 
 
 def report(
     listener: Listener | None, kind: str, message: str, *, trouble: bool = True, **details: Any
 ) -> None:
-    """Hand an event to the listener.
+    """Pass an event to the listener.
 
-    Without a listener, trouble becomes a RuntimeWarning and good news is dropped.
+    Without a listener, trouble becomes a RuntimeWarning; other events are dropped.
     details: values that JSON can hold.
     """
     if listener is not None:

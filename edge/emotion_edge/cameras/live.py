@@ -1,4 +1,4 @@
-"""A live camera: one thread, one slot, the newest frame."""
+"""Reads a live camera in a thread that keeps only the newest frame."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FAILED_READS = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grab:
-    """A picture as the driver gave it.
+    """An image as the driver returned it.
 
-    captured_ns: monotonic clock, as near to the sensor as the driver tells.
+    captured_ns: monotonic clock, as close to the exposure as the driver reports.
     step: frames the driver produced since the last grab, this one included.
     """
 
@@ -34,18 +34,18 @@ class Device(Protocol):
     """An opened camera; only the thread that opened it touches it."""
 
     def grab(self) -> Grab | None:
-        """The next picture, or None when a read failed. Blocks for a second or so at most."""
+        """The next image, or None when a read failed. Blocks for about a second at most."""
 
     def close(self) -> None:
-        """Give the hardware back."""
+        """Release the hardware."""
 
 
 class LiveCamera(ABC):
     """A camera that never shows an old frame: a thread reads it, one slot holds the newest.
 
     Opening, reading and closing happen in that thread, because a driver may block in any of them
-    for ever; the caller waits with a time limit and can be stopped. Frames nobody took show as
-    gaps of ``Frame.index``.
+    indefinitely; the caller waits with a time limit and can be stopped. Frames that were not read
+    show as gaps in ``Frame.index``.
     """
 
     live = True
@@ -158,7 +158,7 @@ class LiveCamera(ABC):
                     raise CameraLost(
                         f"{self.name} stopped: {failed} reads in a row failed: {self.remedy}"
                     )
-                # After an unplug a read fails at once: do not spin.
+                # After an unplug reads fail immediately: do not spin.
                 slot.closing.wait(0.02 * failed)
         except CameraError as error:
             slot.fail(error)

@@ -1,4 +1,4 @@
-"""A test pattern that costs nothing to draw: for soak tests and for the loop's own cost."""
+"""A test pattern that costs nothing to draw, for soak tests and for measuring the loop itself."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PatternSettings(CameraSettings):
 class PatternCamera(VirtualCamera):
     """Diagonal bands that move by a pixel a frame, back to the start after 64 frames.
 
-    Every frame is a view into one picture: no allocation, no drawing.
+    Every frame is a view into one image: no allocation, no drawing.
     """
 
     def __init__(

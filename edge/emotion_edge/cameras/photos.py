@@ -23,10 +23,10 @@ from emotion_edge.values import Frame
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotosSettings(CameraSettings):
-    """Which photographs."""
+    """Which images."""
 
     usage: ClassVar[str] = "a photo or a folder of photos"
-    help: ClassVar[str] = "every photograph once, in the order of their names"
+    help: ClassVar[str] = "every image once, in the order of their names"
     positional: ClassVar[str] = "path"
     stream: ClassVar[bool] = False
 
@@ -34,7 +34,7 @@ class PhotosSettings(CameraSettings):
 
     @classmethod
     def matches(cls, spec: str) -> bool:
-        """A folder, or a file that is a photograph."""
+        """A folder, or a file that is an image."""
         path = Path(spec)
         return path.is_dir() or (path.is_file() and is_photo(path))
 

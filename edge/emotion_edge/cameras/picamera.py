@@ -26,9 +26,9 @@ from emotion_edge.values import Image
 BUFFERS = 6
 """Frame buffers libcamera cycles through."""
 LENT = 3
-"""Buffers that frames may keep; further frames are copied, so that the sensor never starves."""
+"""Buffers that frames may keep; further frames are copied, so that the sensor has some."""
 OLDEST_STAMP_NS = 2_000_000_000
-"""A sensor's timestamp is believed when it lies this little before now."""
+"""A sensor's timestamp is used if it is at most this old."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Picamera(LiveCamera):
     """A CSI camera in a low-latency video configuration.
 
     Gray frames are the luma plane of the low-resolution YUV420 stream, read in the camera's own
-    buffer without a copy; the buffer goes back to the camera when the last array that looks at
+    buffer without a copy; the buffer returns to the camera when the last array that views
     it is gone. Only ``colour`` makes the ISP write BGR.
     """
 
@@ -98,8 +98,8 @@ class Picamera(LiveCamera):
 
     def __enter__(self) -> Self:
         """Open. Raises CameraNotFound, CameraBusy or CameraError."""
-        # From a cold card the import takes many seconds, and no hardware hangs in it: it is not
-        # what the time limit of an opening is for.
+        # From a cold card the import takes many seconds, and no hardware hangs in it: the
+        # time limit of an opening does not cover it.
         picamera2_module()
         return super().__enter__()
 
@@ -115,7 +115,7 @@ class Picamera(LiveCamera):
             camera = maker(self._number)
         except Exception as error:  # RuntimeError, or IndexError before 0.3.19
             raise CameraBusy(
-                f"{self.name} is there and does not open ({error.__cause__ or error}): "
+                f"{self.name} exists and does not open ({error.__cause__ or error}): "
                 "close the other program that uses it"
             ) from error
         try:
@@ -139,7 +139,7 @@ class Picamera(LiveCamera):
             "main": {"size": self._size, "format": "RGB888"}
         }  # libcamera's name for BGR
         if not self._colour:
-            # A main stream there must be, and none smaller than the low-resolution one.
+            # A main stream is required, at least as large as the low-resolution one.
             streams = {name: {"size": self._size, "format": "YUV420"} for name in ("main", "lores")}
         if any(self._flips):
             horizontal, vertical = self._flips
@@ -243,7 +243,7 @@ class _Requests:
 
 
 class _Loan:
-    """Memory of a camera buffer; every array that looks at it keeps this object alive."""
+    """Memory of a camera buffer; every array that views it keeps this object alive."""
 
     def __init__(self, array: Image) -> None:
         address, _ = array.__array_interface__["data"]
@@ -266,7 +266,7 @@ def on_monotonic_clock(stamp_ns: int, now_ns: int) -> int:
 
 
 def picamera2_module() -> Any:
-    """The module, kept quiet.
+    """The module, with its log switched off.
 
     Raises CameraNotFound when it is not installed, CameraError when it does not import.
     """
@@ -291,7 +291,7 @@ def csi_cameras() -> list[tuple[int, str]]:
     """Number and sensor model of each CSI camera libcamera sees.
 
     USB cameras, which libcamera lists too, are left to V4L2.
-    Raises CameraNotFound or CameraError when there is no working picamera2.
+    Raises CameraNotFound or CameraError when picamera2 does not work.
     """
     found = picamera2_module().Picamera2.global_camera_info()
     return [

@@ -102,5 +102,5 @@ class StreamCamera(LiveCamera):
             trouble=False,
             granted={"width": size[0], "height": size[1]},
         )
-        # The sender's clock is not ours: the instant of arrival is the best there is.
+        # The sender's clock is not ours: the instant of arrival is the best available.
         return CaptureDevice(capture, self._colour)

@@ -1,4 +1,4 @@
-"""A camera that comes back."""
+"""Reopens a live camera that fails."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SupervisedCamera:
                                     └── give_up_after_s without a good frame ──> CameraLost
 
     Lost is a camera that says so. Frozen is one that gives no frame for ``frozen_after_s``, or the
-    same picture over and over for ``identical_after_s``. Garbage is what is no picture, changes
+    same picture over and over for ``identical_after_s``. Garbage is what is not an image, changes
     its shape, or has one value in all pixels; such frames are dropped and show as gaps in
     ``Frame.index``, which counts on over every reopening.
 
@@ -60,7 +60,7 @@ class SupervisedCamera:
     ) -> None:
         """Nothing is opened yet.
 
-        factory: makes the camera anew for every opening.
+        factory: makes a new camera for every opening.
         stop: once set, waits end and ``read`` returns None.
         wait_at_start: whether a camera that is absent or busy at the start is waited for too;
             else entering raises what its opening raised.
@@ -126,7 +126,7 @@ class SupervisedCamera:
 
         timeout: seconds, ``math.inf`` to wait until a frame comes or the camera is given up. An
             opening that has begun is finished, which may take longer.
-        Raises FrameTimeout when none came in time and there is still hope, CameraLost when the
+        Raises FrameTimeout when none came in time and one may still come, CameraLost when the
         camera is given up.
         """
         end = self._clock() + timeout
@@ -203,16 +203,16 @@ class SupervisedCamera:
         if sample == self._sample and self._identical_after < math.inf:
             since = max(self._last_good, self._opened_at)
             if now - since >= self._identical_after:
-                self._lose("frozen", f"{self._name} shows the same picture for {now - since:.1f} s")
+                self._lose("frozen", f"{self._name} shows the same image for {now - since:.1f} s")
             return (frame if self._lost_at is None else None), False
         self._sample = sample
         self._recover(now)
         return frame, False
 
     def _fault(self, image: Image) -> str:
-        """What makes a frame garbage; empty for a picture."""
+        """What makes a frame garbage; empty for a good one."""
         if not usable(image):
-            return f"a frame is no picture ({getattr(image, 'shape', type(image).__name__)})"
+            return f"a frame is not an image ({getattr(image, 'shape', type(image).__name__)})"
         if self._shape is None:
             self._shape = image.shape
         if image.shape != self._shape:

@@ -1,4 +1,4 @@
-"""What Linux knows about a /dev/video device, asked without opening a stream.
+"""Queries a /dev/video device without opening a stream.
 
 Structures and numbers are those of linux/videodev2.h, the same on every 64-bit system.
 """
@@ -28,7 +28,7 @@ NOT_WEBCAMS = ("unicam", "rp1-cfe", "pispbe", "bcm2835-codec", "bcm2835-isp", "r
 class V4L2Device:
     """A node under /dev.
 
-    card: the maker's name for it. captures: whether it gives pictures OpenCV can use.
+    card: the maker's name for it. captures: whether it delivers images that OpenCV can read.
     """
 
     path: str
@@ -38,7 +38,7 @@ class V4L2Device:
 
 
 def query(path: str) -> V4L2Device | None:
-    """What stands behind a path; None when it is no V4L2 device.
+    """The device at a path; None when it is not a V4L2 device.
 
     Raises OSError when it cannot be opened (absent, forbidden, gone).
     """
@@ -75,7 +75,7 @@ def busy(path: str) -> bool:
 
 
 def holders(path: str) -> str:
-    """The programs that hold a device, ``firefox (pid 812)``; empty where /proc does not tell."""
+    """The programs that hold a device, ``firefox (pid 812)``; empty if /proc lists none."""
     found = []
     target = os.path.realpath(path)
     for handles in Path("/proc").glob("[0-9]*/fd"):

@@ -36,7 +36,7 @@ class VideoFileSettings(CameraSettings):
 
     @classmethod
     def matches(cls, spec: str) -> bool:
-        """Anything that exists and is not a photograph."""
+        """Anything that exists and is not an image."""
         return Path(spec).exists()
 
     def open(self, request: CameraRequest) -> VideoFile:

@@ -16,7 +16,7 @@ class VirtualCamera(ABC):
     """Frame ``i`` depends on ``i`` and the settings alone.
 
     Paced, it is a live camera: frame ``i`` is due ``i / fps`` seconds after opening, and one read
-    late gives the newest, skipping the rest. Unpaced, every frame comes at once, and
+    late returns the newest, skipping the others. Unpaced, every frame is ready immediately, and
     ``captured_ns`` advances by ``1 / fps`` as if time had passed.
     """
 
@@ -33,7 +33,7 @@ class VirtualCamera(ABC):
     ) -> None:
         """Nothing is opened yet.
 
-        frames: where the source ends; None goes on for ever.
+        frames: where the source ends; None never ends.
         clock: nanoseconds; sleep: takes seconds. Tests replace both.
         """
         self.name = name

@@ -17,7 +17,7 @@ from emotion_edge.errors import CameraBusy, CameraError, CameraNotFound
 from emotion_edge.settings import key
 
 OLDEST_STAMP_NS = 2_000_000_000
-"""A driver's timestamp is believed when it lies this little before now."""
+"""A driver's timestamp is used if it is at most this old."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class Webcam(LiveCamera):
 
         device: ``/dev/video0``, a link to such a node, or its number.
         fps: frames per second to ask for; None leaves the driver's choice.
-        pixel_format: FourCC to ask for, ``MJPG`` or ``YUYV``. None asks for MJPG above 640x480,
+        pixel_format: FourCC to request, ``MJPG`` or ``YUYV``. None requests MJPG above 640x480,
             which USB 2 cannot carry uncompressed at 30 fps, and else leaves the driver's choice.
         """
         path = f"/dev/video{device}" if str(device).isdigit() else str(device)
@@ -126,15 +126,15 @@ class Webcam(LiveCamera):
         if device is None or not device.captures:
             what = f"{device.card} ({device.driver})" if device else "not a video device"
             raise CameraNotFound(
-                f"{self.name} is {what} and gives no pictures: name another, or try auto"
+                f"{self.name} is {what} and delivers no images: name another, or use auto"
             )
 
     def _why_not(self) -> CameraError:
         if v4l2.busy(self.name):
             return self._busy()
         return CameraError(
-            f"{self.name} is there and OpenCV cannot open it: "
-            "it may offer no format OpenCV knows; look with v4l2-ctl --list-formats-ext"
+            f"{self.name} exists and OpenCV cannot open it: "
+            "it may offer no format that OpenCV reads; see v4l2-ctl --list-formats-ext"
         )
 
     def _busy(self) -> CameraBusy:
@@ -172,7 +172,7 @@ class Webcam(LiveCamera):
 class _V4L2Capture(CaptureDevice):
     def captured_ns(self, now: int) -> int:
         # V4L2 stamps a buffer on the monotonic clock when its first byte arrives (videodev2's
-        # V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC); a driver with another clock gives itself away.
+        # V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC); a driver with another clock shows by the difference.
         stamp = int(self.capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
         return stamp if 0 <= now - stamp < OLDEST_STAMP_NS else now
 

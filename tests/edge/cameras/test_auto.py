@@ -79,7 +79,7 @@ def test_none_at_all_says_what_was_tried_and_what_to_do(world: World) -> None:
         pass
     assert str(caught.value) == (
         "no camera could be opened; tried: picamera2 is not installed; there is no webcam under "
-        "/dev/video*. Plug a USB camera in, or look without one: --camera demo"
+        "/dev/video*. Plug in a USB camera, or try it without one: --camera demo"
     )
     world.csi = []
     with pytest.raises(CameraNotFound, match="picamera2 sees no CSI camera"), AutoCamera():

@@ -149,7 +149,7 @@ def test_the_same_picture_again_and_again_is_frozen() -> None:
     # does not count as a recovery.
     assert rig.events.kinds == ["camera.lost", "camera.retry", "camera.recovered"]
     assert {event.details["reason"] for event in rig.events[:2]} == {"frozen"}
-    assert "shows the same picture for 10" in rig.events[0].message
+    assert "shows the same image for 10" in rig.events[0].message
     assert 101 <= len(found) <= 103
 
 

@@ -139,7 +139,7 @@ def test_busy(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_and_not_usable(device: str) -> None:
     camera, _ = opened(device, FakeCapture(opens=False))
-    with pytest.raises(CameraError, match="is there and OpenCV cannot open it") as caught, camera:
+    with pytest.raises(CameraError, match="exists and OpenCV cannot open it") as caught, camera:
         pass
     assert not isinstance(caught.value, (CameraBusy, CameraNotFound))
 
@@ -169,7 +169,7 @@ def test_a_node_that_gives_no_pictures(device: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(v4l2, "query", lambda path: codec)
     camera, _ = opened(device, FakeCapture())
     with (
-        pytest.raises(CameraNotFound, match=r"is bcm2835-codec-decode .* gives no pictures"),
+        pytest.raises(CameraNotFound, match=r"is bcm2835-codec-decode .* delivers no images"),
         camera,
     ):
         pass
