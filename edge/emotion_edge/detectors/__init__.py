@@ -52,10 +52,16 @@ class DetectorSettings(Settings):
     weights: ClassVar[Weights | None] = None
 
     min_face: int = key(
-        24, "side of the smallest face to find in a single image, in pixels; not for streams.", ge=8
+        24,
+        "side of the smallest face to find in a single image, in pixels; not for streams.",
+        ge=8,
+        le=16384,
     )
     max_seconds: float = key(
-        10.0, "seconds after which a single image is no longer searched for small faces.", gt=0
+        10.0,
+        "seconds after which a single image is no longer searched for small faces.",
+        gt=0,
+        le=3600,
     )
 
     @classmethod
