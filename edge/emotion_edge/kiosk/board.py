@@ -105,7 +105,7 @@ class Condition:
             parts.append(f"{self.temperature_c:.1f} °C")
         if self.throttling is not None:
             parts.append(", ".join(self.throttling.now) or "not throttled")
-        return ", ".join(parts) or "the board tells neither clock nor temperature"
+        return ", ".join(parts) or "the board reports neither clock nor temperature"
 
 
 def read_board(root: Path = Path("/")) -> Board:

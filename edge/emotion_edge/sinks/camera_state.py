@@ -1,4 +1,4 @@
-"""What an event says about the camera."""
+"""Reads the camera's state from an event."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _AWAY = ("camera.lost", "camera.retry", "camera.gave_up")
 def camera_state(event: Event) -> str | None:
     """``ok``, why the camera is away (``absent``, ``busy``, ``frozen``, ...), or None for neither.
 
-    Only a camera that delivers no frames is away: one that skipped a file or dropped a torn
-    picture works.
+    Only a camera that delivers no frames is away. One that skipped a file or dropped a damaged
+    frame works.
     """
     if event.kind in _AWAY:
         return str(event.details.get("reason", "lost"))

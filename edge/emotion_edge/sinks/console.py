@@ -85,7 +85,7 @@ class ConsoleSink(Sink):
             self._draw(self._last)
 
     def __exit__(self, *error: object) -> None:
-        """Leave the last block standing."""
+        """Leave the last block on the screen."""
 
     def _count(self, observation: Observation) -> None:
         if self._last is not None:

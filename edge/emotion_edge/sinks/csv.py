@@ -32,7 +32,7 @@ class CsvSettings(RecordFileSettings):
 
 
 class CsvSink(RecordSink):
-    """One row a face: the columns of a record, then a probability for each label.
+    """One row per face: the columns of a record, then a probability for each label.
 
     A frame without a face has no row, events neither.
     """
@@ -65,11 +65,11 @@ class CsvSink(RecordSink):
         )
 
     def event(self, event: Event) -> None:
-        """Nothing: an event has no columns."""
+        """Ignore it: an event has no columns."""
 
 
 class AggregateCsvSink(RecordSink):
-    """One row a period, in aggregate mode: how many people, and how many wore each label."""
+    """One row per period, in aggregate mode: how many people, and how many had each label."""
 
     def __init__(self, settings: CsvSettings, labels: Sequence[str]) -> None:
         """labels: the classifier's, in its order."""
@@ -78,7 +78,7 @@ class AggregateCsvSink(RecordSink):
         super().__init__("csv", settings, RecordFile(settings, header=header))
 
     def record(self, observation: Observation) -> bytes:
-        """Nothing: a single observation is what aggregate mode keeps back."""
+        """Write nothing: aggregate mode stores no single observation."""
         return b""
 
     def event(self, event: Event) -> None:

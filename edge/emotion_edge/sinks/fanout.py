@@ -110,7 +110,7 @@ class Sinks(Sink):
     def event(self, event: Event, *, own: bool = False) -> None:
         """Hand on one change of state. Raises SinkError when a required sink has failed.
 
-        own: the sinks report it themselves, so ``on_event`` hears of it too.
+        own: the sinks report it themselves, so ``on_event`` receives it too.
         """
         if own and self._on_event is not None:
             self._on_event(event)

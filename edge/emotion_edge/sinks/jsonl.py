@@ -1,4 +1,4 @@
-"""One JSON record a line, in a file."""
+"""One JSON record per line, in a file."""
 
 from __future__ import annotations
 

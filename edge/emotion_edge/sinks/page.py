@@ -1,7 +1,8 @@
 """A live page over HTTP: the camera with boxes and labels, from another computer or a phone.
 
-Paths: ``/`` the page, ``/stream.mjpg`` the pictures (Motion JPEG), ``/frame.jpg`` the newest one,
-``/state.json`` the newest record (``emotion_edge.records``) with the rate and the trouble.
+Paths: ``/`` the page, ``/stream.mjpg`` the frames (Motion JPEG), ``/frame.jpg`` the newest frame,
+``/state.json`` the newest record (``emotion_edge.records``) with the frame rate and the camera's
+trouble.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from emotion_edge.sinks.serving import Answer, Server
 from emotion_edge.values import Event, Observation
 
 _BOUNDARY = "frame"
-_REPEAT_S = 5.0  # a still picture is sent again after this long, which finds out who has left
+_REPEAT_S = 5.0  # the last frame is sent again after this long, to notice viewers who have left
 _POLICY = (
     "default-src 'none'; img-src 'self' data:; connect-src 'self'; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -65,10 +66,10 @@ class PageSettings(SinkSettings):
 
 
 class PageSink(Sink):
-    """Keeps the newest observation, and encodes it when a viewer wants it.
+    """Keeps the newest observation, and encodes it when a viewer needs it.
 
-    All viewers share one encoding, made at most ``fps`` times a second and only while somebody
-    watches. A slow viewer misses pictures and delays nobody.
+    All viewers share one encoding, made at most ``fps`` times a second and only while someone
+    watches. A slow viewer misses frames and delays no other.
     """
 
     name = "page"
@@ -95,12 +96,12 @@ class PageSink(Sink):
         return self._server.url
 
     def __enter__(self) -> Self:
-        """Listen. Raises SinkError when the address cannot be had."""
+        """Listen. Raises SinkError when the address cannot be used."""
         self._server.start()
         self.name = f"page {self.url}"
         self.announcement = f"live page on {self.url}"
         if self._server.public:
-            self.announcement += ": everybody on this network can watch the camera"
+            self.announcement += ": everyone on this network can watch the camera"
         return self
 
     def write(self, observation: Observation) -> None:
@@ -137,8 +138,8 @@ class PageSink(Sink):
         if path == "/state.json":
             return Answer(to_json(self._state()).encode(), "application/json")
         if path == "/frame.jpg":
-            jpeg, _ = self._picture(after=0, wait_s=1.0)
-            return Answer(jpeg, "image/jpeg") if jpeg else _nothing("no picture yet")
+            jpeg, _ = self._newest_jpeg(after=0, wait_s=1.0)
+            return Answer(jpeg, "image/jpeg") if jpeg else _nothing("no frame yet")
         if path == "/stream.mjpg":
             if self._viewers >= self._settings.viewers:
                 return _nothing(f"{self._viewers} are watching already")
@@ -150,7 +151,7 @@ class PageSink(Sink):
             latest, trouble, frame_ns = self._latest, self._trouble, self._frame_ns
             viewers = self._viewers
         state: dict[str, Any] = {
-            "trouble": trouble or ("" if latest else "waiting for the first picture"),
+            "trouble": trouble or ("" if latest else "waiting for the first frame"),
             "viewers": viewers,
             "frames_per_second": round(1e9 / frame_ns, 1) if frame_ns > 0 else None,
             "seconds_since_frame": None,
@@ -180,7 +181,7 @@ class PageSink(Sink):
         yield f"--{_BOUNDARY}\r\n".encode()
         with self._watching():
             while True:
-                jpeg, shown = self._picture(after=shown, wait_s=_REPEAT_S)
+                jpeg, shown = self._newest_jpeg(after=shown, wait_s=_REPEAT_S)
                 if self._closed:
                     return
                 if not jpeg:
@@ -198,7 +199,7 @@ class PageSink(Sink):
             with self._changed:
                 self._viewers -= 1
 
-    def _picture(self, *, after: int, wait_s: float) -> tuple[bytes, int]:
+    def _newest_jpeg(self, *, after: int, wait_s: float) -> tuple[bytes, int]:
         """A JPEG of an observation later than number ``after``, and its number.
 
         The last one again when none came within ``wait_s`` seconds; empty when there was none.
@@ -208,7 +209,7 @@ class PageSink(Sink):
             while True:
                 now = time.monotonic()
                 due = self._jpeg_at + 1 / self._settings.fps
-                # Who has just come (after 0) wants no picture from the last viewer's days.
+                # A new viewer (after 0) must not get a frame encoded for an earlier one.
                 fresh = after or now < due or self._jpeg_number == self._number
                 newer = self._jpeg_number > after and fresh
                 if self._closed or now >= give_up or newer:
@@ -233,9 +234,9 @@ class PageSink(Sink):
         return jpeg, number
 
     def _encode(self, observation: Observation) -> bytes:
-        picture = annotate(observation.frame.image, observation.faces, width=self._settings.width)
+        image = annotate(observation.frame.image, observation.faces, width=self._settings.width)
         quality = [cv2.IMWRITE_JPEG_QUALITY, self._settings.quality]
-        return cv2.imencode(".jpg", picture, quality)[1].tobytes()
+        return cv2.imencode(".jpg", image, quality)[1].tobytes()
 
 
 def _nothing(why: str) -> Answer:

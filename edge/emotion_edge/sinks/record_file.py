@@ -62,10 +62,10 @@ class RecordFileSettings(SinkSettings):
 class RecordFile:
     """Appends records, each by one system call and without a buffer of its own.
 
-    What ``write`` returned from survives the end of the process by any signal. A write that comes
-    to a halt half-way (full disk, quota) is taken back, so a file never holds half a record, save
-    for one cut by a loss of power; ``append`` removes such a rest. It does not ask the disk to
-    write through each time, which wears out an SD card: closing and rotating do.
+    What ``write`` returned from survives the end of the process by any signal. A write that stops
+    half-way (full disk, quota) is undone, so a file never holds half a record, except after a power
+    cut; ``append`` removes that part. It does not sync each record to the disk, which wears out an
+    SD card: closing and rotating do.
     """
 
     def __init__(
@@ -173,11 +173,11 @@ class RecordFile:
             os.ftruncate(self._file, 0)
         self._size = os.fstat(self._file).st_size
         if self._size:
-            self._mend()
+            self._repair()
         else:
             self._append(self._header)
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         """Check the header and remove half a record at the end of an existing file."""
         first = os.pread(self._file, len(self._header), 0)
         if first != self._header:

@@ -1,8 +1,8 @@
-"""A small HTTP server for the live page and the metrics: the standard library's, made safe.
+"""A small HTTP server for the live page and the metrics: the standard library's, with limits.
 
-It answers GET only, in a thread for each connection, of which there are few; a client that stalls
-loses its connection; a request under a foreign host name (DNS rebinding: a web page elsewhere that
-lets the visitor's browser ask us) is refused.
+It answers GET only, in one thread per connection, up to a limit. A client that stalls is
+disconnected. A request for an unknown host name is refused: it may come from another site's page
+in a visitor's browser (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Server:
             return self._host != "localhost"
 
     def start(self) -> None:
-        """Listen. Raises SinkError when the address cannot be had."""
+        """Listen. Raises SinkError when the address cannot be used."""
         try:
             self._server = _Listener(self._host, self._port, self._answer)
         except (OSError, OverflowError) as error:
@@ -111,7 +111,7 @@ class _Listener(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a client that went away is no news."""
+        """Ignore it: a client that disconnects is normal."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if not _ours(self.headers.get("Host", ""), self.server.host):
             answer: Answer | None = Answer(
-                b"this name could be anybody's: use the machine's address, or its .local name\n",
+                b"unknown host name: use the machine's address, or its .local name\n",
                 status=HTTPStatus.FORBIDDEN,
             )
         else:
@@ -155,14 +155,14 @@ class _Handler(BaseHTTPRequestHandler):
                 parts.close()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: who watches is nobody's business."""
+        """Log nothing: who watches is private."""
 
 
 def _ours(host: str, listening: str) -> bool:
     """Whether a request's Host header can be meant for a machine on the local network.
 
-    Addresses, ``localhost``, names without a dot and ``.local`` ones are nobody else's to give
-    away; the name we were told to listen on is ours.
+    No one else can own an address, ``localhost``, a name without a dot or a ``.local`` name. The
+    name that we listen on is ours.
     """
     name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
     name = name.strip("[]").rstrip(".").lower()

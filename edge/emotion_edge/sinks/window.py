@@ -39,10 +39,10 @@ class WindowSettings(SinkSettings):
 
 
 class WindowSink(Sink):
-    """Shows the newest picture with boxes and labels; Escape, ``q`` or the cross close it.
+    """Shows the newest frame with boxes and labels; Escape, ``q`` or the close button end the run.
 
-    Tk wants to be made, used and destroyed by one thread, and to be served while no picture
-    comes: that thread is the window's own.
+    Tk must be created, used and destroyed by one thread, and be served while no frames come: the
+    window has a thread of its own.
     """
 
     name = "window"
@@ -58,7 +58,7 @@ class WindowSink(Sink):
         self._opened = threading.Event()
         self._error: Exception | None = None
         self.shown = 0
-        """Pictures shown since the start."""
+        """Frames shown since the start."""
 
     def __enter__(self) -> Self:
         """Open the window. Raises MissingExtra, or SinkError where there is no display."""
@@ -150,8 +150,8 @@ class WindowSink(Sink):
                     height, width = latest.frame.image.shape[:2]
                     root.geometry(f"{max(width, 320)}x{max(height, 240)}")
                     root.update_idletasks()
-                picture = _fit(latest, label.winfo_width(), label.winfo_height())
-                photo = ImageTk.PhotoImage(PillowImage.fromarray(picture[:, :, ::-1]), master=root)
+                drawn = _fit(latest, label.winfo_width(), label.winfo_height())
+                photo = ImageTk.PhotoImage(PillowImage.fromarray(drawn[:, :, ::-1]), master=root)
                 label.configure(image=photo)
                 shown = latest
                 self.shown += 1
@@ -164,12 +164,12 @@ class WindowSink(Sink):
 
 
 def _fit(observation: Observation, width: int, height: int) -> Image:
-    """The annotated picture as large as the window allows, BGR."""
+    """The annotated frame as large as the window allows, BGR."""
     image = observation.frame.image
     scale = min(max(width, 32) / image.shape[1], max(height, 32) / image.shape[0])
     across = max(1, round(image.shape[1] * scale))
-    picture = annotate(image, observation.faces, width=across)
+    drawn = annotate(image, observation.faces, width=across)
     size = (across, max(1, round(image.shape[0] * scale)))
-    if picture.shape[1::-1] == size:
-        return picture
-    return cv2.resize(picture, size)  # type: ignore[return-value]
+    if drawn.shape[1::-1] == size:
+        return drawn
+    return cv2.resize(drawn, size)  # type: ignore[return-value]

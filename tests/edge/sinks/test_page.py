@@ -65,7 +65,7 @@ def test_the_page_asks_no_other_host(page) -> None:
 
 def test_state_is_the_newest_record_and_the_cameras_trouble(page, observation, event, face) -> None:
     state = json.loads(get(page, "/state.json")[1])
-    assert state["record"] is None and state["trouble"] == "waiting for the first picture"
+    assert state["record"] is None and state["trouble"] == "waiting for the first frame"
     page.write(observation(1, at_s=10.0))
     page.write(observation(2, (face("sad", 0.7),), at_s=10.1))
     state = json.loads(get(page, "/state.json")[1])
@@ -186,6 +186,6 @@ def test_an_address_in_use_is_one_line(page) -> None:
 
 def test_an_open_page_says_so() -> None:
     with PageSink(PageSettings(host="0.0.0.0", port=0)) as page:
-        assert "everybody on this network can watch" in page.announcement
+        assert "everyone on this network can watch" in page.announcement
     with PageSink(PageSettings(port=0)) as page:
         assert "everybody" not in page.announcement
