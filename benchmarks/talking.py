@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.faces import add_data_arguments, load_faces
 from benchmarks.steady import shake
 from emotion_edge.bench.report import to_json
+from emotion_edge.errors import UsageError
 from emotion_edge.model import certainty
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.labels import UNSURE
@@ -50,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     """Print the figures."""
     faces = load_faces(options, options.count)
     classifier = TFLiteClassifier.load(model_path(options.model))
+    if faces.votes is None:
+        raise UsageError("talking needs FER+'s votes: put fer2013new.csv next to the data")
     label, clear = majority(faces.votes)
     calm = np.flatnonzero(clear & (label == _NEUTRAL) & is_frontal(faces.images))[: options.faces]
     glad = np.flatnonzero(clear & (label == _HAPPY))[: options.faces]

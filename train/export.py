@@ -256,8 +256,11 @@ def export_again(
     features = predict_logits(trunk, public.images)
     labels = heads.EIGHT if classes == len(heads.EIGHT) else EMOTIONS
     if classes == len(EMOTIONS):
-        logits = [features @ kernel + bias for kernel, bias in (found.heads[n] for n in _PAIR)]
-        rows = heads.curve(*logits, found.shares["votes"], public)
+        label, votes = (
+            np.asarray(features @ kernel + bias, np.float32)
+            for kernel, bias in (found.heads["label"], found.heads["votes"])
+        )
+        rows = heads.curve(label, votes, found.shares["votes"], public)
         best = heads.best_for_people(rows)
         record |= {"curve": rows, "best_for_people": best}
         if convention == "people":
@@ -284,9 +287,6 @@ def export_again(
     found.save(out.with_name(HEADS))
     write_json(out.with_name("training.json"), record)
     return record
-
-
-_PAIR = ("label", "votes")
 
 
 def with_head(name: str, trunk: keras.Model, found: Heads, data: Dataset) -> Heads:

@@ -73,10 +73,10 @@ class Heads:
             kernel, bias = self.heads["label"]
             if mix:
                 votes_kernel, votes_bias = self.heads["votes"]
-                kernel = (1 - mix) * kernel + mix * votes_kernel
-                bias = (1 - mix) * bias + mix * votes_bias
+                kernel = np.asarray((1 - mix) * kernel + mix * votes_kernel, np.float32)
+                bias = np.asarray((1 - mix) * bias + mix * votes_bias, np.float32)
             shares = self.shares.get("votes", np.ones(len(bias), np.float32))
-        bias = bias - np.float32(tau) * np.log(shares)
+        bias = np.asarray(bias - np.float32(tau) * np.log(shares), np.float32)
         scale = np.float32(temperature)
         return (kernel / scale).astype(np.float32), (bias / scale).astype(np.float32)
 

@@ -97,7 +97,7 @@ def calm_faces(split: Split) -> NDArray[np.bool_]:
     if split.votes is None:
         raise ConfigError("talk in [augment] needs FER+: put fer2013new.csv next to the data")
     label, clear = majority(split.votes)
-    return clear & (label == EMOTIONS.index("neutral")) & is_frontal(split.images)
+    return np.asarray(clear & (label == EMOTIONS.index("neutral")) & is_frontal(split.images))
 
 
 def calibrated_votes(split: Split, classes: int, *, folds: int = 5, seed: int = 0) -> Floats:
