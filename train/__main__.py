@@ -1,6 +1,6 @@
 """``python -m train``: look at data, train, export, evaluate, compare.
 
-Exit status: 0 done; 2 bad input or a run that cannot go on; 130 interrupted.
+Exit status: 0 done; 2 bad input or a run that cannot continue; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Augmentation of whole batches: one warp, one look-up, no loop over images.
 
-OpenCV sees a batch as one tall picture, so that one ``cv2.remap`` rotates, zooms, shifts and
+A batch is one tall image to OpenCV, so that one ``cv2.remap`` rotates, zooms, shifts and
 flips every face of it. NumPy and OpenCV only: the same batches on every backend, drawn from a
 ``numpy.random.Generator`` that the caller seeds.
 """
@@ -72,7 +72,7 @@ def warp(images: NDArray[np.uint8], matrices: Floats) -> NDArray[np.uint8]:
     map_x = np.clip(grid[:, 0] + np.float32(cx), 0, width - 1)
     map_y = np.clip(grid[:, 1] + np.float32(cy), 0, height - 1)
     map_y += (np.arange(count, dtype=np.float32) * height)[:, None, None]
-    # OpenCV's remap counts in int16: a tall picture holds 32,767 rows.
+    # OpenCV's remap counts in int16: a tall image has at most 32,767 rows.
     most = 32_000 // height
     out = np.empty_like(images)
     for at in range(0, count, most):
@@ -119,13 +119,13 @@ def _box(
 
 
 def _blur(faces: Floats, sigma: float) -> Floats:
-    """Faces (N, H, W) through one Gaussian; they are the channels of one picture to OpenCV."""
+    """Faces (N, H, W) through one Gaussian; they are the channels of one image to OpenCV."""
     out = np.empty_like(faces)
-    most = 512  # channels of an OpenCV picture
+    most = 512  # channels of an OpenCV image
     for at in range(0, len(faces), most):
-        picture = np.ascontiguousarray(faces[at : at + most].transpose(1, 2, 0))
-        done = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-        out[at : at + most] = done.reshape(picture.shape).transpose(2, 0, 1)
+        channels = np.ascontiguousarray(faces[at : at + most].transpose(1, 2, 0))
+        done = cv2.GaussianBlur(channels, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        out[at : at + most] = done.reshape(channels.shape).transpose(2, 0, 1)
     return out
 
 

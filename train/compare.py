@@ -20,13 +20,13 @@ def read_record(folder: Path) -> dict[str, Any]:
             record: dict[str, Any] = json.loads((folder / name).read_text())
             return record
     raise DataError(
-        f"{folder} holds neither training.json nor evaluation.json: give folders that "
+        f"{folder} contains neither training.json nor evaluation.json: give folders that "
         "python -m train fit or evaluate wrote"
     )
 
 
 def compare(folders: list[Path], out: Path, *, against: str = "", overwrite: bool = False) -> str:
-    """Write ``compare.md`` and pictures into ``out`` and return the table.
+    """Write ``compare.md`` and plots into ``out`` and return the table.
 
     A run that was scored on PrivateTest too (``RUN/PrivateTest/evaluation.json``) shows it.
     ``against`` names a key of the configuration (``targets.raw_votes``) that the runs differ in:

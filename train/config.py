@@ -112,7 +112,7 @@ class _Tables(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything a run needs besides the data."""
+    """Everything a run needs except the data."""
 
     name: str
     about: str = ""

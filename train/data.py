@@ -1,4 +1,4 @@
-"""Read FER2013, in every form it goes by, and FER+ beside it.
+"""Reads FER2013 in every published form, and FER+'s votes next to it.
 
 >>> data = load_fer2013("fer2013.csv")          # clean: leaking rows are dropped
 >>> data.split("PrivateTest").images.shape
@@ -91,7 +91,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A data set in up to three parts, with what was left out of it and why."""
+    """A data set in up to three parts, with what was dropped and why."""
 
     source: str
     labels: tuple[str, ...]
@@ -99,7 +99,7 @@ class Dataset:
     sha256: str
     """Of all images, labels and splits as read, before anything was dropped."""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Rows left out, by reason."""
+    """Rows dropped, by reason."""
     unreadable: tuple[str, ...] = ()
 
     def split(self, name: str) -> Split:
@@ -113,7 +113,7 @@ class Dataset:
 
 
 def find_votes(path: Path) -> Path | None:
-    """``fer2013new.csv`` beside the data, if it lies there."""
+    """``fer2013new.csv`` next to the data, if it exists."""
     candidate = (path if path.is_dir() else path.parent) / "fer2013new.csv"
     return candidate if candidate.is_file() else None
 
@@ -153,7 +153,7 @@ def _digest(path: Path) -> str:
 
 
 def read_cached(path: Path, cache: Path) -> tuple[Table, Pairs, str]:
-    """Everything a source holds, its pairs of twins (positions in the table), and its SHA-256."""
+    """Everything in a source, its pairs of twins (positions in the table), and its SHA-256."""
     key = _digest(path)
     kept = cache.expanduser() / f"{key[:24]}.npz"
     if kept.is_file():
@@ -174,9 +174,9 @@ def read_cached(path: Path, cache: Path) -> tuple[Table, Pairs, str]:
     sha = hashlib.sha256(table.images.tobytes())
     sha.update(table.labels.tobytes())
     sha.update(table.usage.tobytes())
-    with replacing(kept) as beside:
+    with replacing(kept) as part:
         np.savez(
-            beside,
+            part,
             images=table.images,
             labels=table.labels,
             usage=table.usage,
@@ -202,7 +202,7 @@ def load_fer2013(
 ) -> Dataset:
     """Read a data set, join FER+ by row, and drop the rows that leak.
 
-    ``votes`` names FER+'s ``fer2013new.csv``; without it, the file is looked for beside the
+    ``votes`` names FER+'s ``fer2013new.csv``; without it, the file is looked for next to the
     data. With ``clean``, Training loses every twin of a PublicTest or PrivateTest face and
     PublicTest every twin of a PrivateTest face; PrivateTest stays whole, and ``twin`` marks its
     faces that have a twin in Training.
@@ -217,8 +217,7 @@ def load_fer2013(
     found = Path(votes) if votes is not None else find_votes(path)
     if votes is not None and not table.fer_rows:
         raise DataError(
-            f"{path.name} has no row numbers to join FER+ by: give fer2013.csv, or leave the votes "
-            "out"
+            f"{path.name} has no row numbers to join FER+ by: give fer2013.csv, or omit the votes"
         )
     if found is not None and table.fer_rows:
         whole = read_votes(found)

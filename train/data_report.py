@@ -1,4 +1,4 @@
-"""What a data set holds, before anyone trains on it.
+"""Reports what a data set contains, before training on it.
 
 Counts by class and split, a contact sheet for each class, twins within and across splits,
 conflicting labels among twins, files that could not be read.
@@ -122,7 +122,7 @@ def report(
         f"A twin is a pair of faces whose pixels correlate above {THRESHOLD}. "
         f"{twins['pairs']:,} pairs, {twins['conflicting_pairs']:,} of them with different labels. "
         f"Equal in every pixel are {twins['identical_pairs']:,} pairs, "
-        f"{twins['conflicting_identical_pairs']:,} of them with different labels; pictures of one "
+        f"{twins['conflicting_identical_pairs']:,} of them with different labels; images of one "
         "colour, which have no correlation, are counted there alone.\n",
         files.table(
             ["images of", "with a twin in", "all", "same label", "identical", "same label"],
@@ -150,7 +150,7 @@ def report(
             f"## FER+\n\n{int(clear.sum()):,} of {len(first):,} {first.name} rows have a majority "
             f"for one of the seven emotions; the original label agrees on {100 * agree:.1f}%. "
             f"{int(targets.not_a_face(first.votes).sum()):,} rows are no face to most voters; "
-            "`fit` leaves them out.\n"
+            "`fit` drops them.\n"
         )
     out.mkdir(parents=True, exist_ok=True)
     for i, label in enumerate(data.labels):

@@ -6,7 +6,7 @@ from emotion_edge.errors import EmotionEdgeError, UsageError
 
 
 class DataError(EmotionEdgeError, ValueError):
-    """A data set cannot be read, or holds something it must not."""
+    """A data set cannot be read, or contains something it must not."""
 
 
 class ConfigError(UsageError):
@@ -14,4 +14,4 @@ class ConfigError(UsageError):
 
 
 class TrainingError(EmotionEdgeError, RuntimeError):
-    """A training run cannot go on: the loss is not a number, or a checkpoint does not fit."""
+    """A training run cannot continue: the loss is not a number, or a checkpoint does not fit."""

@@ -57,8 +57,8 @@ def load_classifier(
 ) -> Classifier:
     """Open a ``.keras``, ``.h5``, ``.hdf5`` or ``.tflite``.
 
-    What a ``.tflite`` says of itself, a Keras file is told: ``labels`` name its outputs, with
-    contempt behind the seven emotions where it has one output more; its input is
+    A ``.tflite`` states its own labels and input; a Keras file does not: ``labels`` name its
+    outputs, with contempt after the seven emotions if it has one more; its input is
     pixel * ``scale`` + ``offset``.
     """
     path = Path(path)
@@ -69,7 +69,7 @@ def load_classifier(
 
         return of_device(TFLiteClassifier.load(path), path)
     if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise ModelError(f"{path} is no model by its name: give a .keras, .h5 or .tflite file")
+        raise ModelError(f"{path} is not a model by its name: give a .keras, .h5 or .tflite file")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
 

@@ -300,7 +300,7 @@ def with_head(name: str, trunk: keras.Model, found: Heads, data: Dataset) -> Hea
 
 
 def _stages_before(config: Config, folder: Path) -> list[dict[str, Any]]:
-    """What the runs cost that this one goes on from, first to last."""
+    """The cost of the runs that this one continues, first to last."""
     if config.start:
         path = (config.path.parent / config.start).with_name("training.json")
         return _stages_in(path)
@@ -317,8 +317,8 @@ def _stages_in(path: Path) -> list[dict[str, Any]]:
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Save whole or not at all; the extension decides the format."""
-    with replacing(path) as beside:
-        model.save(beside)
+    with replacing(path) as part:
+        model.save(part)
 
 
 def markdown(record: dict[str, Any]) -> str:
@@ -366,7 +366,7 @@ def load_run(folder: Path, data: Dataset) -> tuple[Config, keras.Model]:
     """A run's configuration and its model with the kept weights, two-headed, logits out."""
     path, checkpoint = folder / "config.json", folder / "checkpoint.npz"
     if not path.is_file() or not checkpoint.is_file():
-        raise TrainingError(f"{folder} holds no run: expected config.json and checkpoint.npz")
+        raise TrainingError(f"{folder} contains no run: expected config.json and checkpoint.npz")
     raw = json.loads(path.read_text())
     config = Config(
         **{
@@ -409,5 +409,5 @@ def soften(folders: list[Path], data: Dataset, out: Path, *, views: int = 8, see
     if total is None:
         raise DataError("soften needs at least one run")
     mean = (total / (views * len(folders))).astype(np.float16)
-    with replacing(out) as beside, beside.open("wb") as file:
+    with replacing(out) as part, part.open("wb") as file:
         np.savez_compressed(file, rows=train.rows, probabilities=mean)

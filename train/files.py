@@ -1,4 +1,4 @@
-"""Outputs are written beside and renamed, and what exists is kept unless told otherwise."""
+"""Writes outputs whole or not at all, and keeps existing files unless asked to replace them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Write ``value`` as indented JSON, beside and renamed."""
+    """Write ``value`` as indented JSON, whole or not at all."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 

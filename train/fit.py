@@ -1,7 +1,7 @@
 """Train one configuration on one data set.
 
 The loop is ``keras.Model.fit`` with a data set of our own: each batch is drawn from (seed,
-epoch, batch number) and from nothing else, so a run that was killed goes on where it stopped
+epoch, batch number) and from nothing else, so a killed run continues where it stopped
 and sees the very batches it would have seen.
 """
 
@@ -125,7 +125,7 @@ def _soft_labels(config: Config, split: Split, heads: int, classes: int) -> list
     if not np.array_equal(rows[np.minimum(order, len(rows) - 1)], split.rows):
         raise ConfigError(f"{path} was made for other rows: make it again with this data")
     if soft.shape[1:] != (heads, classes):
-        raise ConfigError(f"{path} holds {soft.shape[1:]} per row, expected {(heads, classes)}")
+        raise ConfigError(f"{path} has {soft.shape[1:]} per row, expected {(heads, classes)}")
     return [soft[order, head] for head in range(heads)]
 
 
@@ -156,7 +156,7 @@ def optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
 class Average:
     """Exponential average of all weights, batch statistics included.
 
-    Taken every few steps in NumPy: the optimiser's own average leaves the batch statistics out,
+    Taken every few steps in NumPy: the optimiser's own average omits the batch statistics,
     which then belong to other weights.
     """
 
@@ -177,7 +177,7 @@ class Average:
 
 
 def _numpy(variable: Any) -> NDArray[Any]:
-    # Not np.array(): TensorFlow's __array__ still lacks the keyword that NumPy 2 asks for.
+    # Not np.array(): TensorFlow's __array__ still lacks the keyword that NumPy 2 requires.
     return np.asarray(variable.numpy())
 
 
@@ -212,12 +212,12 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         return values
 
     def save(self) -> None:
-        """Write the checkpoint beside the old one and rename it."""
-        with replacing(self.folder / "checkpoint.npz") as beside:
-            np.savez(beside, allow_pickle=False, **self.state())
+        """Write the checkpoint, whole or not at all."""
+        with replacing(self.folder / "checkpoint.npz") as part:
+            np.savez(part, allow_pickle=False, **self.state())
 
     def restore(self, model: keras.Model) -> int:
-        """Load the last checkpoint, if there is one, and return the epoch to go on with."""
+        """Load the last checkpoint, if there is one, and return the epoch to continue with."""
         model.optimizer.build(model.trainable_variables)
         if self.config.fit.ema:
             self.average = Average(model, self.config.fit.ema)
@@ -268,7 +268,7 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         self.batches.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Average, watch for a loss that is no number, show progress."""
+        """Average, watch for a loss that is not a number, show progress."""
         if (batch + 1) % Average.EVERY and batch + 1 < len(self.batches):
             return
         loss = float((logs or {}).get("loss", 0.0))
@@ -345,7 +345,7 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
                 self.model.stop_training = True
 
     def validate(self, public: Split) -> dict[str, float]:
-        """Figures on PublicTest of the weights that the model holds now."""
+        """Figures on PublicTest of the model's present weights."""
         assert self.model is not None
         logits = predict_logits(self.model, public.images)
         first = logits[:, : self.classes]
@@ -426,14 +426,14 @@ def prepare_folder(folder: Path, config: Config, *, overwrite: bool) -> None:
         raise OutputExists(folder / "model.keras")
     if kept.exists() and not _is_of(folder, config):
         raise TrainingError(
-            f"{folder} holds an unfinished run of another configuration: give another --out, or "
-            "--overwrite to begin anew"
+            f"{folder} contains an unfinished run of another configuration: give another --out, or "
+            "--overwrite to start again"
         )
     write_json(kept, config.as_dict())
 
 
 def is_finished(folder: Path, config: Config) -> bool:
-    """Whether a folder holds the finished run of this very configuration."""
+    """Whether a folder holds the finished run of exactly this configuration."""
     return (folder / "model.keras").is_file() and _is_of(folder, config)
 
 
@@ -456,9 +456,9 @@ def fit(
 ) -> keras.Model:
     """Train, and return the model with the weights to keep, logits out.
 
-    Goes on by itself where an earlier run in ``folder`` stopped; a new run begins with
+    Continues where an earlier run in ``folder`` stopped; a new run begins with
     ``weights``, where they are given. Raises ``TrainingError`` when
-    the loss is no number or the folder belongs to another run.
+    the loss is not a number or the folder belongs to another run.
     """
     prepare_folder(folder, config, overwrite=overwrite)
     classes = len(data.labels)
@@ -502,7 +502,7 @@ def fit(
         f"{config.name}: {size['parameters']:,} parameters, {size['macs'] / 1e6:.1f} MMAC; "
         f"{len(train):,} faces, {len(batches)} steps an epoch"
         + "".join(f"; dropped {count} {why}" for why, count in data.dropped.items())
-        + (f"; goes on after epoch {start}" if start else ""),
+        + (f"; continues after epoch {start}" if start else ""),
         file=sys.stderr,
         flush=True,
     )

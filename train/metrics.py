@@ -145,7 +145,7 @@ def mean_recall(truth: Integers, predicted: Integers, rare: int = 1) -> tuple[fl
     """Mean recall over the seven emotions, and over the six without ``rare`` (disgust).
 
     A test split has so few faces that people call disgusted that one of them moves the first
-    figure by a point. Classes without images are left out of both.
+    figure by a point. Classes without images count in neither.
     """
     each = recall(confusion_matrix(truth, predicted, 7))
     present = np.bincount(truth, minlength=7)[:7] > 0

@@ -1,7 +1,7 @@
 """Moves the mouths of neutral faces as talking does, for augmentation and measurement.
 
 A mouth that opens to speak is the most common reason for a wrong label on a real clip, and
-FER2013 holds few neutral faces caught in the middle of a word. The warp keeps the label: lips
+FER2013 has few neutral faces caught in the middle of a word. The warp keeps the label: lips
 part, the jaw drops, the mouth narrows or widens; eyes and brows stay as they are.
 """
 

@@ -25,7 +25,7 @@ class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc] 
     """Batch normalisation through TensorFlow's fused kernel, where TensorFlow is the backend.
 
     Keras 3 spells the layer out in a dozen elementwise operations in float32; on a CPU they cost
-    more than the convolutions beside them. Same variables, same results; other backends fall
+    more than the convolutions around them. Same variables, same results; other backends fall
     through to Keras. Models on disk carry the plain layer (see :func:`export`).
     """
 
@@ -237,7 +237,7 @@ def cost(model: keras.Model) -> dict[str, int]:
 
 
 BLOCK = 8
-"""Columns that are channels of the deployed stem: as many bytes as int8 kernels take at once."""
+"""Columns that are channels of the deployed stem: the bytes an int8 kernel reads at a time."""
 PLACES = BLOCK // 2
 """Positions of a stem of stride 2 in one block."""
 

@@ -1,7 +1,7 @@
-"""The one look of every picture: training, conversion and benchmarks draw through this module.
+"""Draws every plot of training, conversion and benchmarks in one style.
 
-Readable in gray: series differ by marker and dash before they differ by colour. Each picture is
-written as PNG and SVG, beside and renamed. Needs matplotlib, not TensorFlow.
+Readable in gray: series differ by marker and dash before they differ by colour. Each plot is
+written as PNG and SVG, whole or not at all. Needs matplotlib, not TensorFlow.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def save(page: Figure, stem: str | Path) -> list[Path]:
     paths = []
     for kind in ("png", "svg"):
         path = stem.with_name(f"{stem.name}.{kind}")
-        # A date in the file would make equal pictures differ.
+        # A date in the file would make equal plots differ.
         metadata = {"Date": None} if kind == "svg" else None
-        with matplotlib.rc_context(STYLE), replacing(path) as beside:
-            page.savefig(beside, format=kind, metadata=metadata)
+        with matplotlib.rc_context(STYLE), replacing(path) as part:
+            page.savefig(part, format=kind, metadata=metadata)
         paths.append(path)
     return paths
 
@@ -118,7 +118,7 @@ def confusion(
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     with figure(6.4, 5.6) as (page, axes):
         axes.grid(False)
-        picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        cells = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for i, j in np.ndindex(*matrix.shape):
             axes.text(
                 j,
@@ -132,7 +132,7 @@ def confusion(
         axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right")
         axes.set_yticks(range(len(labels)), labels)
         axes.set(xlabel="predicted", ylabel="true", title=title or "Confusion matrix")
-        page.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
+        page.colorbar(cells, ax=axes, shrink=0.8, label="share of the true class")
         return save(page, stem)
 
 
@@ -202,7 +202,7 @@ def bars(
     title: str = "",
     unit: str = "%",
 ) -> list[Path]:
-    """Groups of bars, one group a name, one bar a series; hatched so that gray tells them apart."""
+    """Groups of bars, one group per name, one bar per series; hatched, to be readable in gray."""
     hatches = ("", "//", "..", "xx", "\\\\", "++")
     place = np.arange(len(names))
     width = 0.8 / max(len(values), 1)

@@ -55,7 +55,7 @@ _SPLIT_FOLDERS = {
 
 @dataclass(slots=True)
 class Table:
-    """Everything a source holds, in its order, before any row is dropped.
+    """Everything in a source, in its order, before any row is dropped.
 
     ``images`` uint8 (N, 48, 48); ``labels`` int64 (N,), positions in ``classes``; ``usage``
     int64 (N,), positions in ``SPLITS``; ``rows`` int64 (N,), from 0. ``fer_rows`` says that the
@@ -92,7 +92,7 @@ def read(path: Path) -> Table:
             "or a folder of class folders"
         ) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path.name} is no CSV: byte {error.start} is not text") from error
+        raise DataError(f"{path.name} is not a CSV: byte {error.start} is not text") from error
     except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
         raise DataError(f"{path.name} is cut off or corrupt ({error}): copy it again") from error
     except OSError as error:
@@ -135,7 +135,7 @@ def _rows(text: IO[str], source: str) -> Iterator[tuple[int, int, NDArray[np.uin
             label = int(row[emotion])
             values = np.array(row[pixels].split(), np.int64)
         except ValueError as error:
-            raise DataError(f"{where} holds something that is no number: {error}") from error
+            raise DataError(f"{where} contains something that is not a number: {error}") from error
         if not 0 <= label < len(EMOTIONS):
             raise DataError(f"{where} has label {label}, expected 0 to {len(EMOTIONS) - 1}")
         if len(values) != SIDE * SIDE:
@@ -166,7 +166,7 @@ def read_csv(text: IO[str], source: str) -> Table:
     )
 
 
-# --- pictures ---------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------
 
 
 def read_folder(path: Path) -> Table:
@@ -178,7 +178,7 @@ def read_folder(path: Path) -> Table:
         if folder.is_dir() and not any(folder.iterdir()):
             raise DataError(
                 f"the class folder {folder.relative_to(path)} of {path.name} is empty: add "
-                "pictures or remove it"
+                "images or remove it"
             )
     return _read_pictures(names, lambda name: (path / name).read_bytes(), path.name)
 
@@ -204,14 +204,14 @@ def class_order(names: set[str]) -> dict[str, tuple[int, str]]:
 def _read_pictures(names: list[str], load: Callable[[str], bytes], source: str) -> Table:
     if not names:
         raise DataError(
-            f"{source} holds neither a CSV nor pictures ({', '.join(IMAGE_SUFFIXES)}): expected "
+            f"{source} contains neither a CSV nor images ({', '.join(IMAGE_SUFFIXES)}): expected "
             "fer2013.csv, or folders named after the classes"
         )
     names = sorted(names, key=_natural)
     paths = [PurePosixPath(name) for name in names]
     if any(len(path.parts) < 2 for path in paths):
         lone = next(path for path in paths if len(path.parts) < 2)
-        raise DataError(f"{lone} of {source} lies in no class folder: expected CLASS/{lone.name}")
+        raise DataError(f"{lone} of {source} is not in a class folder: expected CLASS/{lone.name}")
     order = class_order({path.parent.name for path in paths})
     images, labels, usage, unreadable = [], [], [], []
     for name, path in zip(names, paths, strict=True):
@@ -227,7 +227,7 @@ def _read_pictures(names: list[str], load: Callable[[str], bytes], source: str) 
         labels.append(order[path.parent.name][0])
         usage.append(_usage(path))
     if not images:
-        raise DataError(f"none of the {len(names)} pictures of {source} can be decoded")
+        raise DataError(f"none of the {len(names)} images of {source} can be decoded")
     labels_array, usage_array = np.array(labels, np.int64), np.array(usage, np.int64)
     _hold_out(labels_array, usage_array)
     return Table(

@@ -36,7 +36,7 @@ def not_a_face(votes: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def vote_shares(votes: NDArray[np.uint8]) -> Floats:
-    """Votes for the seven emotions as shares of one, float32 (N, 7); zeros where nobody voted."""
+    """Votes for the seven emotions as shares of one, float32 (N, 7); zeros without votes."""
     seven = votes[:, list(VOTE_OF_EMOTION)].astype(np.float32)
     return np.asarray(seven / np.maximum(seven.sum(axis=1, keepdims=True), 1))
 
@@ -82,7 +82,7 @@ def ferplus_protocol(votes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArr
 
     As in microsoft/FERPlus: single votes are dropped as outliers; a row counts when one label has
     more than half of the votes left and is an emotion, contempt included; rows of unknown
-    expression or without a face are left out. Position 7 is contempt.
+    expression or without a face are dropped. Position 7 is contempt.
     """
     count = np.where(votes > 1, votes, 0).astype(np.int64)
     peak = count.argmax(axis=1)
@@ -107,7 +107,7 @@ def calibrated_votes(split: Split, classes: int, *, folds: int = 5, seed: int = 
 
     if split.votes is None:
         raise DataError(
-            "calibrated votes need FER+: put fer2013new.csv beside the data or name it by --votes"
+            "calibrated votes need FER+: put fer2013new.csv next to the data, or give --votes"
         )
     share = split.votes / np.maximum(split.votes.sum(axis=1, keepdims=True), 1)
     # The square root tells one vote from none, which the share itself hardly does.
@@ -139,7 +139,7 @@ def label_targets(
 def vote_targets(split: Split, fallback: Floats) -> Floats:
     """Targets of the votes head: FER+'s shares; ``fallback`` where no emotion got a vote."""
     if split.votes is None:
-        raise DataError("a votes head needs FER+: put fer2013new.csv beside the data")
+        raise DataError("a votes head needs FER+: put fer2013new.csv next to the data")
     share = vote_shares(split.votes)
     return np.where(share.sum(axis=1, keepdims=True) > 0, share, fallback)
 

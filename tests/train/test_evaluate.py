@@ -246,7 +246,7 @@ def test_compare_tables_runs(
     assert (tmp_path / "both" / "truths.png").is_file()
     status, _, err = run_train("compare", tmp_path / "none", "--out", tmp_path / "c")
     assert status == 2
-    assert "holds neither training.json nor evaluation.json" in err
+    assert "contains neither training.json nor evaluation.json" in err
 
 
 def test_compare_shows_private_test_and_sweeps(

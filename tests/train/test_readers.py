@@ -152,7 +152,7 @@ def damaged(kind: str, small: Path, folder: Path) -> Path:
         ("length", r"row 2 .* has 2303 pixels, expected 2304"),
         ("label", "row 4 .* has label 9, expected 0 to 6"),
         ("usage", "row 1 .* has Usage 'Trianing'"),
-        ("number", "row 3 .* no number"),
+        ("number", "row 3 .* not a number"),
         ("cut", "cut off or corrupt"),
         ("empty", "class folder happy of faces is empty"),
         ("absent", "no data at"),
