@@ -149,7 +149,7 @@ def report(
         text.append(
             f"## FER+\n\n{int(clear.sum()):,} of {len(first):,} {first.name} rows have a majority "
             f"for one of the seven emotions; the original label agrees on {100 * agree:.1f}%. "
-            f"{int(targets.not_a_face(first.votes).sum()):,} rows are no face to most voters; "
+            f"{int(targets.not_a_face(first.votes).sum()):,} rows show no face, most voters say; "
             "`fit` drops them.\n"
         )
     out.mkdir(parents=True, exist_ok=True)

@@ -108,8 +108,8 @@ def _read_zip(path: Path) -> Table:
             name = (best or tables)[0]
             with archive.open(name) as raw:
                 return read_csv(io.TextIOWrapper(raw, newline=""), f"{path.name}/{name}")
-        pictures = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
-        return _read_pictures(pictures, archive.read, path.name)
+        images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+        return _read_images(images, archive.read, path.name)
 
 
 # --- CSV --------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def read_folder(path: Path) -> Table:
                 f"the class folder {folder.relative_to(path)} of {path.name} is empty: add "
                 "images or remove it"
             )
-    return _read_pictures(names, lambda name: (path / name).read_bytes(), path.name)
+    return _read_images(names, lambda name: (path / name).read_bytes(), path.name)
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
@@ -201,7 +201,7 @@ def class_order(names: set[str]) -> dict[str, tuple[int, str]]:
     return {name: (i, name) for i, name in enumerate(sorted(names))}
 
 
-def _read_pictures(names: list[str], load: Callable[[str], bytes], source: str) -> Table:
+def _read_images(names: list[str], load: Callable[[str], bytes], source: str) -> Table:
     if not names:
         raise DataError(
             f"{source} contains neither a CSV nor images ({', '.join(IMAGE_SUFFIXES)}): expected "

@@ -91,7 +91,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real() -> Path:
-    """The folder with the real data, from EMOTION_EDGE_DATA or beside the repository."""
+    """The folder with the real data, from EMOTION_EDGE_DATA or next to the repository."""
     folder = Path(os.environ.get("EMOTION_EDGE_DATA", ROOT.parent / "shared/data/fer2013"))
     if not (folder / "fer2013.csv.gz").is_file():
         pytest.skip(f"no fer2013.csv.gz in {folder}: set EMOTION_EDGE_DATA to FER2013's folder")

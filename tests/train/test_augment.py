@@ -110,7 +110,7 @@ def test_blur_and_noise_take_the_share_they_are_told(how: Augmentation) -> None:
 
 def test_blur_smooths_within_one_face() -> None:
     always = Augmentation(blur=1.0, blur_sigma=1.5)
-    light = np.zeros((600, 48, 48), np.uint8)  # more than the channels of an OpenCV picture
+    light = np.zeros((600, 48, 48), np.uint8)  # more than the channels of an OpenCV image
     light[1::2] = 255
     np.testing.assert_array_equal(seen(always, images=light), light)
     point = np.zeros((3, 48, 48), np.uint8)

@@ -88,7 +88,7 @@ def test_twins_are_scored_apart() -> None:
 def test_ferplus_counts_what_it_drops() -> None:
     votes = np.zeros((5, 10), np.uint8)
     votes[0, 1] = 10  # happy
-    votes[1, 0], votes[1, 3] = 5, 5  # nobody has more than half
+    votes[1, 0], votes[1, 3] = 5, 5  # no one has more than half
     votes[2, 7] = 8  # contempt
     votes[3, 9] = 9  # not a face
     votes[4, 6] = 6  # fear
@@ -151,8 +151,8 @@ def test_a_moved_box_moves_the_face() -> None:
     def dot(at_y: float, at_x: float) -> np.ndarray:
         return 200 * np.exp(-((y - at_y) ** 2 + (x - at_x) ** 2) / 8)
 
-    def centre(picture: np.ndarray) -> np.ndarray:
-        return np.array([(picture * y).sum(), (picture * x).sum()]) / picture.sum()
+    def centre(image: np.ndarray) -> np.ndarray:
+        return np.array([(image * y).sum(), (image * x).sum()]) / image.sum()
 
     ways = perturbations()
     middle = np.rint(dot(23.5, 23.5)).astype(np.uint8)[None]

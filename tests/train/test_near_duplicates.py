@@ -69,6 +69,6 @@ def test_the_report_counts_twins_by_split_and_equal_pixels_apart() -> None:
     across = rows["PublicTest", "Training"]
     assert (across["near"], across["near_same_label"]) == (2, 1)
     assert (across["identical"], across["identical_same_label"]) == (1, 0)
-    # Flat pictures have no correlation, but the same pixels.
+    # Flat images have no correlation, but the same pixels.
     flat = rows["PrivateTest", "Training"]
     assert (flat["near"], flat["identical"], flat["identical_same_label"]) == (0, 1, 1)

@@ -76,10 +76,10 @@ def test_it_runs_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "run" / "quickstart-int8.tflite").is_file()
     assert "(int8)" in printed
     assert re.search(r"grace_hopper\.jpg: .*\d+%", printed)
-    pictures = [
+    images = [
         output
         for cell in notebook.cells
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) >= 3
+    assert len(images) >= 3

@@ -104,7 +104,7 @@ def test_other_class_names_become_the_labels_with_a_stratified_tenth_held_out(
         for i in range(count):
             face = rng.integers(0, 256, (60, 60), np.uint8)
             cv2.imwrite(str(tmp_path / "eyes" / name / f"{i}.png"), face)
-    (tmp_path / "eyes" / "wink" / "broken.png").write_bytes(b"not a picture")
+    (tmp_path / "eyes" / "wink" / "broken.png").write_bytes(b"not an image")
     data = load_fer2013(tmp_path / "eyes", cache=cache)
     assert data.labels == ("Blink", "wink")
     assert data.unreadable == ("wink/broken.png",)
@@ -169,10 +169,10 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     kept = tmp_path / "kept.txt"
     kept.write_text("before")
     full = pytest.raises(DataError, match=r"cannot write .*kept\.txt: No space left")
-    with full, replacing(kept) as beside:
-        beside.write_text("half")
+    with full, replacing(kept) as part:
+        part.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
     assert kept.read_text() == "before"
     with pytest.raises(DataError, match="cannot write"):
-        write_text(kept / "below.txt", "a file is no folder")
+        write_text(kept / "below.txt", "a file, not a folder")
