@@ -250,6 +250,8 @@ def export_again(
     trunk = networks.trunk(model)
     record_path = path.with_name("training.json")
     record = json.loads(record_path.read_text()) if record_path.is_file() else {}
+    for key in ("curve", "best_for_people"):  # of the seven classes; written again below
+        record.pop(key, None)
     for name in ("votes", "eight") if classes == len(heads.EIGHT) else ("votes",):
         if name not in found.heads:
             found = with_head(name, trunk, found, data)
