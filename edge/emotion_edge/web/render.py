@@ -54,8 +54,8 @@ def result(decoded: DecodedImage, observation: Observation, model: str) -> str:
 
 NO_FACE = """
 <h2 class="ee-verdict"><span class="ee-emoji" aria-hidden="true">🔍</span> No face found</h2>
-<p>Faces are found best when they look towards the camera, are well lit, and are at least a tenth
-of the image wide.</p>
+<p>Faces are found best when they look towards the camera, are well lit, and are at least 24
+pixels wide.</p>
 <p>Does the image show a face and nothing else?</p>
 <p><button type="button" class="ee-button ee-whole">Treat the whole image as one face</button></p>
 """

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emotion_edge.detectors import FaceDetector, open_detector, yunet
 from emotion_edge.detectors.geometry import reduce
 from emotion_edge.detectors.stills import StillDetector, _tiles
 from emotion_edge.errors import UsageError
+from emotion_edge.model.preprocessing import read_image
 from emotion_edge.values import Box, Image
+from tests.faces import SHARED
 
 SMALLEST = 16
 
@@ -27,8 +33,6 @@ class Squares:
         self.asked: list[tuple[int, ...]] = []
 
     def detect(self, image: Image) -> list[Box]:
-        import cv2
-
         small, span = reduce(image, self.size) if self.size else (image, 1.0)
         self.asked.append(small.shape)
         count, _, stats, _ = cv2.connectedComponentsWithStats((small > 127).astype(np.uint8))
@@ -121,3 +125,71 @@ def test_tiles_cover_the_image_and_share_a_face(
 def test_a_limit_out_of_range_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(wrong))} is .*: use"):
         still(**wrong)
+
+
+# Real photographs, which are not part of the repository.
+
+MEDIA = SHARED / "media"
+PORTRAITS = {  # where the faces are, by eye
+    "obama.jpg": (Box(339, 101, 301, 301),),
+    "obama2.jpg": (Box(159, 248, 357, 357),),
+    "two_people.jpg": (Box(222, 37, 179, 179), Box(766, 55, 188, 188)),
+}
+PATIENT = {"max_seconds": 10_000}  # however busy the machine is
+
+
+@pytest.fixture(params=["haar", "yunet"])
+def detector(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> FaceDetector:
+    """A detector for single images."""
+    if not (MEDIA / "obama.jpg").is_file():
+        pytest.skip(f"no photographs in {MEDIA}: set EMOTION_EDGE_SHARED")
+    if request.param == "yunet":
+        weights = SHARED / "models" / yunet.FILE
+        if not weights.is_file():
+            pytest.skip(f"no {yunet.FILE} in {weights.parent}: set EMOTION_EDGE_SHARED")
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+        yunet.weights_path().parent.mkdir(parents=True)
+        shutil.copyfile(weights, yunet.weights_path())
+    return open_detector(request.param, changes=PATIENT)
+
+
+def test_sixty_faces_of_38_pixels_are_found_in_a_montage(detector: FaceDetector) -> None:
+    tile = cv2.resize(read_image(MEDIA / "obama.jpg"), (114, 142), interpolation=cv2.INTER_AREA)
+    montage = np.vstack([np.hstack([tile] * 10)] * 6)
+    faces = [Box(114 * x + 42, 142 * y + 13, 38, 38) for y in range(6) for x in range(10)]
+    boxes = detector.detect(montage)
+    assert sum(any(face.iou(box) > 0.4 for box in boxes) for face in faces) >= 55
+    assert len(boxes) <= 60
+
+
+def test_seven_faces_of_very_different_sizes_are_found_in_a_4k_collage(
+    detector: FaceDetector,
+) -> None:
+    canvas = np.full((2160, 3840, 3), 120, np.uint8)
+    faces = []
+    sources = [(name, box) for name, boxes in PORTRAITS.items() for box in boxes]
+    sizes = (600, 320, 180, 110, 70, 48, 36)
+    for i, (side, x) in enumerate(
+        zip(sizes, (100, 1500, 2300, 2800, 3100, 3300, 3500), strict=True)
+    ):
+        name, box = sources[i % len(sources)]
+        image, scale = read_image(MEDIA / name), side / box.width
+        room = box.width // 2
+        left, top = max(0, box.x - room), max(0, box.y - room)
+        part = image[top : box.y + box.height + room, left : box.x + box.width + room]
+        part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        y = 200 + 150 * i
+        canvas[y : y + part.shape[0], x : x + part.shape[1]] = part[: 2160 - y, : 3840 - x]
+        faces.append(Box(round(box.x - left), round(box.y - top), box.width, box.height))
+        faces[-1] = faces[-1].placed(scale, x, y)
+    boxes = detector.detect(canvas)
+    assert [any(face.iou(box) > 0.4 for box in boxes) for face in faces] == [True] * 7
+
+
+@pytest.mark.parametrize("name", PORTRAITS)
+def test_single_portraits_lose_nothing(detector: FaceDetector, name: str) -> None:
+    boxes = detector.detect(read_image(MEDIA / name))
+    for face in PORTRAITS[name]:
+        assert sum(box.iou(face) > 0.5 for box in boxes) == 1

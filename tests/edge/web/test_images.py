@@ -218,12 +218,12 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(
 
 
 def test_a_large_photograph_is_reduced_and_its_boxes_are_not() -> None:
-    decoded = decode_image(encode(quarters(size=(4000, 3000)), "JPEG"))
+    decoded = decode_image(encode(quarters(size=(6000, 4500)), "JPEG"))
     height, width = decoded.image.shape[:2]
     assert max(height, width) <= WORKING_SIDE
-    assert (decoded.width, decoded.height) == (4000, 3000)
+    assert (decoded.width, decoded.height) == (6000, 4500)
     box = decoded.to_original(Box(width // 2, height // 2, width // 4, height // 4, 0.5))
-    assert box == Box(2000, 1500, 1000, 750, 0.5)
+    assert box == Box(3000, 2250, 1500, 1125, 0.5)
 
 
 @settings(max_examples=150, deadline=None)

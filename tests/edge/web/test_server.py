@@ -85,13 +85,13 @@ def test_boxes_are_in_the_pixels_of_the_original_of_a_reduced_image(
     site: TestClient, portrait: bytes
 ) -> None:
     small = cv2.imdecode(np.frombuffer(portrait, np.uint8), cv2.IMREAD_COLOR)
-    large = cv2.resize(small, None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC)
+    large = cv2.resize(small, None, fx=7, fy=7, interpolation=cv2.INTER_CUBIC)
     assert large.shape[1] > WORKING_SIDE
     record = look(site, cv2.imencode(".jpg", large)[1].tobytes())
-    assert (record["width"], record["height"]) == (3200, 2400)
+    assert (record["width"], record["height"]) == (4480, 3360)
     (x, y, width, height) = record["faces"][0]["box"]
     (a, b, c, d) = look(site, portrait)["faces"][0]["box"]
-    assert np.abs(np.array([x, y, width, height]) / 5 - [a, b, c, d]).max() < 0.1 * c
+    assert np.abs(np.array([x, y, width, height]) / 7 - [a, b, c, d]).max() < 0.1 * c
 
 
 def test_no_face_is_an_empty_list(site: TestClient, scenery: bytes) -> None:
