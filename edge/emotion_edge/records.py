@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,6 +54,21 @@ def observation_record(observation: Observation) -> dict[str, Any]:
         "height": height,
         "timings_ms": {name: round(ms, 3) for name, ms in observation.timings.items()},
         "faces": [face_record(face) for face in observation.faces],
+    }
+
+
+def image_record(faces: Iterable[Face], width: int, height: int, **about: Any) -> dict[str, Any]:
+    """The faces of one image as values for JSON.
+
+    width, height: of the image, in pixels. about: further keys, such as ``file``.
+    """
+    return {
+        "schema": SCHEMA,
+        "type": "image",
+        **about,
+        "width": width,
+        "height": height,
+        "faces": [face_record(face) for face in faces],
     }
 
 

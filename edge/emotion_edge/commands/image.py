@@ -21,7 +21,7 @@ from emotion_edge.files import write_whole
 from emotion_edge.model.labels import EMOJI
 from emotion_edge.model.preprocessing import read_image
 from emotion_edge.model.shipped import DEFAULT
-from emotion_edge.records import SCHEMA, face_record
+from emotion_edge.records import image_record
 from emotion_edge.values import Image
 
 HELP = "name the emotions in images"
@@ -110,9 +110,8 @@ def run(options: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
         if options.json:
-            record = {"schema": SCHEMA, "type": "image", "file": str(path)}
             height, width = image.shape[:2]
-            record |= {"width": width, "height": height, "faces": [face_record(f) for f in faces]}
+            record = image_record(faces, width, height, file=str(path))
             # JSON is UTF-8; a terminal of another encoding gets escapes, which mean the same.
             print(json.dumps(record, ensure_ascii=not _utf8()))
         elif not faces:

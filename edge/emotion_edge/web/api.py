@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
+from emotion_edge import records
 from emotion_edge.errors import EmotionEdgeError, ImageError, MissingExtra, UsageError
-from emotion_edge.records import SCHEMA, face_record
 from emotion_edge.values import Face, Observation
 from emotion_edge.version import __version__
 from emotion_edge.web.images import READABLE, DecodedImage, Limits, TooManyBytes, decode_image
@@ -57,10 +57,10 @@ EXAMPLE: dict[str, Any] = {
     "schema": 1,
     "type": "image",
     "model": "fast int8",
-    "width": 512,
-    "height": 600,
     "notes": [],
     "timings_ms": {"detect": 21.5, "classify": 0.4},
+    "width": 512,
+    "height": 600,
     "faces": [
         {
             "box": [150, 104, 227, 227],
@@ -271,19 +271,17 @@ def image_record(decoded: DecodedImage, observation: Observation, model: str) ->
     timings = {
         k: round(v, 3) for k, v in observation.timings.items() if k in ("detect", "classify")
     }
-    return {
-        "schema": SCHEMA,
-        "type": "image",
-        "model": model,
-        "width": decoded.width,
-        "height": decoded.height,
-        "notes": list(decoded.notes),
-        "timings_ms": timings,
-        "faces": [
-            face_record(Face(decoded.to_original(face.box), face.emotion, face.label))
-            for face in observation.faces
-        ],
-    }
+    faces = [
+        Face(decoded.to_original(face.box), face.emotion, face.label) for face in observation.faces
+    ]
+    return records.image_record(
+        faces,
+        decoded.width,
+        decoded.height,
+        model=model,
+        notes=list(decoded.notes),
+        timings_ms=timings,
+    )
 
 
 def model_record(one: Installed) -> dict[str, Any]:
