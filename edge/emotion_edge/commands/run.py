@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ HELP = "label the faces of a camera, a video or a folder of images"
 class Flag:
     """A short way to set a key of the configuration.
 
+    help: empty to show the help of the key.
     metavar: what it takes, None for a switch. optional: whether the value can be omitted.
     switch: what a switch sets its key to.
     """
@@ -42,26 +44,26 @@ class Flag:
 
 FLAGS = (
     Flag("--camera", "camera.source", "", "SOURCE"),
-    Flag("--width", "camera.width", "pixels across to request from the camera", "N"),
-    Flag("--height", "camera.height", "pixels down to request from the camera", "N"),
-    Flag("--fps", "camera.fps", "frames per second to request from the camera", "N"),
+    Flag("--width", "camera.width", "", "N"),
+    Flag("--height", "camera.height", "", "N"),
+    Flag("--fps", "camera.fps", "", "N"),
     Flag("--rotate", "camera.rotate", "turn frames clockwise by 90, 180 or 270 degrees", "DEG"),
     Flag("--flip", "camera.flip", "mirror frames left to right"),
     Flag("--paced", "camera.paced", "show a file at its own speed"),
-    Flag("--model", "model", "a shipped model's name or a .tflite file", "NAME"),
+    Flag("--model", "model", "", "NAME"),
     Flag("--detector", "detector", "", "NAME"),
     Flag("--runtime", "backend.runtime", BACKEND_HELP["runtime"], "NAME"),
     Flag("--threads", "backend.threads", BACKEND_HELP["threads"], "N"),
     Flag("--no-xnnpack", "backend.xnnpack", BACKEND_HELP["xnnpack"], switch=False),
     Flag("--delegate", "backend.delegate", BACKEND_HELP["delegate"], "FILE.so"),
-    Flag("--precision", "precision", "share of the labels shown to be right; the model's own", "P"),
-    Flag("--unsure-below", "tracker.unsure_below", "show unsure below this probability", "P"),
+    Flag("--precision", "precision", "", "P"),
+    Flag("--unsure-below", "tracker.unsure_below", "", "P"),
     Flag("--zone", "zones.areas", "a zone: 'NAME: x,y x,y x,y', shares of the image", "ZONE"),
-    Flag("--frames", "frames", "end after so many frames", "N"),
-    Flag("--seconds", "seconds", "end after so many seconds", "S"),
+    Flag("--frames", "frames", "", "N"),
+    Flag("--seconds", "seconds", "", "S"),
     Flag("--aggregate", "aggregate.period_s", "counts over S seconds, no faces; 60", "S", True),
-    Flag("--quiet", "quiet", "no labels on standard output"),
-    Flag("--overwrite", "overwrite", "replace files that exist"),
+    Flag("--quiet", "quiet", ""),
+    Flag("--overwrite", "overwrite", ""),
 )
 
 
@@ -81,7 +83,15 @@ class _Help(argparse.HelpFormatter):
             part = SINKS[name]
             action.help, action.metavar = part.help, part.metavar or None
             action.nargs = None if part.positional else "?" if part.metavar else 0
+        elif not action.help:
+            action.help = _meanings()[action.dest].rstrip(".").replace("`", "").replace("%", "%%")
         super().add_argument(action)
+
+
+@functools.cache
+def _meanings() -> dict[str, str]:
+    """The help of every key of the configuration."""
+    return {key: meaning for key, _, meaning in configuration.reference()}
 
 
 def _offered(registry: Registry[Any]) -> str:

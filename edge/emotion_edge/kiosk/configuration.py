@@ -59,8 +59,8 @@ class CameraConfig(Settings):
         "a camera's name, `/dev/videoN`, an address, a video, a photo or a folder of photos.",
         filled=True,
     )
-    width: int = key(640, "pixels to request.", ge=16, le=16384)
-    height: int = key(480, "pixels to request.", ge=16, le=16384)
+    width: int = key(640, "width to request from the camera, in pixels.", ge=16, le=16384)
+    height: int = key(480, "height to request from the camera, in pixels.", ge=16, le=16384)
     fps: float = key(
         0.0, "frames per second to request; 0 leaves the choice to the camera.", ge=0, le=1000
     )
