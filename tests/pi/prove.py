@@ -83,7 +83,7 @@ RUNTIMES = (("litert", True), ("litert", False), ("tflite-runtime", False))
 OLD_RUNTIME = "tflite-runtime==2.14.0"
 OLD_PYTHON = "3.11"  # it has no wheels for later ones
 
-EXTRAS = ("demo", "mqtt", "window")
+EXTRAS = ("demo", "metrics", "mqtt", "window")
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 MODEL_HEADS = [
     *("Debian", "processor", "runtime", "model", "inputs"),
@@ -273,7 +273,7 @@ def install(place: Place, wheel: Path) -> str:
     warm = (
         "import emotion_edge.cli, emotion_edge.commands.run, emotion_edge.bench.measure, cv2, "
         "pytest, _pytest.assertion.rewrite, hypothesis, matplotlib.cbook, PIL.Image, "
-        "paho.mqtt.client"
+        "paho.mqtt.client, prometheus_client"
     )
     place.run(
         ["sh", "-ec", f"{script} && /opt/edge/bin/python -c '{warm}'"], keep=True, log="install"
