@@ -265,7 +265,7 @@ def plot(rss_mb: Sequence[float], start: float, end: float, alone: int, stem: Pa
             axes.axhline(value, color="0.4", linewidth=1, linestyle=":" if value == end else "--")
             axes.annotate(f"{label}: {value:.0f} MB", (1, value), fontsize=9, va="bottom")
         axes.axvline(alone + 0.5, color="0.7", linewidth=1)
-        axes.annotate("one visitor at a time", (alone, 0), ha="right", va="bottom", fontsize=9)
+        axes.annotate("one visitor at a time ", (alone, 0), ha="right", va="bottom", fontsize=9)
         axes.annotate(" several at the same time", (alone + 1, 0), va="bottom", fontsize=9)
         axes.set_ylim(0, 1.2 * max(*rss_mb, end))
         axes.set_xlabel("uploads")
