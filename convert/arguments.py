@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,22 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         help="FER2013 (CSV, gzip, zip, Kaggle folder), or a folder SPLIT/LABEL/*.jpg",
+    )
+    loading = parser.add_argument_group("reading the file")
+    loading.add_argument(
+        "--architecture",
+        metavar="FILE",
+        help="the network of a weights file: model.to_json() as FILE.json, or FILE.py:FUNCTION",
+    )
+    loading.add_argument(
+        "--custom-objects",
+        metavar="MODULE",
+        help="module or FILE.py with the custom layers and functions; it is imported, so it runs",
+    )
+    loading.add_argument(
+        "--allow-lambda",
+        action="store_true",
+        help="run Python code that is stored in the model file: only if you trust its origin",
     )
     feeding = parser.add_argument_group("models from elsewhere")
     feeding.add_argument("--labels", help="a,b,c in the order of the outputs")
@@ -54,11 +71,23 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_job(options: argparse.Namespace) -> Job:
     """Load the model and the data. Raises UsageError, DataError or ConversionError."""
-    from convert import conversion, float_model
+    from convert import conversion, float_model, keras_file
     from convert.gate import Bar
 
     bar = Bar(options.max_drop, options.min_agreement, options.max_recall_drop)
-    model = float_model.load(options.model, input_size=_size(options.input_size))
+    if options.allow_lambda:
+        print("warning: --allow-lambda runs Python code stored in the model file", file=sys.stderr)
+    model = float_model.load(
+        options.model,
+        input_size=_size(options.input_size),
+        architecture=options.architecture,
+        custom_objects=keras_file.import_custom_objects(options.custom_objects)
+        if options.custom_objects
+        else None,
+        allow_lambda=options.allow_lambda,
+    )
+    for note in model.notes:
+        print(f"note: {note}", flush=True)
     return conversion.prepare(
         model,
         options.data,

@@ -1,24 +1,23 @@
-"""Read a Keras image classifier, and find out what it is fed and what it answers."""
+"""Loads a Keras image classifier and finds out its input and output."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from convert import keras_file
 from convert.errors import ConversionError
 from convert.native_output import suppressed_output
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow, or it is not heard
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it once, when imported
 with suppressed_output():
     import keras
-
-SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +25,10 @@ class FloatModel:
     """A Keras classifier in float32 with batch size 1.
 
     network: ``(1, height, width, channels)`` float32 to ``(1, outputs)`` float32.
-    sha256: of the file it came from; empty for a model that never was a file.
-    output: ``probabilities`` or ``logits``, found by trying.
-    rescales: whether a Rescaling or Normalization layer stands inside, so that it takes pixels.
+    sha256: of the file it came from; empty for a model that was not read from one.
+    output: ``probabilities`` or ``logits``, found by running it.
+    rescales: whether it contains a Rescaling or Normalization layer, so that it takes pixels.
+    notes: what had to be changed to read the file.
     """
 
     network: Any
@@ -40,6 +40,7 @@ class FloatModel:
     outputs: int
     output: str
     rescales: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -47,37 +48,33 @@ class FloatModel:
         return int(self.network.count_params())
 
 
-def load(path: str | Path, *, input_size: tuple[int, int, int] | None = None) -> FloatModel:
-    """Read a ``.keras`` or legacy ``.h5`` file.
+def load(
+    path: str | Path,
+    *,
+    input_size: tuple[int, int, int] | None = None,
+    architecture: str | None = None,
+    custom_objects: keras_file.CustomObjects | None = None,
+    allow_lambda: bool = False,
+) -> FloatModel:
+    """Read a ``.keras`` or HDF5 file of any version of Keras; see ``keras_file.load``.
 
-    input_size: height, width, channels; needed where the model leaves them open.
-    Raises ConversionError when the file is absent, corrupt, holds a layer that is not known
-    here, or is no classifier of one image.
+    input_size: height, width, channels; needed if the model leaves them open.
+    Raises ConversionError when the file cannot be read, or is not a classifier of one image.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise ConversionError(f"{path} is no Keras model by its name: give a .keras or .h5 file")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConversionError(f"cannot read the model {path}: {error.strerror or error}") from error
-    import train.networks  # noqa: F401  registers this project's own layers
-
-    try:
-        with suppressed_output():
-            network = keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever its many readers raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ConversionError(
-            f"Keras {keras.__version__} cannot read {path}: {reason}; copy the file again, or "
-            "save it anew with layers that Keras knows"
-        ) from error
-    return from_keras(
-        network,
+    loaded = keras_file.load(
+        path,
+        architecture=architecture,
+        custom_objects=custom_objects,
+        allow_lambda=allow_lambda,
+    )
+    model = from_keras(
+        loaded.network,
         name=path.stem,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         input_size=input_size,
     )
+    return replace(model, notes=loaded.notes)
 
 
 def from_keras(
@@ -89,8 +86,8 @@ def from_keras(
 ) -> FloatModel:
     """Take a Keras model: rebuilt in float32, rewrapped with batch size 1.
 
-    Raises ConversionError when it has not one image as input and one row of two or more scores
-    as output, or holds a weight that is no finite number.
+    Raises ConversionError unless it has one image as input and one row of two or more scores as
+    output, and every weight is a finite number.
     """
     for weight in network.weights:
         if not np.isfinite(np.asarray(weight, dtype=np.float32)).all():
@@ -110,12 +107,12 @@ def from_keras(
         own is not None and own != asked for own, asked in zip(shape, input_size, strict=True)
     ):
         raise ConversionError(
-            f"{name} takes {tuple(shape)}, --input-size says {input_size}: leave the option away"
+            f"{name} takes {tuple(shape)}, --input-size is {input_size}: omit the option"
         )
     if input_size is None:
         if None in shape:
             raise ConversionError(
-                f"{name} leaves its input size open {tuple(shape)}: say it with --input-size HxWxC"
+                f"{name} leaves its input size open {tuple(shape)}: give --input-size HxWxC"
             )
         input_size = tuple(int(n) for n in shape)  # type: ignore[assignment]
     height, width, channels = input_size  # type: ignore[misc]
@@ -127,11 +124,11 @@ def from_keras(
         # A dynamic batch would leave SHAPE and PACK operators in the file.
         static = keras.Model(image, network(image), name=_plain(name))
     except Exception as error:
-        raise ConversionError(f"{name} refuses {input_size}: {error}") from error
+        raise ConversionError(f"{name} does not accept {input_size}: {error}") from error
     if len(static.output_shape) != 2 or (static.output_shape[1] or 0) < 2:
         raise ConversionError(
-            f"{name} answers {static.output_shape}; expected (1, labels) with two labels or more: "
-            "a single sigmoid has to become two softmax outputs"
+            f"{name} has the output shape {static.output_shape}; expected (1, labels) with two "
+            "labels or more: a single sigmoid has to become two softmax outputs"
         )
     return FloatModel(
         static,
@@ -150,7 +147,7 @@ def from_keras(
 
 
 def walk(network: Any) -> Iterator[Any]:
-    """Every layer, those of nested models too."""
+    """Every layer, including those of nested models."""
     for layer in network.layers:
         if isinstance(layer, keras.Model):
             yield from walk(layer)
@@ -180,18 +177,18 @@ def _replace_policy(node: Any) -> Any:
 
 
 def _output(network: Any, name: str) -> str:
-    """``probabilities`` or ``logits``: rows that always are positive and sum to 1, or others."""
+    """``probabilities`` if rows are positive and sum to 1, else ``logits``."""
     shape = network.input_shape
     noise = np.random.default_rng(0).uniform(0, 255, (8, *shape[1:])).astype(np.float32)
     rows = np.concatenate([np.asarray(network(one[None], training=False)) for one in noise])
     if not np.isfinite(rows).all():
-        raise ConversionError(f"{name} answers NaN to noise in 0..255: check its weights")
+        raise ConversionError(f"{name} returns NaN for noise in 0..255: check its weights")
     inside = bool((rows >= 0).all() and (rows <= 1).all())
     if inside and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
         return "probabilities"
     if inside:
         raise ConversionError(
-            f"{name} answers scores in 0..1 that do not sum to 1 (sigmoid?): "
+            f"{name} returns scores in 0..1 that do not sum to 1 (sigmoid?): "
             "end it in a softmax, or in logits"
         )
     return "logits"
