@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,9 @@ _DTYPES = {
     "INT64": np.int64,
     "BOOL": np.bool_,
 }
-__all__ = ["WEIGHTED", "Graph", "Operator", "Tensor"]
+_ACTIVATIONS = ("", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
+"""In the order of the schema."""
+__all__ = ["WEIGHTED", "Graph", "Operator", "Tensor", "subgraphs"]
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 """Operators with a weight tensor as second input and a bias as third."""
@@ -51,14 +53,14 @@ class Graph(graph.Graph):
         self._raw(index).buffer = len(self._model.buffers) - 1
 
     def range(self, index: int) -> tuple[float, float] | None:
-        """Smallest and largest value that calibration noted for an activation."""
+        """Smallest and largest value that calibration recorded for an activation."""
         quantization = self._raw(index).quantization
         if quantization is None or quantization.min is None or len(quantization.min) == 0:
             return None
         return float(quantization.min[0]), float(quantization.max[0])
 
     def set_range(self, index: int, low: float, high: float) -> None:
-        """Note another range."""
+        """Record another range."""
         raw = self._raw(index)
         if raw.quantization is None:
             raw.quantization = flatbuffer_utils.QuantizationParametersT()
@@ -67,8 +69,8 @@ class Graph(graph.Graph):
         quantization.max = np.array([high], np.float32)
 
     def own(self, operator: Operator, place: int) -> int:
-        """An input of an operator as a tensor that no other operator reads; a copy if need be."""
-        # Read anew: an operator in the caller's hands may be from before an earlier copy.
+        """An input of an operator as a tensor that no other operator reads, copied if necessary."""
+        # The caller's operator may be from before an earlier copy.
         index = self.operators[operator.index].inputs[place]
         if len(self.readers(index)) == 1:
             return index
@@ -91,30 +93,80 @@ class Graph(graph.Graph):
         self._model.signatureDefs = None
         self._read()
 
+    def replace_by_depthwise(
+        self,
+        operators: Sequence[Operator],
+        source: int,
+        scale: NDArray[np.float32],
+        offset: NDArray[np.float32],
+        activation: str,
+    ) -> None:
+        """Replace a chain of operators by one 1x1 depthwise convolution.
+
+        operators: the chain, of which the first reads ``source`` and the last writes the result.
+        scale, offset: ``(channels,)``. activation: fused, empty for none.
+        """
+        schema = flatbuffer_utils.schema_fb
+        graph = self._model.subgraphs[0]
+        options = schema.DepthwiseConv2DOptionsT()
+        options.padding = schema.Padding.VALID
+        options.strideH = options.strideW = options.depthMultiplier = 1
+        options.dilationHFactor = options.dilationWFactor = 1
+        options.fusedActivationFunction = _ACTIVATIONS.index(activation)
+        made = schema.OperatorT()
+        made.opcodeIndex = self._opcode(schema.BuiltinOperator.DEPTHWISE_CONV_2D)
+        made.builtinOptionsType = schema.BuiltinOptions.DepthwiseConv2DOptions
+        made.builtinOptions = options
+        out = operators[-1].outputs[0]
+        name = self._raw(out).name
+        made.inputs = [
+            source,
+            self._constant(name + b"/scale", scale.reshape(1, 1, 1, -1)),
+            self._constant(name + b"/offset", offset),
+        ]
+        made.outputs = [out]
+        gone = {operator.index for operator in operators}
+        last = operators[-1].index
+        graph.operators = [
+            made if at == last else operator
+            for at, operator in enumerate(graph.operators)
+            if at == last or at not in gone
+        ]
+        self._read()
+
+    def _constant(self, name: bytes, values: NDArray[np.float32]) -> int:
+        """Add a float32 constant; returns its index."""
+        schema = flatbuffer_utils.schema_fb
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self._model.buffers.append(buffer)
+        tensor = schema.TensorT()
+        tensor.name, tensor.type = name, schema.TensorType.FLOAT32
+        tensor.shape = list(values.shape)
+        tensor.buffer = len(self._model.buffers) - 1
+        tensors = self._model.subgraphs[0].tensors
+        tensors.append(tensor)
+        return len(tensors) - 1
+
+    def _opcode(self, builtin: int) -> int:
+        """The index of an operator code, added if the model does not use it yet."""
+        for at, code in enumerate(self._model.operatorCodes):
+            if code.builtinCode == builtin:
+                return at
+        code = flatbuffer_utils.schema_fb.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = builtin
+        code.version = 1
+        self._model.operatorCodes.append(code)
+        return len(self._model.operatorCodes) - 1
+
     def readers(self, index: int) -> list[Operator]:
         """The operators that take a tensor."""
         return [operator for operator in self.operators if index in operator.inputs]
 
-    def attach(self, name: str, data: bytes) -> None:
-        """Store bytes in the model's metadata; an earlier entry of that name is replaced."""
-        buffer = type(self._model.buffers[0])()
-        buffer.data = np.frombuffer(data, np.uint8)
-        entries = self._model.metadata or []
-        for entry in entries:
-            if entry.name == name.encode():
-                self._model.buffers[entry.buffer] = buffer
-                return
-        self._model.buffers.append(buffer)
-        entry = flatbuffer_utils.schema_fb.MetadataT()
-        entry.name, entry.buffer = name.encode(), len(self._model.buffers) - 1
-        self._model.metadata = [*entries, entry]
-
-    def attached(self, name: str) -> bytes | None:
-        """What ``attach`` stored; None where there is no such entry."""
-        for entry in self._model.metadata or []:
-            if entry.name == name.encode():
-                return bytes(self._model.buffers[entry.buffer].data)
-        return None
-
     def _raw(self, index: int) -> Any:
         return self._model.subgraphs[0].tensors[index]
+
+
+def subgraphs(model: bytes) -> int:
+    """The number of subgraphs: more than one where the network has a loop or a branch."""
+    return int(flatbuffer_utils.schema_fb.Model.GetRootAs(model, 0).SubgraphsLength())

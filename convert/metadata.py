@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flatbuffers
+import numpy as np
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
-from convert.flatbuffer import Graph
 from emotion_edge.errors import ModelError
+from emotion_edge.model.graph import aligned_builder, tools
 from emotion_edge.model.manifest import LABELS_ENTRY, InputSpec, Manifest
 
 NAME = "TFLITE_METADATA"
@@ -79,9 +80,21 @@ def with_metadata(model: bytes, manifest: Manifest) -> bytes:
 
     Raises ModelError when the FlatBuffer is damaged.
     """
-    graph = Graph(model)
-    graph.attach(NAME, encode(describe(manifest)))
-    return graph.to_bytes()
+    content = _unpacked(model)
+    buffer = type(content.buffers[0])()
+    buffer.data = np.frombuffer(encode(describe(manifest)), np.uint8)
+    entries = list(content.metadata or [])
+    found = [entry for entry in entries if entry.name == NAME.encode()]
+    if found:
+        content.buffers[found[0].buffer] = buffer
+    else:
+        content.buffers.append(buffer)
+        entry = tools().schema_fb.MetadataT()
+        entry.name, entry.buffer = NAME.encode(), len(content.buffers) - 1
+        content.metadata = [*entries, entry]
+    builder = aligned_builder()
+    builder.Finish(content.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 def read(model: bytes) -> dict[str, Any] | None:
@@ -89,8 +102,18 @@ def read(model: bytes) -> dict[str, Any] | None:
 
     Raises ModelError when it is damaged.
     """
-    data = Graph(model).attached(NAME)
-    return None if data is None else decode(data)
+    content = _unpacked(model)
+    for entry in content.metadata or []:
+        if entry.name == NAME.encode():
+            return decode(bytes(content.buffers[entry.buffer].data))
+    return None
+
+
+def _unpacked(model: bytes) -> Any:
+    try:
+        return tools().read_model_from_bytearray(bytearray(model))
+    except Exception as error:  # the generated reader raises anything, depending on the bytes
+        raise ModelError(f"the model's FlatBuffer is damaged ({error}): copy it again") from error
 
 
 def describe(manifest: Manifest) -> dict[str, Any]:

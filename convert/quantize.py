@@ -1,8 +1,8 @@
-"""A float model in each of the forms that TFLite knows.
+"""Converts a float model to each of TFLite's variants.
 
-Full-integer conversion runs in two steps, so that what lies between can be looked at and changed:
-:class:`Calibrator` makes a float FlatBuffer that carries the range of each activation, and
-:func:`quantize` turns it into int8. They are the stages of ``TFLiteConverter.convert``.
+Full-integer conversion has two steps, so that the result of the first can be examined and changed:
+:class:`Calibrator` makes a float FlatBuffer with a range for each activation, and :func:`quantize`
+converts it to int8. They are the stages of ``TFLiteConverter.convert``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convert import ranges
+from convert import ranges, rewrite
 from convert.errors import ConversionError
 from convert.float_model import FloatModel
 from convert.native_output import suppressed_output
@@ -65,7 +65,7 @@ def dynamic(model: FloatModel) -> bytes:
 
 
 def float_graph(model: FloatModel, faces: Image, scale: float, offset: float) -> bytes:
-    """The float FlatBuffer as the quantiser wants it, ready to carry ranges.
+    """The float FlatBuffer as the quantiser expects it, ready for ranges.
 
     faces: one is enough; the converter's own ranges are replaced (see ``ranges``).
     """
@@ -92,15 +92,15 @@ class Calibrated:
 
 
 class Calibrator:
-    """The float graph of one model over one calibration set; ranges can be taken again and again.
+    """The float graph of one model over one calibration set; ranges can be chosen repeatedly.
 
     faces: uint8 ``(n, height, width[, 3])``. scale, offset: of a pixel, before the model.
     """
 
     def __init__(self, model: FloatModel, faces: Image, scale: float, offset: float) -> None:
         graph = float_graph(model, faces[:1], scale, offset)
-        graph, inner_scale, inner_offset = ranges.lift_rescaling(graph)
-        self.graph = graph
+        graph, inner_scale, inner_offset = rewrite.lift_rescaling(graph)
+        self.graph = rewrite.affine_to_depthwise(graph)
         self.faces = faces
         self.scale = scale * inner_scale
         self.offset = offset * inner_scale + inner_offset
@@ -108,7 +108,7 @@ class Calibrator:
 
     @property
     def seen(self) -> ranges.Observations:
-        """What each activation held over the calibration set."""
+        """The values of each activation over the calibration set."""
         if self._seen is None:
             self._seen = ranges.observe(self.graph, inputs(self.faces, self.scale, self.offset))
         return self._seen

@@ -1,8 +1,8 @@
-"""What values each activation takes, and the part of them that int8 is to hold.
+"""Measures the values of each activation and chooses the range that int8 covers.
 
-``TFLiteConverter`` notes the smallest and largest value itself, but while the network runs in
-place: an elementwise operator that writes over its input leaves one range for both tensors, and a
-range too wide costs precision. So the ranges are taken here, with every tensor preserved.
+``TFLiteConverter`` records the smallest and largest value itself, but runs the network in place:
+an elementwise operator that overwrites its input leaves one range for both tensors, and too wide a
+range costs precision. Here every tensor is preserved while the ranges are measured.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from convert.flatbuffer import WEIGHTED, Graph, Operator
+from convert.flatbuffer import Graph
 
 SAMPLED = 512
-"""Values of one activation kept from each image, for the methods that look at how they lie."""
+"""Values of one activation kept from each image, for the methods that use their distribution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """What one tensor held over the calibration set.
+    """The values of one tensor over the calibration set.
 
     low, high: per channel (the last axis), ``(channels,)``. sample: some of its values.
     """
@@ -34,54 +34,21 @@ class Activation:
     sample: NDArray[np.float32]
 
 
+NARROWEST = 1e-4
+"""Least width of a range, as a share of the median width of all activations.
+
+A dead branch has activations of almost zero. Their scale would be so small that its ratio to
+others is outside what XNNPACK accepts, and it refuses the file.
+"""
+
 Observations = Mapping[int, Activation]
 """By the tensor's index."""
-
-
-def lift_rescaling(model: bytes) -> tuple[bytes, float, float]:
-    """Take a leading ``x * scale + offset`` out of a float graph; returns it beside the rest.
-
-    With an offset and zero padding the converter cannot fold the rescaling into the first
-    convolution: it would stay as two operators over the whole picture, each of which rounds.
-    Outside, it costs nothing, since int8 has a zero point: the offset is snapped to a whole
-    number of steps, and the half step at most that this moves the picture goes into the first
-    bias. Scale 1 and offset 0 where there is nothing to lift.
-    """
-    graph = Graph(model)
-    at, scale, offset, passed = graph.inputs[0], 1.0, 0.0, []
-    while len(readers := graph.readers(at)) == 1:
-        step = readers[0]
-        if step.name not in ("MUL", "ADD", "SUB", "DIV") or step.inputs[0] != at or step.activation:
-            break
-        other = graph.tensors[step.inputs[1]]
-        if not other.constant or other.size != 1:
-            break
-        value = float(graph.values(other.index).ravel()[0])
-        if step.name in ("MUL", "DIV"):
-            factor = value if step.name == "MUL" else 1 / value
-            scale, offset = scale * factor, offset * factor
-        else:
-            offset += value if step.name == "ADD" else -value
-        passed.append(step)
-        at = step.outputs[0]
-    snapped = round(offset / scale) * scale if scale else 0.0
-    shift = offset - snapped
-    first = _biased(graph, at)
-    if not passed or offset == 0 or scale <= 0 or (abs(shift) > 1e-6 * scale and first is None):
-        return model, 1.0, 0.0
-    if first is not None:
-        weights, bias = (graph.values(i) for i in first.inputs[1:3])
-        axes = (0, 1, 2) if first.name == "DEPTHWISE_CONV_2D" else tuple(range(1, weights.ndim))
-        moved = bias + np.float32(shift) * weights.sum(axis=axes)
-        graph.set_values(graph.own(first, 2), moved)
-    graph.start_at(at, passed)
-    return graph.to_bytes(), scale, snapped
 
 
 def observe(
     model: bytes, pictures: Iterable[NDArray[np.float32]], *, seed: int = 0
 ) -> Observations:
-    """Run a float model over the calibration set and watch every activation.
+    """Run a float model over the calibration set and record every activation.
 
     pictures: each ``(1, height, width, channels)`` float32, as the graph takes it.
     """
@@ -136,17 +103,20 @@ def preserving(model: bytes) -> Callable[[NDArray[Any]], Callable[[int], NDArray
 def note(
     model: bytes, seen: Observations, method: str, pixels: tuple[float, float] | None
 ) -> bytes:
-    """The model with the range of each activation noted by a method of ``METHODS``.
+    """The model with a range for each activation, chosen by a method of ``METHODS``.
 
     pixels: the input's range, which is known: each of the 256 values becomes one of int8's.
     """
     graph = Graph(model)
+    widths = [float(x.high.max() - x.low.min()) for x in seen.values()]
+    floor = NARROWEST * float(np.median(widths)) if widths else 0.0
     for i, activation in seen.items():
         low, high = METHODS[method](activation)
         if i in graph.inputs and pixels is not None:
             low, high = pixels
         # Zero has to be exact: padding and ReLU write it.
-        graph.set_range(i, min(low, 0.0), max(high, 0.0))
+        low, high = min(low, 0.0), max(high, 0.0)
+        graph.set_range(i, low, max(high, low + floor))
     return graph.to_bytes()
 
 
@@ -193,16 +163,3 @@ METHODS: Mapping[str, Callable[[Activation], tuple[float, float]]] = MappingProx
     }
 )
 """Ways to choose the range of an activation, by name."""
-
-
-def _biased(graph: Graph, at: int) -> Operator | None:
-    """The operator whose weights a tensor meets first, if it has a bias too.
-
-    A reshape on the way moves nothing.
-    """
-    while len(readers := graph.readers(at)) == 1 and readers[0].name == "RESHAPE":
-        at = readers[0].outputs[0]
-    if len(readers) != 1 or readers[0].name not in WEIGHTED:
-        return None
-    has_bias = len(readers[0].inputs) > 2 and readers[0].inputs[2] >= 0
-    return readers[0] if has_bias else None

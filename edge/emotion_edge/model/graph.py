@@ -108,7 +108,7 @@ class Graph:
 
     def to_bytes(self) -> bytes:
         """The FlatBuffer, with every change made to it."""
-        builder = _aligned_builder()
+        builder = aligned_builder()
         builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
 
@@ -150,7 +150,7 @@ class Graph:
         )
 
 
-def _aligned_builder() -> Any:
+def aligned_builder() -> Any:
     """A FlatBuffer builder that aligns byte vectors to 16 bytes, as the schema requires of buffers.
 
     flatbuffers' own builder aligns a vector to the size of its elements, here one byte.
