@@ -219,7 +219,7 @@ def test_hard_sigmoid_is_that_of_the_keras_that_wrote_the_file(tmp_path: Path) -
     config["config"]["layers"][0]["config"]["activation"] = "hard_sigmoid"
     path = legacy.write_h5(tmp_path / "hard.h5", config, made.layers)
     found = keras_file.load(path).network
-    first = keras.Model(found.inputs, found.layers[1].output)
+    first = keras.Model(found.inputs[0], found.layers[1].output)
     made.layers[0].activation = lambda x: keras.ops.clip(0.2 * x + 0.5, 0, 1)
     np.testing.assert_allclose(np.asarray(first(X)), np.asarray(made.layers[0](X)), atol=1e-6)
 
