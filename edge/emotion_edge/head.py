@@ -13,9 +13,10 @@ from emotion_edge.values import Point
 FACING_DEG = 30.0
 """Largest yaw, either way, at which a face counts as facing the camera."""
 
-_DEPTH = 0.60
-"""How far the nose tip is in front of the eye and mouth plane, over the distance from the eye line
-to the mouth line: the median over generated turns, ``python -m benchmarks faces``."""
+_DEPTH = 0.29
+"""How far the nose tip seems to be in front of the plane of eyes and mouth, in distances from the
+eye line to the mouth line: the median over generated turns, ``python -m benchmarks faces``. Real
+noses are longer; YuNet places the landmarks of a turned face as if it were turned less."""
 
 
 def tilt(landmarks: tuple[Point, ...]) -> float:

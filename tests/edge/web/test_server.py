@@ -25,7 +25,7 @@ from emotion_edge.factory import load
 from emotion_edge.model.preprocessing import read_image
 from emotion_edge.web import page
 from emotion_edge.web.environment import private_cache
-from emotion_edge.web.images import WORKING_SIDE, Limits
+from emotion_edge.web.images import Limits
 from emotion_edge.web.models import Models
 from emotion_edge.web.server import Settings, create_app, create_server, serve
 from tests.schema import check_record
@@ -82,16 +82,16 @@ def test_an_image_in_a_record_out(site: TestClient, portrait: bytes, tmp_path: P
 
 
 def test_boxes_are_in_the_pixels_of_the_original_of_a_reduced_image(
-    site: TestClient, portrait: bytes
+    site: TestClient, portrait: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("emotion_edge.web.images.WORKING_SIDE", 1920)
     small = cv2.imdecode(np.frombuffer(portrait, np.uint8), cv2.IMREAD_COLOR)
-    large = cv2.resize(small, None, fx=7, fy=7, interpolation=cv2.INTER_CUBIC)
-    assert large.shape[1] > WORKING_SIDE
+    large = cv2.resize(small, None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC)
     record = look(site, cv2.imencode(".jpg", large)[1].tobytes())
-    assert (record["width"], record["height"]) == (4480, 3360)
+    assert (record["width"], record["height"]) == (3200, 2400)
     (x, y, width, height) = record["faces"][0]["box"]
     (a, b, c, d) = look(site, portrait)["faces"][0]["box"]
-    assert np.abs(np.array([x, y, width, height]) / 7 - [a, b, c, d]).max() < 0.1 * c
+    assert np.abs(np.array([x, y, width, height]) / 5 - [a, b, c, d]).max() < 0.1 * c
 
 
 def test_no_face_is_an_empty_list(site: TestClient, scenery: bytes) -> None:
