@@ -68,6 +68,8 @@ def level_face(image: Image, box: Box, angle: float, spec: InputSpec) -> Image:
             f"{box} lies outside the {width}x{height} image: use boxes that overlap it"
         )
     part = image[y0:y1, x0:x1]
+    if spec.channels == 1 and part.ndim == 3:
+        part = _convert(part, cv2.COLOR_BGR2GRAY)
     across, down = side / spec.width, side / spec.height  # pixels of the part per input pixel
     size = (
         max(1, round((x1 - x0) * min(1.0, _WARPED / across))),
@@ -75,8 +77,6 @@ def level_face(image: Image, box: Box, angle: float, spec: InputSpec) -> Image:
     )
     if size != (x1 - x0, y1 - y0):
         part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    if spec.channels == 1 and part.ndim == 3:
-        part = _convert(part, cv2.COLOR_BGR2GRAY)
     shrunk_x, shrunk_y = size[0] / (x1 - x0), size[1] / (y1 - y0)
     # From a pixel of the input to a pixel of the part; both are counted from their centres.
     turn = np.array(
