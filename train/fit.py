@@ -172,8 +172,10 @@ class Average:
         self.count += 1
         # A young average would remember the random start for hundreds of steps.
         keep = min(self.decay**self.EVERY, self.count / (self.count + 9))
-        for mean, now in zip(self.values, self.model.get_weights(), strict=True):
-            mean += np.float32(1 - keep) * (now - mean)
+        # Weights can overflow one step before the loss shows it, which then stops the run.
+        with np.errstate(invalid="ignore", over="ignore"):
+            for mean, now in zip(self.values, self.model.get_weights(), strict=True):
+                mean += np.float32(1 - keep) * (now - mean)
 
 
 def _numpy(variable: Any) -> NDArray[Any]:
@@ -272,12 +274,9 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         if (batch + 1) % Average.EVERY and batch + 1 < len(self.batches):
             return
         loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} near batch {batch + 1} of epoch {self.batches.epoch + 1}: "
-                "lower learning_rate or set precision to float32; the last epoch's checkpoint is "
-                "kept"
-            )
+        _require_finite(
+            "the loss", loss, f"near batch {batch + 1} of epoch {self.batches.epoch + 1}"
+        )
         if self.average:
             if keras.backend.backend() == "jax":
                 # Within an epoch JAX keeps the weights outside the model.
@@ -312,6 +311,7 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
             if self.average:
                 model.set_weights(self.average.values)
             logs.update(self.validate(self.public))
+            _require_finite("the loss on PublicTest", logs["val_loss"], f"after epoch {epoch + 1}")
             if self.config.fit.keep == "best" and logs["val_accuracy"] > max(
                 (row["val_accuracy"] for row in self.history), default=-1.0
             ):
@@ -362,6 +362,14 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
                 name = "val_ferplus" if head == 0 else "val_ferplus_votes"
                 result[name] = float(np.mean((part.argmax(axis=1) == wanted)[clear]))
         return result
+
+
+def _require_finite(what: str, value: float, where: str) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{what} is {value} {where}: lower learning_rate or set precision to float32; the last "
+            "epoch's checkpoint is kept"
+        )
 
 
 def predict_logits(model: keras.Model, images: NDArray[Any], batch: int = 512) -> Floats:
