@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from convert import gate, images, inspection, quantize
+from convert import flatbuffer, gate, images, inspection, quantize
+from convert.errors import ConversionError
 from convert.float_model import FloatModel
 from convert.gate import Bar, Comparison, Probabilities
 from convert.images import Images
@@ -232,6 +233,11 @@ def convert(job: Job, variant: str) -> Converted:
     Raises ConversionError when the converter fails, or leaves a float operator in int8.
     """
     if variant == "int8":
+        if flatbuffer.subgraphs(job.reference) > 1:  # TFLite's calibrator crashes on a loop
+            raise ConversionError(
+                f"{job.model.name} contains a loop (LSTM, GRU or another recurrent layer), which "
+                "TFLite cannot quantise to int8: use --variant float16"
+            )
         calibrated = job.calibrator().calibrated()
         return judge(
             job,
