@@ -23,6 +23,7 @@ from emotion_edge.web.images import DecodedImage
 from emotion_edge.web.models import Installed, Opinion
 
 _SHOWN_SIDE = 1200  # pixels of the longer side of the image in the page
+_SAVED_WIDTH = 1920  # pixels: the copy to save travels inside the answer
 
 
 def result(decoded: DecodedImage, observation: Observation, model: str) -> str:
@@ -38,7 +39,7 @@ def result(decoded: DecodedImage, observation: Observation, model: str) -> str:
         f"read in {timings['classify'] / len(faces):.2f} ms each",
     ]
     panels = "".join(_panel(i, face, len(faces)) for i, face in enumerate(faces))
-    annotated = _data_url(annotate(decoded.image, faces, numbered=len(faces) > 1), 90)
+    annotated = _data_url(annotate(decoded.image, faces, width=_SAVED_WIDTH), 90)
     record = json.dumps(image_record(decoded, observation, model), indent=2, ensure_ascii=False)
     as_json = "data:application/json;base64," + base64.b64encode(record.encode()).decode()
     downloads = (

@@ -32,7 +32,7 @@ from tests.schema import check_record
 
 from .conftest import TINY, nothing_written
 
-LIMITS = Limits(megabytes=2, megapixels=10)
+LIMITS = Limits(megabytes=2, megapixels=15.5)
 
 pytestmark = [  # Gradio's own
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
