@@ -28,11 +28,11 @@ published figures. Each file contains everything it needs: network, labels, prep
 own figures (`emotion-edge info FILE`, `python -m convert inspect FILE`).
 
 {{table}}
-Percent of PrivateTest, int8, a single crop. *FER+ majority*: faces on which more than half of ten
-people agree on one of the seven emotions. *Mean recall*: of six emotions, without disgust, which
-people see in 20 of the test faces only. *Original labels*: all 3,589 faces, and the 3,075 without
-a near-duplicate in Training; compare the last column with other networks, which trained on the
-near-duplicates. No training image is a near-duplicate of a test image, everything was chosen on
+Percent of PrivateTest, this file, a single crop. *FER+ majority*: faces on which more than half of
+ten people agree on one of the seven emotions. *Mean recall*: of six emotions, without disgust, which
+most people see in only 7 of PrivateTest's faces. *Original labels*: all 3,589 faces, and the 3,075
+without a near-duplicate in Training; compare the last column with other networks, which trained on
+the near-duplicates. No training image is a near-duplicate of a test image, everything was chosen on
 PublicTest, and PrivateTest was scored once for each file.
 
 Next to each `NAME.keras`, `heads.npz` holds the model's heads for both conventions, so any point
