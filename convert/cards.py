@@ -29,8 +29,8 @@ own figures (`emotion-edge info FILE`, `python -m convert inspect FILE`).
 
 {{table}}
 Percent of PrivateTest, this file, a single crop. *FER+ majority*: faces on which more than half of
-ten people agree on one of the seven emotions. *Mean recall*: of six emotions, without disgust, which
-most people see in only 7 of PrivateTest's faces. *Original labels*: all 3,589 faces, and the 3,075
+ten people agree on one of the seven emotions. *Mean recall*: of six emotions, without disgust, seen
+by most people in only 7 PrivateTest faces. *Original labels*: all 3,589 faces, and the 3,075
 without a near-duplicate in Training; compare the last column with other networks, which trained on
 the near-duplicates. No training image is a near-duplicate of a test image, everything was chosen on
 PublicTest, and PrivateTest was scored once for each file.
