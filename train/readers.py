@@ -171,10 +171,8 @@ def read_csv(text: IO[str], source: str) -> Table:
 
 def read_folder(path: Path) -> Table:
     """Kaggle's folder, or any folder of class folders, with or without split folders above."""
-    names = [
-        file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if is_image_name(file)
-    ]
-    for folder in sorted(path.rglob("*")):
+    names = [file.relative_to(path).as_posix() for file in _entries(path) if is_image_name(file)]
+    for folder in _entries(path):
         if folder.is_dir() and not any(folder.iterdir()):
             raise DataError(
                 f"the class folder {folder.relative_to(path)} of {path.name} is empty: add "
@@ -186,6 +184,20 @@ def read_folder(path: Path) -> Table:
 def _natural(name: str) -> list[tuple[int, int | str]]:
     parts = re.split(r"(\d+)", name)
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+
+
+def _entries(path: Path) -> list[Path]:
+    """Everything below a folder, sorted; links to folders are followed, each folder once."""
+    found, waiting, seen = [], [path], set()
+    while waiting:
+        folder = waiting.pop()
+        if folder.resolve() in seen:
+            continue
+        seen.add(folder.resolve())
+        entries = list(folder.iterdir())
+        found += entries
+        waiting += [entry for entry in entries if entry.is_dir()]
+    return sorted(found)
 
 
 def class_order(names: set[str]) -> dict[str, tuple[int, str]]:

@@ -15,7 +15,7 @@ from emotion_edge.model.labels import EMOTIONS
 from train.data import Dataset, load_fer2013
 from train.errors import DataError
 from train.files import replacing, write_text
-from train.readers import class_order
+from train.readers import class_order, read_folder
 
 
 def kaggle(data: Dataset, folder: Path) -> Path:
@@ -176,3 +176,17 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     assert kept.read_text() == "before"
     with pytest.raises(DataError, match="cannot write"):
         write_text(kept / "below.txt", "a file, not a folder")
+
+
+def test_class_folders_may_be_links(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        folder = tmp_path / "real" / label
+        folder.mkdir(parents=True)
+        for number in range(3):
+            face = np.random.default_rng(number).integers(0, 256, (48, 48), np.uint8)
+            cv2.imwrite(str(folder / f"{number}.png"), face)
+        (tmp_path / "links").mkdir(exist_ok=True)
+        (tmp_path / "links" / label).symlink_to(folder)
+    (tmp_path / "real" / "cat" / "loop").symlink_to(tmp_path / "real" / "cat")
+    found = read_folder(tmp_path / "links")
+    assert found.classes == ("cat", "dog") and len(found.labels) == 6
