@@ -370,18 +370,18 @@ class Builder:
     def _functional(self, content: Mapping[str, Any]) -> Node:
         made: dict[str, list[Any]] = {}  # outputs by layer, one per call
         children: dict[str, Node] = {}
-        waiting = []
+        waiting: list[tuple[str, Any]] = []
         for config in content["layers"]:
             name = config.get("name") or config["config"]["name"]
             if config["class_name"] == "InputLayer":
-                made[name] = [keras.Input(_input_shape(config)[1:], name=_safe(name))]  # type: ignore[index]
+                made[name] = [keras.Input(_input_shape(config)[1:], name=_safe(name))]
                 continue
             children[name] = self.node(config)
             waiting += [(name, call) for call in config["inbound_nodes"] if call]
         calls = {name: sum(other == name for other, _ in waiting) for name in children}
         first = _first_calls(content, calls)
         while waiting:
-            later = []
+            later: list[tuple[str, Any]] = []
             for name, call in waiting:
                 # The calls of a layer keep their order: others refer to them by position.
                 ready = all(
@@ -538,12 +538,14 @@ def _tensorflow_function(class_name: str, content: Mapping[str, Any], name: str)
             f"the layer {name} calls TensorFlow's {path or class_name!r}, which is not available"
         )
 
+    called = function
+
     class Call(keras.layers.Layer):  # type: ignore[misc]
         def call(self, *arguments: Any, **options: Any) -> Any:
             options.pop("name", None)
             if "dtype" in options:
                 options["dtype"] = tf.as_dtype(options["dtype"])
-            return function(*arguments, **options)
+            return called(*arguments, **options)
 
     return Call(name=_safe(name))
 
@@ -566,7 +568,7 @@ def _parameters(kind: Any) -> set[str] | None:
     for cls in inspect.getmro(kind):
         if "__init__" not in vars(cls):
             continue
-        parameters = inspect.signature(cls.__init__).parameters.values()
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
         known |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
         if cls is keras.layers.Layer:
             break
@@ -655,7 +657,7 @@ def _arguments(
     if isinstance(call, dict):  # Keras 3
         return [resolved(item) for item in call["args"]], _options(resolved(call["kwargs"]))
     calls = [call] if _is_reference(call) else call
-    options = next((item[3] for item in calls if len(item) > 3 and item[3]), {})
+    options: Any = next((item[3] for item in calls if len(item) > 3 and item[3]), {})
     tensors = [_tensor(made, item, first) for item in calls]
     return [_alone(tensors)], _options(resolved(options))
 
@@ -749,7 +751,7 @@ def _assign_by_class(stored: Any, tree: Node) -> None:
 
 
 def _arrays(group: Any) -> list[Any]:
-    found = []
+    found: list[Any] = []
     for key in sorted(group, key=lambda key: (key != "vars", len(key), key)):
         if key == "seed_generator":  # the state of a random generator is not a weight
             continue

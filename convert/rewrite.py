@@ -99,7 +99,7 @@ def _constant_term(graph: Graph, operator: Operator, at: int) -> Term | None:
         case "MUL":
             return Term(value, zero)
         case "DIV":
-            return Term(1 / value, zero)
+            return Term(np.reciprocal(value), zero)
         case "ADD":
             return Term(one, value)
     return Term(one, -value)
