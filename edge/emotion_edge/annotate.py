@@ -128,8 +128,8 @@ def _scaled(box: Box, scale: float) -> tuple[int, int, int, int]:
 
 def _line(canvas: Image, side: int) -> int:
     """Thickness of a box's line: thin around a small face."""
-    height, across = canvas.shape[:2]
-    return max(1, min(round(min(height, across) / 300), side // 40))
+    shorter = int(min(canvas.shape[:2]))
+    return max(1, min(round(shorter / 300), side // 40))
 
 
 def _sizes(canvas: Image, side: int) -> tuple[float, ...]:
