@@ -536,15 +536,15 @@ def match(boxes: Sequence[Box], truth: Sequence[Box]) -> tuple[list[Box | None],
 def film(
     faces: Image, rng: np.random.Generator, frames: int = 90
 ) -> Iterator[tuple[Image, Box | None]]:
-    """Frames of one face that comes after a second, drifts and nods, and is gone for the last one.
+    """Frames of one face that appears after a second, drifts and nods, and leaves a second early.
 
-    Yields the picture and the face's box, None while it is away.
+    Yields the image and the face's box; the box is None while the face is away.
     """
     room = background(rng)
     face = faces[rng.integers(len(faces))]
     side = round(float(np.exp(rng.uniform(np.log(90), np.log(220)))))
     grain = rng.normal(0, 4, (HEIGHT, WIDTH, 3)).astype(np.float32)
-    # A smooth way across the picture, at most about four hundredths of a side in a frame.
+    # A smooth path across the image: at most about 4% of the face's side per frame.
     phase = rng.uniform(0, 2 * math.pi, 2)
     pace = rng.uniform(0.02, 0.06, 2)
     swing = np.minimum(0.04 * side / pace, (np.array([WIDTH, HEIGHT]) - side) / 2)

@@ -1,4 +1,4 @@
-"""Seeded pictures with faces whose places are known."""
+"""Generates images from a seed, with faces at known positions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PAD = 0.35  # share of a face's side over which it fades into the scene, outsid
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """A picture and what is in it.
+    """An image and the faces in it.
 
     image: uint8 BGR ``(480, 640, 3)``.
     boxes: where FER2013 would have cut each face.
@@ -126,7 +126,7 @@ def paste(image: NDArray[np.float32], face: Image, box: Box, tilt: float = 0.0) 
 
 
 def shoot(image: NDArray[np.float32], grain: NDArray[np.float32]) -> Image:
-    """The picture a sensor makes: uint8, with its noise (gray levels, of the image's shape)."""
+    """The image as a sensor records it: uint8, with noise (gray levels, in the image's shape)."""
     return np.asarray(np.clip(image + grain, 0, 255), dtype=np.uint8)
 
 

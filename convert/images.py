@@ -206,7 +206,7 @@ def _folder(path: Path, split: str, spec: InputSpec, labels: tuple[str, ...]) ->
     for folder in classes:
         files = sorted(file for file in folder.iterdir() if is_image_name(file))
         if not files:
-            raise DataError(f"{folder} holds no picture ({', '.join(IMAGE_SUFFIXES)}): add some")
+            raise DataError(f"{folder} contains no images ({', '.join(IMAGE_SUFFIXES)}): add some")
         for file in files:
             faces.append(resize_to_input(read_image(file), spec))
             truth.append(labels.index(folder.name))

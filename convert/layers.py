@@ -28,7 +28,7 @@ from train import plots
 from train.files import refuse_existing, write_json, write_text
 
 EXACT = 50.0
-"""dB that an input without noise (the picture itself) counts for: the best that 8 bits can hold."""
+"""Signal-to-noise ratio, in dB, given to an input without noise: the best that 8 bits can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ def measure(float_model: bytes, int8_model: bytes, manifest: Manifest, faces: Im
     spec = manifest.input
     classifier = TFLiteClassifier(int8_model, manifest, LITERT)
     run_float, run_int8 = ranges.preserving(float_model), ranges.preserving(int8_model)
-    for face, picture in zip(faces, quantize.inputs(faces, spec.scale, spec.offset), strict=True):
-        real, quantised = run_float(picture), run_int8(classifier.tensor(face))
+    for face, fed in zip(faces, quantize.inputs(faces, spec.scale, spec.offset), strict=True):
+        real, quantised = run_float(fed), run_int8(classifier.tensor(face))
         for i, j in pairs.items():
             x = real(j).astype(np.float64)
             tensor = graph.tensors[i]
@@ -207,7 +207,7 @@ def _plot(stem: Path, layers: Sequence[Layer], name: str) -> list[Path]:
         axes.margins(y=0.01)
         axes.set(
             xlim=(0, top + 14),
-            xlabel="SQNR against float, dB; beside each bar the float range",
+            xlabel="SQNR against float, dB; the float range is next to each bar",
             title=f"{name}: what int8 leaves of each activation",
         )
         return plots.save(page, stem)

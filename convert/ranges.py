@@ -45,12 +45,10 @@ Observations = Mapping[int, Activation]
 """By the tensor's index."""
 
 
-def observe(
-    model: bytes, pictures: Iterable[NDArray[np.float32]], *, seed: int = 0
-) -> Observations:
+def observe(model: bytes, inputs: Iterable[NDArray[np.float32]], *, seed: int = 0) -> Observations:
     """Run a float model over the calibration set and record every activation.
 
-    pictures: each ``(1, height, width, channels)`` float32, as the graph takes it.
+    inputs: each ``(1, height, width, channels)`` float32, as the graph expects.
     """
     graph = Graph(model)
     watched = [
@@ -67,8 +65,8 @@ def observe(
         i: random.integers(0, graph.tensors[i].size, min(SAMPLED, graph.tensors[i].size))
         for i in watched
     }
-    for picture in pictures:
-        values = run(picture)
+    for fed in inputs:
+        values = run(fed)
         for i in watched:
             found = values(i)
             channels = found.reshape(-1, found.shape[-1])
@@ -91,8 +89,8 @@ def preserving(model: bytes) -> Callable[[NDArray[Any]], Callable[[int], NDArray
     interpreter.allocate_tensors()
     at = interpreter.get_input_details()[0]["index"]
 
-    def run(picture: NDArray[Any]) -> Callable[[int], NDArray[Any]]:
-        interpreter.set_tensor(at, picture)
+    def run(fed: NDArray[Any]) -> Callable[[int], NDArray[Any]]:
+        interpreter.set_tensor(at, fed)
         interpreter.invoke()
         tensor: Callable[[int], NDArray[Any]] = interpreter.get_tensor
         return tensor

@@ -32,7 +32,7 @@ from emotion_edge.values import Image
 from train import metrics
 
 SIZES = (128, 2048)
-"""Calibration set sizes tried beside the one that was asked for."""
+"""Calibration set sizes to try in addition to the requested one."""
 
 PASSING = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "PAD", "RELU")
 """What a positive factor on a channel goes through unchanged."""
@@ -243,14 +243,14 @@ def _scale_outputs(graph: Graph, operator: Operator, factor: NDArray[np.float64]
 
 
 def _channel_means(
-    model: bytes, pictures: Iterator[NDArray[Any]], tensors: list[int]
+    model: bytes, inputs: Iterator[NDArray[Any]], tensors: list[int]
 ) -> list[NDArray[np.float64]]:
-    """Mean of each channel of some tensors over all pictures and places."""
+    """Mean of each channel of some tensors over all inputs and positions."""
     run = ranges.preserving(model)
     sums = [np.zeros(0)] * len(tensors)
     count = 0
-    for picture in pictures:
-        values = run(picture)
+    for fed in inputs:
+        values = run(fed)
         count += 1
         for at, tensor in enumerate(tensors):
             found = values(tensor)

@@ -197,7 +197,7 @@ class Place:
             "PYTHONDONTWRITEBYTECODE": "1",
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "MPLBACKEND": "agg",
-            # Nothing is fetched: what tries to, fails at once.
+            # No downloads: an attempt fails immediately.
             "http_proxy": "http://127.0.0.1:9",
             "https_proxy": "http://127.0.0.1:9",
             "no_proxy": "127.0.0.1,localhost",

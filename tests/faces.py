@@ -22,9 +22,10 @@ SIZES = {"Training": 280, "PublicTest": 105, "PrivateTest": 105}
 
 
 def write_subset(path: Path) -> Path:
-    """A few rows of every split: of FER2013 where it is, else drawn stripes, one slope a class.
+    """A few rows of every split: FER2013's where it exists, otherwise stripes, one slope per class.
 
-    ``path`` is compressed when it ends in ``.gz``. Beside it come votes, most for the label.
+    ``path`` is compressed when it ends in ``.gz``. FER+ votes, most of them for the label, are
+    written next to it.
     """
     found = list(_real() if (REAL / "fer2013.csv.gz").is_file() else _drawn())
     with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as file:

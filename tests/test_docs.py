@@ -80,8 +80,8 @@ def portrait(path: Path) -> None:
     """The public-domain portrait that comes with matplotlib."""
     from matplotlib.cbook import get_sample_data
 
-    with get_sample_data("grace_hopper.jpg") as picture:
-        shutil.copy(picture.name, path)
+    with get_sample_data("grace_hopper.jpg") as source:
+        shutil.copy(source.name, path)
 
 
 def film(path: Path) -> None:
@@ -109,8 +109,8 @@ def pets(path: Path) -> None:
     for split, label, number in itertools.product(("train", "holdout"), ("cat", "dog"), range(6)):
         folder = path / split / label
         folder.mkdir(parents=True, exist_ok=True)
-        picture = random.normal(60 if label == "cat" else 180, 20, (120, 120, 3))
-        cv2.imwrite(str(folder / f"{number}.jpg"), np.clip(picture, 0, 255))
+        image = random.normal(60 if label == "cat" else 180, 20, (120, 120, 3))
+        cv2.imwrite(str(folder / f"{number}.jpg"), np.clip(image, 0, 255))
 
 
 def shipped(path: Path) -> None:

@@ -30,7 +30,7 @@ HABITS = {
     r"\b(?:a|one) (?:line|row|record|event|file|image) a (?:face|frame|folder|file|line)\b": (
         "one ... per ..."
     ),
-    r"\bwants\b": "requires, needs",
+    r"(?<!systemd\.)\bwants\b": "requires, needs",
     r"\bpictures?\b": "image, frame",
 }
 PATTERN = re.compile("|".join(f"(?:{habit})" for habit in HABITS), re.IGNORECASE)

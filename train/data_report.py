@@ -182,7 +182,7 @@ def report(
     return page
 
 
-def augmentation_picture(
+def augmentation_figure(
     data: Dataset, how: Augmentation, stem: Path, *, faces: int = 6, seed: int = 0
 ) -> None:
     """A row for each face: as it is, then seven draws of the augmentation."""

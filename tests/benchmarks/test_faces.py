@@ -23,7 +23,7 @@ LABELS = ("happy", "sad")
 
 @pytest.fixture(scope="module")
 def faces() -> Image:
-    """Smooth random pictures, 48x48."""
+    """Smooth random images, 48x48."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(40, 220, (6, 6, 6)).astype(np.uint8)
     return np.stack([cv2.resize(one, (48, 48), interpolation=cv2.INTER_CUBIC) for one in coarse])

@@ -41,11 +41,11 @@ def test_the_convolution_is_one_and_right():
     assert (only.name, graph.macs(only)) == ("CONV_2D", 8 * 8 * 4 * 9 * 4)
     interpreter = open_interpreter(model.flatbuffer)
     weights = np.random.default_rng(0).uniform(-1, 1, (4, 3, 3, 4)).astype(np.float32)
-    picture = np.random.default_rng(1).normal(size=(1, 8, 8, 4)).astype(np.float32)
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture)
+    image = np.random.default_rng(1).normal(size=(1, 8, 8, 4)).astype(np.float32)
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
     interpreter.invoke()
     answer = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    expected = np.einsum("yxi,oyxi->o", picture[0, 2:5, 3:6], weights)  # centred at (3, 4)
+    expected = np.einsum("yxi,oyxi->o", image[0, 2:5, 3:6], weights)  # centred at (3, 4)
     assert answer[0, 3, 4] == pytest.approx(expected, abs=1e-4)
 
 

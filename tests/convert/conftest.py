@@ -1,4 +1,4 @@
-"""Small networks and pictures whose right answer is known, converted once for all tests."""
+"""Small networks and images with known answers, converted once for all tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def gray(label: int, random: np.random.Generator, size: int = 48) -> Any:
-    """A noisy picture whose mean brightness is that of a label."""
+    """A noisy image whose mean brightness is that of a label."""
     return np.clip(random.normal(18 + 36 * label, 8, (size, size)), 0, 255).astype(np.uint8)
 
 
@@ -42,7 +42,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fer2013.csv of gray pictures, seven labels, three splits."""
+    """A fer2013.csv of gray images, seven labels, three splits."""
     random = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "fer2013.csv"
     lines = ["emotion,pixels,Usage"]
@@ -56,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def unbalanced() -> Any:
-    """The tiny network with one channel 300 times as wide as the others, and read by nobody.
+    """The tiny network with one channel 300 times as wide as the others, and unused later.
 
     int8 has one scale for all channels of an activation, so the others lose all their steps.
     """

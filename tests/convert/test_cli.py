@@ -47,8 +47,8 @@ def test_a_model_is_converted_with_its_manifest_and_report(shipped: Path) -> Non
     assert set(manifest.accuracy) == {"PublicTest", "PrivateTest"}
     assert manifest.accuracy["PrivateTest"]["converted"]["flip_averaged"] == 1
     assert manifest.training["by"] == "hand"
-    beside = TFLiteClassifier.load(shipped.with_name("tiny-float16.tflite")).manifest
-    assert (beside.name, beside.variant) == ("tiny", "float16")
+    half = TFLiteClassifier.load(shipped.with_name("tiny-float16.tflite")).manifest
+    assert (half.name, half.variant) == ("tiny", "float16")
     report = shipped.parent / "report" / "int8"
     figures = json.loads((report / "report.json").read_text())
     assert figures["passed"] and len(figures["splits"]) == 2

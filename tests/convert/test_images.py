@@ -59,8 +59,8 @@ def folder(path: Path, labels: tuple[str, ...]) -> Path:
         for at, label in enumerate(labels):
             (path / split / label).mkdir(parents=True)
             for number in range(3):
-                picture = np.full((20, 30, 3), (10, 20, 200 - 50 * at), np.uint8)
-                cv2.imwrite(str(path / split / label / f"{number}.png"), picture)
+                image = np.full((20, 30, 3), (10, 20, 200 - 50 * at), np.uint8)
+                cv2.imwrite(str(path / split / label / f"{number}.png"), image)
     return path
 
 
@@ -80,7 +80,7 @@ def test_folders_and_labels_have_to_match(tmp_path: Path, data: Path) -> None:
         images.read(root, "train", GRAY, ("cat", "cow"))
     for file in (root / "train" / "cat").iterdir():
         file.unlink()
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="contains no images"):
         images.read(root, "train", GRAY, ("cat", "dog"))
     with pytest.raises(DataError, match="labelled"):
         images.read(data, "PublicTest", GRAY, ("a", "b"))
@@ -96,8 +96,8 @@ def test_class_folders_without_splits_name_the_labels_and_hold_out_a_tenth(
     for label in ("cat", "dog"):
         (tmp_path / "pets" / label).mkdir(parents=True)
         for number in range(20):
-            picture = random.integers(0, 256, (48, 48), np.uint8)
-            cv2.imwrite(str(tmp_path / "pets" / label / f"{number}.png"), picture)
+            image = random.integers(0, 256, (48, 48), np.uint8)
+            cv2.imwrite(str(tmp_path / "pets" / label / f"{number}.png"), image)
     labels = images.default_labels(2, tmp_path / "pets", "PublicTest")
     assert labels == ("cat", "dog")
     assert len(images.read(tmp_path / "pets", "PublicTest", GRAY, labels)) == 4

@@ -79,11 +79,11 @@ def test_the_lifted_graph_answers_like_keras(
     lifted = ranges.preserving(calibrator.graph)
     out = Graph(calibrator.graph).outputs[0]
     raw = quantize.inputs(FACES[:8])
-    for picture, fed in zip(
+    for image, fed in zip(
         raw, quantize.inputs(FACES[:8], calibrator.scale, calibrator.offset), strict=True
     ):
         # Half a gray level at the zero padding is all that differs.
-        np.testing.assert_allclose(lifted(fed)(out), small.network(picture), atol=2e-3)
+        np.testing.assert_allclose(lifted(fed)(out), small.network(image), atol=2e-3)
 
 
 def test_ranges_are_those_of_each_tensor_alone(calibrator: Calibrator) -> None:

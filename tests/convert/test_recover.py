@@ -16,11 +16,11 @@ def test_a_failing_model_is_turned_into_a_passing_one(
     jobs: dict[str, Job], converted: dict[str, Converted]
 ) -> None:
     said: list[str] = []
-    mended = recover.recover(jobs["unbalanced"], converted["unbalanced"], say=said.append)
-    assert mended.passed
-    assert mended.variant == "int8"  # nothing had to stay in float
-    assert mended.method["equalised"] == "channels"
-    # The cheaper ways were tried before it, and did not do.
+    recovered = recover.recover(jobs["unbalanced"], converted["unbalanced"], say=said.append)
+    assert recovered.passed
+    assert recovered.variant == "int8"  # nothing had to stay in float
+    assert recovered.method["equalised"] == "channels"
+    # The cheaper methods were tried first and failed.
     assert all("fails" in line for line in said[:-1]) and "passes" in said[-1]
     assert any("least-error" in line for line in said[:-1])
 
@@ -31,8 +31,8 @@ def test_equalising_changes_the_channels_and_not_the_answers() -> None:
     assert graph != calibrator.graph
     before, after = ranges.preserving(calibrator.graph), ranges.preserving(graph)
     out = Graph(graph).outputs[0]
-    for picture in quantize.inputs(FACES[:4], calibrator.scale, calibrator.offset):
-        np.testing.assert_allclose(after(picture)(out), before(picture)(out), atol=1e-5)
+    for image in quantize.inputs(FACES[:4], calibrator.scale, calibrator.offset):
+        np.testing.assert_allclose(after(image)(out), before(image)(out), atol=1e-5)
     level = calibrator.on(graph=graph)
     depthwise = next(op for op in Graph(graph).operators if op.name == "DEPTHWISE_CONV_2D")
     spreads = [
@@ -49,8 +49,8 @@ def test_corrected_biases_bring_the_channel_means_back(jobs: dict[str, Job]) -> 
     spec = job.spec_of(calibrated)
     spec = type(spec)(24, 24, 1, "gray", spec.scale, spec.offset)
     plain = quantize.quantize(calibrated.model)
-    mended = recover.correct_biases(job, calibrated, spec, FACES)
-    assert {tensor.kind for tensor in Graph(mended).tensors} == {"INT8", "INT32"}
+    recovered = recover.correct_biases(job, calibrated, spec, FACES)
+    assert {tensor.kind for tensor in Graph(recovered).tensors} == {"INT8", "INT32"}
 
     def error(model: bytes) -> float:
         graph, real = Graph(model), Graph(calibrated.model)
@@ -59,15 +59,13 @@ def test_corrected_biases_bring_the_channel_means_back(jobs: dict[str, Job]) -> 
         out = graph.tensors[dense]
         run, run_real = ranges.preserving(model), ranges.preserving(calibrated.model)
         total = np.zeros(out.shape[-1])
-        for face, picture in zip(
-            FACES, quantize.inputs(FACES, spec.scale, spec.offset), strict=True
-        ):
+        for face, image in zip(FACES, quantize.inputs(FACES, spec.scale, spec.offset), strict=True):
             pixels = (face.astype(int) - 128).astype(np.int8)[None, ..., None]
             value = (run(pixels)(dense).astype(float) - out.zero_points[0]) * out.scales[0]
-            total += (run_real(picture)(twin[out.name]) - value).ravel()
+            total += (run_real(image)(twin[out.name]) - value).ravel()
         return float(np.abs(total / len(FACES)).mean())
 
-    assert error(mended) < 0.5 * error(plain)
+    assert error(recovered) < 0.5 * error(plain)
 
 
 def test_the_most_harmful_operator_comes_first(jobs: dict[str, Job]) -> None:

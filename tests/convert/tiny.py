@@ -1,6 +1,6 @@
 """Makes tests/edge/tiny.tflite: ``python -m tests.convert.tiny``.
 
-A real int8 network of a few kilobytes whose answer can be foretold: it names a picture by its mean
+A real int8 network of a few kilobytes with predictable answers: it labels an image by its mean
 brightness, in seven steps. A flat gray of ``18 + 36 * k`` is the k-th label of ``EMOTIONS``.
 
 The mean passes a 3x3 convolution and a global pooling. With centres c_k, the class of the nearest

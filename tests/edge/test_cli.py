@@ -74,9 +74,9 @@ import cv2, numpy
 from emotion_edge import cli
 
 def blur(begun):
-    picture = numpy.zeros((1000, 1000), numpy.uint8)
+    image = numpy.zeros((1000, 1000), numpy.uint8)
     while True:
-        cv2.GaussianBlur(picture, (31, 31), 5)
+        cv2.GaussianBlur(image, (31, 31), 5)
         begun.set()
 
 def run(options):

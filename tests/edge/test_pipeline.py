@@ -20,7 +20,7 @@ HAPPY = Emotion(("happy", "sad"), (0.8, 0.2))
 
 
 class Boxes:
-    """A detector that answers what it was told."""
+    """A detector that returns the given boxes."""
 
     def __init__(self, *boxes: Box) -> None:
         self.boxes = list(boxes)
@@ -115,10 +115,10 @@ def test_skipped_frames_are_counted() -> None:
     assert skipped == [0, 0, 3, 0, 2]
 
 
-def test_pictures_do_not_count_as_skipped() -> None:
+def test_images_do_not_count_as_skipped() -> None:
     pipeline = Pipeline(Boxes(), Happy())
-    picture = np.zeros((9, 9), np.uint8)
-    assert [pipeline.image(picture).skipped for _ in range(3)] == [0, 0, 0]
+    image = np.zeros((9, 9), np.uint8)
+    assert [pipeline.image(image).skipped for _ in range(3)] == [0, 0, 0]
 
 
 def test_image_takes_paths_pil_images_and_arrays(tmp_path: Path) -> None:

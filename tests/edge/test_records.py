@@ -72,7 +72,7 @@ def test_a_photograph_has_no_track_and_no_raw() -> None:
     assert "track" not in record and "raw" not in record
 
 
-def test_gray_pictures_have_a_size_too() -> None:
+def test_gray_images_have_a_size_too() -> None:
     gray = Observation(Frame(np.zeros((240, 320), np.uint8), 0, 0), ())
     record = observation_record(gray)
     assert (record["width"], record["height"]) == (320, 240)

@@ -81,10 +81,10 @@ def test_a_fast_move_without_overlap_is_one_face() -> None:
     for index in range(10):
         faces = clock.show((dataclasses.replace(PLACE, x=40 * index), HAPPY))
     assert [face.track_id for face in faces] == [1]
-    assert abs(faces[0].box.x - 360) <= 4  # followed at once, not dragged behind
+    assert abs(faces[0].box.x - 360) <= 4  # followed immediately, without lag
 
 
-def test_a_jump_across_the_picture_is_another_face() -> None:
+def test_a_jump_across_the_image_is_another_face() -> None:
     clock = Clock(FaceTracker())
     clock.seconds(1.0, (PLACE, HAPPY))
     far = dataclasses.replace(PLACE, x=400)

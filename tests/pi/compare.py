@@ -14,9 +14,9 @@ STEPS = 1
 
 
 AGREEMENT = 0.95
-"""Share of equal labels asked of TFLite's built-in kernels, which round otherwise than XNNPACK on
-x86-64 too: a kernel that is wrong falls far below; pictures whose first two labels lie within a
-few steps of each other (most show no face) change sides."""
+"""Share of equal labels required of TFLite's built-in kernels, which round differently from
+XNNPACK, on x86-64 too. A wrong kernel scores far lower. Images whose two best labels are
+within a few steps of each other (most of them show no face) may change their label."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,11 @@ from emotion_edge.records import observation_record
 
 
 def models(inputs: Path, out: Path, backend: Backend) -> None:
-    """Every shipped model's integer outputs, under its name, and beside them what ran it.
+    """Every shipped model's integer outputs, under its name, and what ran it.
 
-    inputs: an ``.npz`` with uint8 pictures ``(n, height, width[, 3])`` under ``HxWxC``.
+    inputs: an ``.npz`` with uint8 images ``(n, height, width[, 3])`` under ``HxWxC``.
     """
-    pictures = np.load(inputs)
+    images = np.load(inputs)
     found: dict[str, Any] = {}
     for name, path in shipped_models().items():
         model, facts = manifest.load(path)
@@ -42,7 +42,7 @@ def models(inputs: Path, out: Path, backend: Backend) -> None:
         sink = interpreter.get_output_details()[0]["index"]
         rows = []
         start = time.perf_counter()
-        for face in pictures[f"{spec.height}x{spec.width}x{spec.channels}"]:
+        for face in images[f"{spec.height}x{spec.width}x{spec.channels}"]:
             interpreter.set_tensor(source, classifier.tensor(face))
             interpreter.invoke()
             rows.append(interpreter.get_tensor(sink)[0])
@@ -59,7 +59,7 @@ def models(inputs: Path, out: Path, backend: Backend) -> None:
 def pipeline(scenes: Path, out: Path) -> None:
     """Records by model and source: the photographs (each for itself) and the clip (tracked).
 
-    scenes: has a folder of pictures for each of the two.
+    scenes: has a folder of images for each of the two.
     """
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for name in shipped_models():

@@ -10,7 +10,7 @@ disk, brings along the wheel, the installer, wheels for arm64 and a camera's pho
 for one step after the other over a virtio serial port.
 
 Needs: root, ``apt install mmdebstrap qemu-system-arm e2fsprogs``, 4 GB of disk. The disk image is
-cached beside the roots of roots.py and never written to; a run works on a copy that QEMU deletes.
+cached next to the roots of roots.py and never written to; a run works on a copy that QEMU deletes.
 """
 
 from __future__ import annotations
@@ -240,23 +240,23 @@ def film(folder: Path) -> list[dict[str, Any]]:
     from emotion_edge.cameras import open_camera
     from emotion_edge.cameras.capture import in_colours
 
-    pictures = {
+    images = {
         path.stem: emotion_edge.read_image(path)
         for path in sorted(prove.SHARED.glob("media/*.jpg"))
     }
-    if not pictures:
+    if not images:
         with open_camera("demo:faces=1", paced=False) as camera:
             frame = camera.read(10)
             assert frame is not None
-            pictures["demo"] = in_colours(frame.image, True)
+            images["demo"] = in_colours(frame.image, True)
     folder.mkdir()
     pipeline = emotion_edge.load(detector="haar")  # the machine has no weights of YuNet's
     faces: list[dict[str, Any]] = []
     number = 0
-    for name, picture in pictures.items():
-        height, width = picture.shape[:2]
+    for name, image in images.items():
+        height, width = image.shape[:2]
         scale = min(640 / width, 480 / height) * 0.95
-        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         for drift in range(6):
             canvas = np.full((480, 640, 3), 96, np.uint8)
             top, left = (480 - small.shape[0]) // 2 + drift - 3, (640 - small.shape[1]) // 2 + drift
@@ -276,7 +276,7 @@ def film(folder: Path) -> list[dict[str, Any]]:
                 if face.label not in known["labels"]:
                     known["labels"].append(face.label)
     if not faces:
-        raise MachineError(f"no face is found in {', '.join(pictures)}")
+        raise MachineError(f"no face is found in {', '.join(images)}")
     return faces
 
 

@@ -1,10 +1,10 @@
 """libcamera's virtual camera made fit for Picamera2; imported at the end of Picamera2's package.
 
 The virtual pipeline handler of libcamera 0.4 gives frames in NV12 alone, has no raw stream, grants
-four buffers whatever was asked, makes a frame as soon as a buffer is there, and leaves the frame's
-status uninitialised; and the machine has no ``/dev/dma_heap`` with contiguous memory. That is
-mended here, around Picamera2: its own allocator, requests and event loop do the work. Where there
-is no ``/dev/udmabuf`` (in a container), buffers are plain shared memory.
+four buffers whatever is requested, makes a frame as soon as a buffer is free, and leaves its status
+uninitialised. The machine also has no ``/dev/dma_heap`` with contiguous memory. This module works
+around all of that; Picamera2's own allocator, requests and event loop still do the work.
+Without ``/dev/udmabuf`` (in a container), buffers are plain shared memory.
 
 ``VIRTUAL_CAMERA_FPS`` sets the pace (30 by default, 0: as fast as it can). While the file
 ``/run/virtual-camera/frozen`` exists, no frame arrives.

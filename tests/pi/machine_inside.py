@@ -71,7 +71,7 @@ class Failed(Exception):
 
 
 def say(text: str) -> None:
-    """A line for whoever watches."""
+    """Send a line to show to the user."""
     send({"say": text})
 
 
@@ -97,9 +97,9 @@ def run(*command: str, check: bool = True) -> str:
 
 
 def follow(*command: str | Path, env: dict[str, str], said: tuple[str, ...] = ("",)) -> str:
-    """Run a command and say, as they come, the lines that begin so; the last of all its lines.
+    """Run a command and show the lines that begin with ``said`` as they come; return the last line.
 
-    env: beside this process's own. Raises Failed with its last lines when it fails.
+    env: added to this process's own. Raises Failed with the command's last lines when it fails.
     """
     lines = [""]
     with subprocess.Popen(

@@ -114,9 +114,9 @@ def keep(photos: list[Any]) -> str:
                 small = image[::4, ::4].astype(np.int16)
                 distances = [float(np.abs(small - photo).mean()) for photo in photos]
                 best = int(np.argmin(distances))
-                assert distances[best] < CLOSE, f"frame {number} is no photograph: {min(distances)}"
+                assert distances[best] < CLOSE, f"frame {number} is not a photo: {min(distances)}"
                 references[whole] = best
-            # Most are dropped at once; some stay for up to forty frames, some of those in parts.
+            # Most are dropped immediately. Some are kept for up to forty frames, whole or in part.
             if rng.random() < 0.3:
                 part = image[100:300, 50:] if rng.random() < 0.5 else image
                 held.append((number + rng.randrange(1, 40), part, check(part)))
@@ -155,7 +155,7 @@ def keep(photos: list[Any]) -> str:
 
 
 def freezes() -> str:
-    """Frames stay readable when their camera freezes, is closed and opened anew; nothing leaks."""
+    """Frames stay readable when their camera freezes, is closed and opened again; nothing leaks."""
     events: list[str] = []
 
     def note(event: Event) -> None:

@@ -2,8 +2,8 @@
 """Proves the edge package on the Raspberry Pi's architecture, without a Pi: ``make test-pi``.
 
 For Debian bookworm (Python 3.11) and trixie (3.13), each with its own constraints file: an arm64
-root, the wheel and its published arm64 dependencies in it, and the same in an x86-64 root, which
-is what the answers are compared with. See README.md beside this file.
+root, the wheel and its published arm64 dependencies in it, and the same in an x86-64 root, whose
+answers are the reference. See README.md in this folder.
 
     sudo .venv/bin/python -m tests.pi.prove --wheel dist/emotion_edge-0.1.0-py3-none-any.whl
         [--parts models,pipeline,doctor,installer,tests] [--suites bookworm,trixie]
@@ -339,30 +339,30 @@ def portrait() -> Path:
 
 
 def generated(rng: np.random.Generator, size: tuple[int, int]) -> Image:
-    """A picture of no face: noise, plain, gradients, textures, edges; at random contrast."""
+    """An image without a face: noise, plain, gradients, textures, edges; at random contrast."""
     height, width = size
     kind = rng.integers(5)
-    picture: NDArray[Any]
+    image: NDArray[Any]
     if kind == 0:
-        picture = rng.uniform(-1, 1, size)
+        image = rng.uniform(-1, 1, size)
     elif kind == 1:
-        picture = np.zeros(size)
+        image = np.zeros(size)
     elif kind == 2:
         down, across = rng.normal(size=2)
-        picture = down * np.linspace(-1, 1, height)[:, None] + across * np.linspace(-1, 1, width)
+        image = down * np.linspace(-1, 1, height)[:, None] + across * np.linspace(-1, 1, width)
     elif kind == 3:
         coarse = rng.uniform(-1, 1, (rng.integers(2, 13), rng.integers(2, 13)))
-        picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     else:
         period = rng.integers(2, 17)
         rows, columns = np.indices(size)
-        picture = 2.0 * ((rows // period + columns // period) % 2) - 1
+        image = 2.0 * ((rows // period + columns // period) % 2) - 1
     level, contrast = rng.uniform(0, 255), rng.uniform(0, 160)
-    return np.clip(np.rint(level + contrast * picture), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(level + contrast * image), 0, 255).astype(np.uint8)
 
 
 def photographed(rng: np.random.Generator, count: int) -> Iterable[Image]:
-    """Cuts of the demo's photographs around their faces: shifted, sized, mirrored, lit anew."""
+    """Crops around the faces of the demo's photographs: shifted, scaled, mirrored, relit."""
     hopper = read_image(portrait())
     demo = read_image(CHECKOUT / "edge/images/demo.jpg")
     faces = [(hopper, PORTRAIT_FACE), *((demo, box) for box in HaarDetector().detect(demo))]
@@ -377,7 +377,7 @@ def photographed(rng: np.random.Generator, count: int) -> Iterable[Image]:
 
 
 def fer2013(count: int) -> list[Image]:
-    """The first faces of FER2013 beside the checkout; none where it is not there."""
+    """The first faces of FER2013 next to the checkout; empty if it is absent."""
     # Not by train.readers, which reads and checks all 35,887.
     path = SHARED / "data/fer2013/fer2013.csv.gz"
     faces: list[Image] = []
@@ -391,22 +391,22 @@ def fer2013(count: int) -> list[Image]:
 
 
 def make_inputs(folder: Path) -> str:
-    """``inputs.npz``: the fixed pictures, in the size and colours of every shipped model."""
+    """``inputs.npz``: the fixed images, in the size and colours of every shipped model."""
     specs = {manifest.load(path)[1].input for path in shipped_models().values()}
     arrays: dict[str, NDArray[np.uint8]] = {}
     real = fer2013(REAL)
     for spec in sorted(specs, key=str):
         rng = np.random.default_rng(8)
         count = GENERATED + REAL - len(real)
-        pictures = [generated(rng, (spec.height, spec.width)) for _ in range(count)]
-        pictures += [*photographed(rng, PHOTOGRAPHED), *real]
+        images = [generated(rng, (spec.height, spec.width)) for _ in range(count)]
+        images += [*photographed(rng, PHOTOGRAPHED), *real]
         arrays[f"{spec.height}x{spec.width}x{spec.channels}"] = np.stack(
-            [resize_to_input(picture, spec) for picture in pictures]
+            [resize_to_input(image, spec) for image in images]
         )
     np.savez(folder / "inputs.npz", allow_pickle=False, **arrays)
     return (
         f"{GENERATED + REAL - len(real)} generated, {PHOTOGRAPHED} cuts of the demo's photographs, "
-        f"{len(real)} of FER2013" + " (it is not beside the checkout)" * (not real)
+        f"{len(real)} of FER2013" + " (it is not next to the checkout)" * (not real)
     )
 
 
@@ -423,7 +423,7 @@ def make_source(folder: Path) -> str:
 def make_scenes(folder: Path) -> str:
     """Photographs with faces, and the demo as a clip.
 
-    A picture for each frame: what FFmpeg makes of a film's colours depends on the processor.
+    One image per frame, because FFmpeg's conversion of a video's colours depends on the processor.
     """
     photographs = folder / "photographs"
     photographs.mkdir()

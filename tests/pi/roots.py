@@ -151,7 +151,7 @@ def build(suite: str, architecture: str, packages: Sequence[str]) -> Path:
         command += [f"--architectures={architecture}", f"--keyring={KEYRING}"]
         command += [f"--include={wanted}"] if wanted else []
         # Hashing the authorities' certificates takes minutes under emulation; this machine's
-        # bundle serves, which Debian's pip wants to see even when it fetches nothing.
+        # bundle is used instead. Debian's pip requires one even when it downloads nothing.
         command += ["--dpkgopt=path-exclude=/usr/share/ca-certificates/*"]
         command += [
             "--dpkgopt=path-exclude=/usr/share/doc/*",

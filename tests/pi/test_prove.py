@@ -109,7 +109,7 @@ def test_inputs_are_at_least_500_and_the_same_each_time(tmp_path: Path) -> None:
         with np.load(folder / "inputs.npz") as file:
             drawn.append(dict(file))
     assert drawn[0].keys() == drawn[1].keys() != set()
-    for shape, pictures in drawn[0].items():
-        assert len(pictures) >= 500
-        assert np.array_equal(pictures, drawn[1][shape])
-        assert len(np.unique(pictures.reshape(len(pictures), -1), axis=0)) > 450
+    for shape, images in drawn[0].items():
+        assert len(images) >= 500
+        assert np.array_equal(images, drawn[1][shape])
+        assert len(np.unique(images.reshape(len(images), -1), axis=0)) > 450

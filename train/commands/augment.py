@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draw. Raises ConfigError or DataError."""
     from train.config import load_config
-    from train.data_report import augmentation_picture
+    from train.data_report import augmentation_figure
 
-    augmentation_picture(read_data(options), load_config(options.config).augment, options.out)
+    augmentation_figure(read_data(options), load_config(options.config).augment, options.out)
     print(options.out.with_suffix(".png"))
     return 0

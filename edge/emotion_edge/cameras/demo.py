@@ -142,7 +142,7 @@ class DemoCamera(VirtualCamera):
             min(top, self._height - bottom, _PAN * self._height),
         )
 
-    def picture(self, index: int) -> Image:
+    def image_at(self, index: int) -> Image:
         """Frame ``index``: uint8 ``(height, width)`` or BGR ``(height, width, 3)``."""
         seconds = index / self.fps
         drawn = cv2.warpAffine(

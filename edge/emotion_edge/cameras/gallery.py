@@ -70,7 +70,7 @@ class GalleryCamera(VirtualCamera):
         """Nothing is drawn yet.
 
         noise: standard deviation of the sensor noise in gray levels. fps: 15 unless given.
-        steady: whether the camera stands on a tripod in constant light, which compresses well.
+        steady: whether the camera is on a tripod in constant light, which compresses well.
         others: ``frames``, ``paced`` and the other settings of VirtualCamera.
         """
         super().__init__("demo", fps=fps or 15.0, **others)
@@ -101,7 +101,7 @@ class GalleryCamera(VirtualCamera):
                 _label(surface, name, at)
         self._scene = scene
 
-    def picture(self, index: int) -> Image:
+    def image_at(self, index: int) -> Image:
         """Frame ``index``: uint8 ``(height, width)`` or BGR ``(height, width, 3)``."""
         seconds = index / self.fps % SECONDS
         scene = self._scene.copy()

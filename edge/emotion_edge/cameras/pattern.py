@@ -59,10 +59,10 @@ class PatternCamera(VirtualCamera):
     def _prepare(self) -> None:
         across = np.arange(self._width + _STEPS)[None, :] + np.arange(self._height)[:, None]
         bands = (across * 4 % 256).astype(np.uint8)
-        self._picture = np.stack([bands, bands, 255 - bands], axis=2) if self._colour else bands
-        self._picture.flags.writeable = False
+        self._image = np.stack([bands, bands, 255 - bands], axis=2) if self._colour else bands
+        self._image.flags.writeable = False
 
-    def picture(self, index: int) -> Image:
+    def image_at(self, index: int) -> Image:
         """Frame ``index``: uint8 ``(height, width)`` or ``(height, width, 3)``, read-only."""
         left = index % _STEPS
-        return self._picture[:, left : left + self._width]
+        return self._image[:, left : left + self._width]

@@ -32,10 +32,10 @@ class SupervisedCamera:
            └──── backoff over ── waiting <────────────────────────────────┘
                                     └── give_up_after_s without a good frame ──> CameraLost
 
-    Lost is a camera that says so. Frozen is one that gives no frame for ``frozen_after_s``, or the
-    same picture over and over for ``identical_after_s``. Garbage is what is not an image, changes
-    its shape, or has one value in all pixels; such frames are dropped and show as gaps in
-    ``Frame.index``, which counts on over every reopening.
+    A camera is lost when it reports so. It is frozen when it delivers no frame for
+    ``frozen_after_s``, or the same image for ``identical_after_s``. A frame is garbage when it is
+    not an image, changes its shape, or has the same value in every pixel. Garbage frames are
+    dropped and leave gaps in ``Frame.index``, which keeps counting when the camera is reopened.
 
     Every transition is an event: ``camera.lost``, ``camera.retry``, ``camera.recovered``,
     ``camera.garbage``, ``camera.gave_up``.

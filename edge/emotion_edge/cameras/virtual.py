@@ -52,7 +52,7 @@ class VirtualCamera(ABC):
         """Make what every frame needs."""
 
     @abstractmethod
-    def picture(self, index: int) -> Image:
+    def image_at(self, index: int) -> Image:
         """Frame ``index``; entering the camera comes first."""
 
     def __enter__(self) -> Self:
@@ -85,8 +85,8 @@ class VirtualCamera(ABC):
                 raise FrameTimeout(f"{self.name} has no frame due within {timeout:g} s")
         self._next = index + 1
         if self.live:
-            return Frame(self.picture(index), due, index)
-        return Frame(self.picture(index), due, index, self.name, index / self.fps)
+            return Frame(self.image_at(index), due, index)
+        return Frame(self.image_at(index), due, index, self.name, index / self.fps)
 
     def __exit__(self, *error: object) -> None:
         """Close."""

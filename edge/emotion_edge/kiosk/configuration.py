@@ -229,6 +229,23 @@ def reference() -> Iterator[tuple[str, str, str]]:
         yield from settings.reference(part, prefix)
 
 
+def guide_table() -> Iterator[str]:
+    """The lines of the table in edge/README.md.
+
+    Keys that every sink has are in it once, as ``sinks.NAME.KEY``.
+    """
+    shared = settings.keys(SinkSettings)
+    seen: set[str] = set()
+    yield from ("| key | default | meaning |", "|---|---|---|")
+    for dotted, default, meaning in reference():
+        registry, _, rest = dotted.partition(".")
+        last = rest.rpartition(".")[2]
+        shown = f"sinks.NAME.{last}" if registry == "sinks" and last in shared else dotted
+        if shown not in seen:
+            seen.add(shown)
+            yield f"| `{shown}` | `{default}` | {meaning.replace('``', '`')} |"
+
+
 def _ours() -> Iterator[tuple[str, type[Settings]]]:
     for prefix, registry in REGISTRIES.items():
         for name, part in registry.items():
@@ -281,7 +298,5 @@ def _copy(value: Any) -> Any:
     return [_copy(inner) for inner in value] if isinstance(value, list) else value
 
 
-if __name__ == "__main__":  # the table of edge/README.md
-    print("| key | default | meaning |\n|---|---|---|")
-    for dotted, default, meaning in reference():
-        print(f"| `{dotted}` | `{default}` | {meaning} |")
+if __name__ == "__main__":
+    print("\n".join(guide_table()))

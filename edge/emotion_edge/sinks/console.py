@@ -37,10 +37,10 @@ class ConsoleSettings(SinkSettings):
 
 
 class ConsoleSink(Sink):
-    """What the camera sees, in words.
+    """Prints what the camera sees.
 
-    On a terminal a block of lines is redrawn in place: the rate, then one line a face. Elsewhere
-    (a pipe, a journal) a line is printed when a face comes, changes its label or goes.
+    On a terminal a block of lines is redrawn in place: the rate, then one line per face. Elsewhere
+    (a pipe, a journal) a line is printed when a face appears, changes its label or leaves.
     """
 
     name = "console"

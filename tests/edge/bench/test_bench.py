@@ -27,7 +27,7 @@ needs_litert = pytest.mark.skipif("litert" not in installed(), reason="LiteRT is
 
 
 class FakeClock:
-    """Nanoseconds that pass only when somebody works or sleeps."""
+    """A clock in nanoseconds that advances only during work and sleep."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -99,7 +99,7 @@ def test_summary_is_numpys():
 
 
 class FakeTarget:
-    """A case that answers at once and writes down who was asked."""
+    """A case that answers immediately and logs each call."""
 
     def __init__(self, name: str, log: list[tuple[str, str]]) -> None:
         self.name, self.log = name, log
@@ -291,7 +291,7 @@ def test_the_names_of_tflites_benchmark_model_work(capsys):
 
 @needs_litert
 @needs_tiny
-def test_pictures_are_fed_as_the_classifier_feeds_them(tmp_path):
+def test_images_are_fed_as_the_classifier_feeds_them(tmp_path):
     import cv2
 
     from emotion_edge.commands.bench import input_tensors
@@ -321,10 +321,10 @@ def test_a_cut_after_the_last_operator_is_the_whole_model():
     parts = graph.operators
     whole = open_interpreter(flatbuffer)
     same = open_interpreter(graph.head(len(parts)))
-    picture = random_inputs(whole.get_input_details()[0], 0)[0]
+    image = random_inputs(whole.get_input_details()[0], 0)[0]
     answers = []
     for interpreter in (whole, same):
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture)
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
         interpreter.invoke()
         answers.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
     assert np.array_equal(*answers)

@@ -15,7 +15,7 @@ from emotion_edge.errors import CameraError, FrameTimeout
 from emotion_edge.values import Event, Frame, Image
 
 
-def picture(seed: int = 0, shape: tuple[int, ...] = (24, 32, 3)) -> Image:
+def random_image(seed: int = 0, shape: tuple[int, ...] = (24, 32, 3)) -> Image:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -135,7 +135,7 @@ class Clock:
 class Scripted:
     """A camera that plays a list; a frame takes 0.1 s of the clock.
 
-    Items: a picture, None (the end), a CameraError to raise, or ``"silence"`` for ever.
+    Items: an image, None (the end), a CameraError to raise, or ``"silence"``, which never ends.
     ``opening``: an error to raise on entering.
     """
 
@@ -215,5 +215,5 @@ def write_video(path: Any, frames: int = 40, fps: float = 20.0, codec: str = "MJ
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (96, 64))
     assert writer.isOpened()
     for index in range(frames):
-        writer.write(picture(index, (64, 96, 3)))
+        writer.write(random_image(index, (64, 96, 3)))
     writer.release()

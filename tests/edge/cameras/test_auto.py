@@ -11,7 +11,7 @@ from emotion_edge.cameras.auto import AutoCamera
 from emotion_edge.cameras.mounting import Mounting
 from emotion_edge.cameras.v4l2 import V4L2Device
 from emotion_edge.errors import CameraBusy, CameraError, CameraNotFound
-from tests.edge.cameras.fakes import Clock, Scripted, picture
+from tests.edge.cameras.fakes import Clock, Scripted, random_image
 
 
 class World:
@@ -36,7 +36,7 @@ class World:
 
     def _make(self, name: str, settings: dict[str, Any]) -> Scripted:
         self.made.append((name, settings))
-        camera = Scripted(Clock(), [picture()], opening=self.broken.get(name))
+        camera = Scripted(Clock(), [random_image()], opening=self.broken.get(name))
         camera.name = name
         return camera
 

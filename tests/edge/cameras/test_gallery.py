@@ -45,24 +45,24 @@ def at(seconds: float) -> int:
 def test_the_model_reads_each_expression(
     gallery: GalleryCamera, still: Pipeline, seconds: float, label: str
 ) -> None:
-    faces = still.image(gallery.picture(at(seconds))).faces
+    faces = still.image(gallery.image_at(at(seconds))).faces
     assert min(faces, key=lambda face: face.box.x).label == label
 
 
 def test_two_people_one_turns_away_and_a_hand_passes(
     gallery: GalleryCamera, still: Pipeline
 ) -> None:
-    both = still.image(gallery.picture(at(3.0))).faces
+    both = still.image(gallery.image_at(at(3.0))).faces
     assert sorted(face.label for face in both) == ["happy", "happy"]
     for seconds, left in ((6.8, True), (9.93, False)):  # turned away; a hand before the other
-        (face,) = still.image(gallery.picture(at(seconds))).faces
+        (face,) = still.image(gallery.image_at(at(seconds))).faces
         assert (face.box.x < 320) == left
 
 
 def test_it_knows_where_its_faces_are(gallery: GalleryCamera, still: Pipeline) -> None:
     for seconds in (1.0, 3.5, 6.8, 8.4):
         truth = gallery.boxes(at(seconds))
-        found = [face.box for face in still.image(gallery.picture(at(seconds))).faces]
+        found = [face.box for face in still.image(gallery.image_at(at(seconds))).faces]
         assert len(found) == len(truth) == (2 if seconds in (3.5, 8.4) else 1)
         assert all(max(box.iou(face) for face in found) > 0.4 for box in truth)
 
@@ -70,11 +70,11 @@ def test_it_knows_where_its_faces_are(gallery: GalleryCamera, still: Pipeline) -
 def test_frames_are_the_same_every_time_and_repeat() -> None:
     settings = {"width": 160, "height": 120, "noise": 2.0}
     with GalleryCamera(**settings) as one, GalleryCamera(**settings) as other:
-        np.testing.assert_array_equal(one.picture(77), other.picture(77))
-        assert (one.picture(77) != one.picture(78)).any()
-        assert one.picture(0).shape == (120, 160, 3)
+        np.testing.assert_array_equal(one.image_at(77), other.image_at(77))
+        assert (one.image_at(77) != one.image_at(78)).any()
+        assert one.image_at(0).shape == (120, 160, 3)
     with GalleryCamera(colour=False, width=200, height=200) as gray:
-        assert gray.picture(at(SECONDS - 0.1)).shape == (200, 200)
+        assert gray.image_at(at(SECONDS - 0.1)).shape == (200, 200)
 
 
 def test_a_number_of_faces_gives_as_many_portraits_of_one_person() -> None:

@@ -14,18 +14,18 @@ from emotion_edge.errors import (
     CameraNotFound,
     FrameTimeout,
 )
-from tests.edge.cameras.fakes import Events, FakeCapture, HandFed, picture
+from tests.edge.cameras.fakes import Events, FakeCapture, HandFed, random_image
 
 
 def test_a_slow_reader_gets_the_newest_frame_and_can_count_the_skipped() -> None:
     with HandFed() as camera:
         seen = []
         for turn in range(3):  # the camera is ten times faster than its reader
-            camera.feed(*(picture(10 * turn + i) for i in range(10)))
+            camera.feed(*(random_image(10 * turn + i) for i in range(10)))
             frame = camera.read(5)
             assert frame is not None
             seen.append(frame.index)
-            np.testing.assert_array_equal(frame.image, picture(10 * turn + 9))
+            np.testing.assert_array_equal(frame.image, random_image(10 * turn + 9))
     assert seen == [9, 19, 29]
 
 
@@ -33,7 +33,7 @@ def test_frames_the_driver_dropped_count_too() -> None:
     with HandFed() as camera:
         indices = []
         for step in (7, 1, 4):  # whatever happened before the first frame does not count
-            camera.feed(Grab(picture(), 5, step))
+            camera.feed(Grab(random_image(), 5, step))
             frame = camera.read(5)
             assert frame is not None and frame.captured_ns == 5
             indices.append(frame.index)
@@ -42,7 +42,7 @@ def test_frames_the_driver_dropped_count_too() -> None:
 
 def test_no_frame_twice() -> None:
     with HandFed() as camera:
-        camera.feed(picture())
+        camera.feed(random_image())
         assert camera.read(5) is not None
         with pytest.raises(FrameTimeout, match="hand-fed gave no frame for 0 s"):
             camera.read(0)
@@ -72,15 +72,15 @@ def test_a_driver_that_never_opens_is_left_behind() -> None:
         camera.__enter__()
     assert events.kinds == ["camera.stuck"]
     camera.opening.set()
-    assert camera.closed.wait(10)  # opened too late, it is closed at once
+    assert camera.closed.wait(10)  # opened too late, so closed immediately
 
 
 def test_a_few_failed_reads_are_forgiven() -> None:
     with HandFed() as camera:
-        camera.feed(*[None] * (FAILED_READS - 1), picture(1))
+        camera.feed(*[None] * (FAILED_READS - 1), random_image(1))
         frame = camera.read(5)
         assert frame is not None
-        camera.feed(*[None] * (FAILED_READS - 1), picture(2))
+        camera.feed(*[None] * (FAILED_READS - 1), random_image(2))
         assert camera.read(5) is not None
 
 
@@ -96,7 +96,7 @@ def test_many_failed_reads_are_a_loss() -> None:
 
 def test_the_last_frame_comes_before_the_loss() -> None:
     with HandFed() as camera:
-        camera.feed(picture(), RuntimeError("unplugged"))
+        camera.feed(random_image(), RuntimeError("unplugged"))
         assert camera.read(5) is not None
         with pytest.raises(CameraLost, match="stopped: RuntimeError: unplugged"):
             camera.read(5)
@@ -142,7 +142,7 @@ def test_without_a_listener_trouble_is_a_warning() -> None:
 def test_closing_twice_and_reading_closed() -> None:
     camera = HandFed()
     with camera:
-        camera.feed(picture())
+        camera.feed(random_image())
     camera.__exit__(None, None, None)
     with pytest.raises(CameraError, match="is not open"):
         camera.read(1)
@@ -153,7 +153,7 @@ def test_it_opens_again() -> None:
     camera = HandFed()
     for _ in range(3):
         with camera:
-            camera.feed(picture())
+            camera.feed(random_image())
             frame = camera.read(5)
             assert frame is not None and frame.index == 0
 
@@ -161,7 +161,7 @@ def test_it_opens_again() -> None:
 def test_advice_fits_the_kind_of_camera() -> None:
     stream = StreamCamera("http://camera/video", capture=lambda *_: FakeCapture())
     assert "cable" in LiveCamera.remedy and "cable" not in stream.remedy
-    reads = [picture(), *[(False, None)] * 10]
+    reads = [random_image(), *[(False, None)] * 10]
     with (
         StreamCamera("http://camera/video", capture=lambda *_: FakeCapture(reads)) as camera,
         pytest.raises(CameraLost, match="check the camera's power and the network"),

@@ -11,13 +11,13 @@ from emotion_edge.cameras import open_camera
 from emotion_edge.cameras.photos import Photos
 from emotion_edge.errors import CameraError, CameraNotFound, ImageError
 from emotion_edge.values import Frame
-from tests.edge.cameras.fakes import Events, picture
+from tests.edge.cameras.fakes import Events, random_image
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for number in (10, 9, 1):
-        cv2.imwrite(str(tmp_path / f"photo-{number}.png"), picture(number))
+        cv2.imwrite(str(tmp_path / f"photo-{number}.png"), random_image(number))
     (tmp_path / "notes.txt").write_text("no photo")
     (tmp_path / "folder.png").mkdir()
     return tmp_path
@@ -37,7 +37,7 @@ def test_a_folder_in_natural_order(folder: Path) -> None:
     found = read_all(camera)
     assert [path.name for path in camera.paths] == ["photo-1.png", "photo-9.png", "photo-10.png"]
     for frame, number in zip(found, (1, 9, 10), strict=True):
-        np.testing.assert_array_equal(frame.image, picture(number))
+        np.testing.assert_array_equal(frame.image, random_image(number))
     assert [frame.index for frame in found] == [0, 1, 2]
     assert [frame.source for frame in found] == [str(path) for path in camera.paths]
     assert {frame.media_time_s for frame in found} == {0.0}

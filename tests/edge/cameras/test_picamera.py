@@ -190,7 +190,7 @@ def test_colour_only_on_request(fake: type[FakePicamera2]) -> None:
 def test_a_buffer_goes_back_when_the_last_view_is_gone(fake: type[FakePicamera2]) -> None:
     with Running(fake, colour=False) as running:
         kept = running.frame().image[4:8, 4:8]  # a view of a view, as a crop is
-        for _ in range(5 * BUFFERS):  # the sensor never wants for a buffer
+        for _ in range(5 * BUFFERS):  # the sensor always has a free buffer
             running.frame()
         assert (kept == 1).all()
         del kept

@@ -13,11 +13,11 @@ import pytest
 from emotion_edge.cameras import open_camera
 from emotion_edge.cameras.stream import StreamCamera
 from emotion_edge.errors import CameraLost, CameraNotFound
-from tests.edge.cameras.fakes import Events, FakeCapture, picture
+from tests.edge.cameras.fakes import Events, FakeCapture, random_image
 
 
 class MJPEG(http.server.BaseHTTPRequestHandler):
-    """A network camera: gray frames of rising brightness, for ever or until told to hang up."""
+    """A network camera: gray frames of rising brightness, until it is closed."""
 
     hang_up = threading.Event()
 
@@ -82,7 +82,7 @@ def test_limits_and_low_delay_reach_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> N
 
     def make(*arguments: Any) -> FakeCapture:
         seen.append((*arguments, os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"]))
-        return FakeCapture([picture()])
+        return FakeCapture([random_image()])
 
     with StreamCamera("rtsp://camera/live", wait=2.5, capture=make) as camera:
         assert camera.read(5) is not None
@@ -102,7 +102,7 @@ def test_the_users_own_options_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def make(*arguments: Any) -> FakeCapture:
         seen.append(os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"])
-        return FakeCapture([picture()])
+        return FakeCapture([random_image()])
 
     with StreamCamera("rtsp://camera/live", capture=make, colour=False) as camera:
         frame = camera.read(5)

@@ -20,11 +20,11 @@ from emotion_edge.errors import (
     FrameTimeout,
 )
 from emotion_edge.values import Frame
-from tests.edge.cameras.fakes import Clock, Events, HandFed, Scripted, picture
+from tests.edge.cameras.fakes import Clock, Events, HandFed, Scripted, random_image
 
 
 class Rig:
-    """A supervised camera that opens one scripted camera after another; the last for ever."""
+    """A supervised camera that opens one scripted camera after another; the last one never ends."""
 
     def __init__(self, *scripts: Any, **settings: Any) -> None:
         self.clock = Clock()
@@ -55,7 +55,7 @@ class Rig:
 
 
 def some(count: int, start: int = 0) -> list[Any]:
-    return [picture(start + i) for i in range(count)]
+    return [random_image(start + i) for i in range(count)]
 
 
 def test_a_healthy_camera_passes_through() -> None:
@@ -108,8 +108,8 @@ def test_backoff_doubles_up_to_its_limit() -> None:
 
 
 def test_a_flapping_camera_does_not_restart_the_backoff() -> None:
-    flap = [picture(1), CameraLost("loose contact")]
-    other = [picture(2), CameraLost("loose contact")]
+    flap = [random_image(1), CameraLost("loose contact")]
+    other = [random_image(2), CameraLost("loose contact")]
     rig = Rig(flap, other, flap, other, some(1, 9), backoff_limit_s=4.0)
     with rig.camera:
         rig.frames(5)
@@ -119,7 +119,7 @@ def test_a_flapping_camera_does_not_restart_the_backoff() -> None:
 
 def test_a_long_healthy_time_restarts_the_backoff() -> None:
     rig = Rig(
-        [picture(1), CameraLost("a")],
+        [random_image(1), CameraLost("a")],
         [*some(60, 100), CameraLost("b")],
         some(1, 9),
         backoff_limit_s=4.0,
@@ -138,14 +138,14 @@ def test_silence_is_frozen() -> None:
     assert "gave no frame for 3.0 s" in rig.events[0].message
 
 
-def test_the_same_picture_again_and_again_is_frozen() -> None:
-    rig = Rig([*some(1), *[picture(3)] * 200], [*[picture(3)] * 500], some(1, 8))
+def test_a_camera_that_repeats_one_image_is_frozen() -> None:
+    rig = Rig([*some(1), *[random_image(3)] * 200], [*[random_image(3)] * 500], some(1, 8))
     with rig.camera:
         found = rig.frames(90)
         assert rig.events == []
-        while not np.array_equal(found[-1].image, picture(8)):
+        while not np.array_equal(found[-1].image, random_image(8)):
             found += rig.frames(1)
-    # One second of them proves nothing; after ten the camera is reopened, and the old picture
+    # One second of them proves nothing; after ten the camera is reopened, and the old image
     # does not count as a recovery.
     assert rig.events.kinds == ["camera.lost", "camera.retry", "camera.recovered"]
     assert {event.details["reason"] for event in rig.events[:2]} == {"frozen"}
@@ -169,7 +169,7 @@ def test_darkness_can_be_allowed() -> None:
         np.zeros((24, 32, 4), np.uint8),
         np.zeros((24, 32, 3), np.float32),
         np.zeros(100, np.uint8),
-        picture(1, (12, 16, 3)),
+        random_image(1, (12, 16, 3)),
         np.zeros((24, 32, 3), np.uint8),
         np.full((24, 32, 3), (0, 255, 0), np.uint8),
     ],
@@ -179,8 +179,8 @@ def test_garbage_is_dropped_and_too_much_of_it_is_a_loss(garbage: Any) -> None:
     def bad(index: int) -> Frame:
         return Frame(garbage, 0, index)
 
-    good = [Frame(picture(i), 0, i) for i in range(5)]
-    few = [good[0], bad(1), bad(2), Frame(picture(9), 0, 3)]
+    good = [Frame(random_image(i), 0, i) for i in range(5)]
+    few = [good[0], bad(1), bad(2), Frame(random_image(9), 0, 3)]
     rig = Rig([*few, *[bad(4)] * 100], some(2, 20), frozen_after_s=2)
     with rig.camera:
         found = rig.frames(4)
@@ -190,8 +190,8 @@ def test_garbage_is_dropped_and_too_much_of_it_is_a_loss(garbage: Any) -> None:
 
 
 def test_a_stream_may_change_its_size_for_good() -> None:
-    rig = Rig([*some(2), *(picture(i, (48, 64, 3)) for i in range(100))], frozen_after_s=2)
-    rig._scripts.append([picture(i, (48, 64, 3)) for i in range(100)])
+    rig = Rig([*some(2), *(random_image(i, (48, 64, 3)) for i in range(100))], frozen_after_s=2)
+    rig._scripts.append([random_image(i, (48, 64, 3)) for i in range(100)])
     with rig.camera:
         assert rig.frames(3)[-1].image.shape == (48, 64, 3)
 
@@ -201,13 +201,13 @@ def test_a_stream_may_change_its_size_for_good() -> None:
     [
         lambda: CameraNotFound("absent"),
         lambda: ["silence"],
-        lambda: [picture(1)] * 10_000,
+        lambda: [random_image(1)] * 10_000,
         lambda: [np.zeros((24, 32), np.uint8)] * 10_000,
     ],
     ids=["absent", "silent", "frozen", "black"],
 )
 def test_it_gives_up_in_the_end(trouble: Callable[[], Any]) -> None:
-    rig = Rig([picture(1), CameraLost("unplugged")], trouble(), give_up_after_s=60)
+    rig = Rig([random_image(1), CameraLost("unplugged")], trouble(), give_up_after_s=60)
     with rig.camera as camera:
         rig.frames(1)
         with pytest.raises(CameraLost, match="gave no good frame for 60 s") as caught:
@@ -291,7 +291,7 @@ def test_whatever_happens_indices_rise_and_losses_and_recoveries_alternate(
 
     def item(word: str) -> Any:
         if word == "good":
-            return picture(next(serial))
+            return random_image(next(serial))
         if word == "bad":
             return np.zeros((24, 32, 3), np.uint8)
         return CameraLost("lost") if word == "lost" else word

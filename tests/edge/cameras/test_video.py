@@ -20,7 +20,7 @@ from tests.edge.cameras.fakes import (
     Events,
     FakeCapture,
     damage,
-    picture,
+    random_image,
     truncate_jpegs,
     write_video,
 )
@@ -121,8 +121,10 @@ def test_jpegs_without_an_end_marker_are_that_encoders_habit(tmp_path: Path) -> 
 
 
 def test_what_is_wrong_with_a_jpeg() -> None:
-    whole = cv2.imencode(".jpg", picture(0, (64, 96, 3)))[1].tobytes()
-    progressive = cv2.imencode(".jpg", picture(0, (64, 96, 3)), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    whole = cv2.imencode(".jpg", random_image(0, (64, 96, 3)))[1].tobytes()
+    progressive = cv2.imencode(
+        ".jpg", random_image(0, (64, 96, 3)), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    )
     assert fault(whole) == fault(whole + bytes(100)) == fault(progressive[1].tobytes()) == ""
     assert fault(whole[:-2]) == fault(whole[: len(whole) // 2]) == fault(whole[:30]) == "cut off"
     assert fault(whole[:-2], ends=False) == ""
@@ -207,7 +209,7 @@ def test_a_video_of_which_nothing_can_be_decoded(tmp_path: Path) -> None:
 def test_a_container_without_times_advances_by_its_rate(tmp_path: Path) -> None:
     path = tmp_path / "clip.avi"
     path.touch()
-    capture = FakeCapture([picture(i) for i in range(5)])
+    capture = FakeCapture([random_image(i) for i in range(5)])
     capture.properties = {cv2.CAP_PROP_FPS: 10.0, cv2.CAP_PROP_FRAME_COUNT: 5}
     found = read_all(VideoFile(path, capture=lambda *_: capture))
     assert list(np.diff([frame.captured_ns for frame in found])) == [100_000_000] * 4

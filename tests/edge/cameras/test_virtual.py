@@ -56,7 +56,7 @@ def test_demo_knows_where_its_faces_are(faces: int) -> None:
             for box in truth:
                 assert box.x >= 0 and box.x + box.width <= 640
                 assert box.y >= 0 and box.y + box.height <= 480
-            image = camera.picture(index)
+            image = camera.image_at(index)
             found = [
                 Box(int(x), int(y), int(w), int(h))
                 for x, y, w, h in haar.detectMultiScale(image, 1.2, 4, minSize=(60, 60))
@@ -164,10 +164,10 @@ def test_stop_and_misuse() -> None:
 
 def test_the_pattern_costs_no_memory_and_moves() -> None:
     with PatternCamera(paced=False, colour=False) as camera:
-        first, second = camera.picture(0), camera.picture(1)
+        first, second = camera.image_at(0), camera.image_at(1)
         assert np.shares_memory(first, second) and not first.flags.writeable
         np.testing.assert_array_equal(first[:, 1:], second[:, :-1])
-        np.testing.assert_array_equal(camera.picture(64), first)
+        np.testing.assert_array_equal(camera.image_at(64), first)
         assert camera.read(1) is not None
     assert camera.live is False and PatternCamera().live is True
 

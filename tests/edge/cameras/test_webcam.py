@@ -15,7 +15,7 @@ from emotion_edge.cameras import list_cameras, open_camera, v4l2
 from emotion_edge.cameras.v4l2 import V4L2Device
 from emotion_edge.cameras.webcam import Webcam
 from emotion_edge.errors import CameraBusy, CameraError, CameraLost, CameraNotFound
-from tests.edge.cameras.fakes import Events, FakeCapture, picture
+from tests.edge.cameras.fakes import Events, FakeCapture, random_image
 
 CAPTURE, META, OUTPUT = 0x1, 0x800000, 0x2
 
@@ -42,13 +42,13 @@ def opened(device: str, capture: FakeCapture, **settings: Any) -> tuple[Webcam, 
 
 def test_frames_with_the_drivers_timestamp(device: str) -> None:
     stamp_ms = time.monotonic_ns() / 1e6 - 20
-    capture = FakeCapture([picture()])
+    capture = FakeCapture([random_image()])
     capture.properties[cv2.CAP_PROP_POS_MSEC] = stamp_ms
     camera, asked = opened(device, capture)
     with camera:
         frame = camera.read(5)
     assert frame is not None
-    np.testing.assert_array_equal(frame.image, picture())
+    np.testing.assert_array_equal(frame.image, random_image())
     assert frame.captured_ns == pytest.approx(stamp_ms * 1e6, abs=1000)
     assert asked == [(device, cv2.CAP_V4L2, ())]
     assert capture.released
@@ -56,7 +56,7 @@ def test_frames_with_the_drivers_timestamp(device: str) -> None:
 
 @pytest.mark.parametrize("stamp_ms", [0.0, 1.7e12, -5.0])
 def test_a_timestamp_of_another_clock_is_not_believed(device: str, stamp_ms: float) -> None:
-    capture = FakeCapture([picture()])
+    capture = FakeCapture([random_image()])
     capture.properties[cv2.CAP_PROP_POS_MSEC] = stamp_ms
     camera, _ = opened(device, capture)
     before = time.monotonic_ns()
@@ -66,7 +66,7 @@ def test_a_timestamp_of_another_clock_is_not_believed(device: str, stamp_ms: flo
 
 
 def test_what_was_asked_and_what_was_granted(device: str) -> None:
-    capture = FakeCapture([picture()])
+    capture = FakeCapture([random_image()])
     capture.properties = {
         cv2.CAP_PROP_FRAME_WIDTH: 800.0,
         cv2.CAP_PROP_FRAME_HEIGHT: 600.0,
@@ -90,7 +90,7 @@ def test_what_was_asked_and_what_was_granted(device: str) -> None:
 
 
 def test_small_frames_leave_the_format_to_the_driver(device: str) -> None:
-    capture = FakeCapture([picture()])
+    capture = FakeCapture([random_image()])
     with opened(device, capture)[0]:
         pass
     assert cv2.CAP_PROP_FOURCC not in capture.properties
@@ -98,22 +98,22 @@ def test_small_frames_leave_the_format_to_the_driver(device: str) -> None:
 
 
 def test_gray_on_request(device: str) -> None:
-    camera, _ = opened(device, FakeCapture([picture()]), colour=False)
+    camera, _ = opened(device, FakeCapture([random_image()]), colour=False)
     with camera:
         frame = camera.read(5)
     assert frame is not None and frame.image.shape == (24, 32)
 
 
-def test_a_read_that_came_without_a_picture_is_a_failed_read(device: str) -> None:
+def test_a_read_without_an_image_is_a_failed_read(device: str) -> None:
     # Before colour conversion: cv2.cvtColor of nothing would raise and end the camera.
     nothing: list[Any] = [(True, None), (True, np.zeros((0, 0, 3), np.uint8)), (False, None)]
-    camera, _ = opened(device, FakeCapture([*nothing, picture()]), colour=False)
+    camera, _ = opened(device, FakeCapture([*nothing, random_image()]), colour=False)
     with camera:
         assert camera.read(5) is not None
 
 
 def test_unplugged(device: str) -> None:
-    camera, _ = opened(device, FakeCapture([picture()]))
+    camera, _ = opened(device, FakeCapture([random_image()]))
     with camera:
         assert camera.read(5) is not None
         with pytest.raises(CameraLost, match="reads in a row failed"):
@@ -164,7 +164,7 @@ def test_gone_between_looking_and_opening(device: str, monkeypatch: pytest.Monke
         pass
 
 
-def test_a_node_that_gives_no_pictures(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_gives_no_images(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = V4L2Device(device, "bcm2835-codec-decode", "bcm2835-codec", False)
     monkeypatch.setattr(v4l2, "query", lambda path: codec)
     camera, _ = opened(device, FakeCapture())

@@ -90,7 +90,7 @@ def test_a_bad_file_does_not_stop_the_others(
     portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = tmp_path / "bad.jpg"
-    bad.write_text("no picture")
+    bad.write_text("plain text")
     assert main(["image", str(bad), str(portrait), "--model", TINY]) == 2
     output = capsys.readouterr()
     assert "bad.jpg is not an image" in output.err and output.err.count("\n") == 1

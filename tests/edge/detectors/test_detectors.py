@@ -31,7 +31,7 @@ needs_weights = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nobody's own weights are used or touched."""
+    """Keeps the user's own weights out of the tests."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     return tmp_path
 
@@ -40,9 +40,9 @@ def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def portrait() -> Image:
     """A public-domain portrait, 640x480 BGR."""
     cbook = pytest.importorskip("matplotlib.cbook", reason="matplotlib carries the portrait")
-    picture = cv2.imread(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    image = cv2.imread(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
     canvas = np.full((480, 640, 3), 90, np.uint8)
-    canvas[:, 115:525] = cv2.resize(picture, (410, 480), interpolation=cv2.INTER_AREA)
+    canvas[:, 115:525] = cv2.resize(image, (410, 480), interpolation=cv2.INTER_AREA)
     return canvas
 
 
@@ -160,7 +160,7 @@ def test_an_opencv_without_cascades_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class Fake:
-    """Finds what it is told to, and counts how often it was asked, with which sizes."""
+    """Returns the given boxes, and logs the size of each image it receives."""
 
     def __init__(self, *boxes: Box) -> None:
         self.boxes = list(boxes)

@@ -18,7 +18,7 @@ from emotion_edge.values import Box
 
 
 def gradient(height: int = 120, width: int = 160) -> np.ndarray:
-    """A picture in which each pixel tells its column."""
+    """An image whose pixel values are their column numbers."""
     return np.tile(np.arange(width, dtype=np.uint8), (height, 1))
 
 
@@ -111,16 +111,16 @@ def test_read_image_turns_by_exif(tmp_path: Path) -> None:
     from PIL import Image  # part of the development environment
 
     path = tmp_path / "turned.jpg"
-    picture = Image.new("RGB", (40, 20))
-    exif = picture.getexif()
+    turned = Image.new("RGB", (40, 20))
+    exif = turned.getexif()
     exif[0x0112] = 6  # rotate by 90 degrees to view
-    picture.save(path, exif=exif)
+    turned.save(path, exif=exif)
     assert read_image(path).shape == (40, 20, 3)
 
 
 def test_read_image_says_what_was_wrong(tmp_path: Path) -> None:
     absent, text, empty = tmp_path / "absent.jpg", tmp_path / "text.jpg", tmp_path / "empty.jpg"
-    text.write_text("no picture")
+    text.write_text("plain text")
     empty.touch()
     with pytest.raises(ImageError, match=r"cannot read .*absent\.jpg: No such file"):
         read_image(absent)

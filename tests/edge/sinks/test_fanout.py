@@ -196,7 +196,7 @@ def test_aggregate_mode_shows_no_single_face(tmp_path, observation, face) -> Non
     assert [row.split(",")[1:5] for row in rows[1:5]] == [["10.0", "10", "1", "1"]] * 4
 
 
-def test_aggregate_mode_refuses_pictures(tmp_path) -> None:
+def test_aggregate_mode_refuses_images(tmp_path) -> None:
     for settings in (PageSettings(port=0), VideoSettings(path=tmp_path / "a.avi")):
         with pytest.raises(UsageError, match="shows single faces"):
             open_sinks([settings], aggregate=AggregateSettings())

@@ -445,10 +445,10 @@ def test_an_absent_broker_is_reported_once_and_closing_is_quick(
     monkeypatch, observation, until, tmp_path
 ) -> None:
     monkeypatch.setattr(mqtt, "_GRACE_S", 0.0)
-    with socket.socket() as nobody:  # bound, and not listening
-        nobody.bind(("127.0.0.1", 0))
+    with socket.socket() as unused:  # bound, and not listening
+        unused.bind(("127.0.0.1", 0))
         heard = []
-        away = MqttSettings(host="127.0.0.1", port=nobody.getsockname()[1])
+        away = MqttSettings(host="127.0.0.1", port=unused.getsockname()[1])
         with open_sinks([away], on_event=heard.append) as sinks:
             for index in range(20):
                 sinks.write(observation(index))

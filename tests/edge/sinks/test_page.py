@@ -38,7 +38,7 @@ class Viewer:
         self._connection.request("GET", "/stream.mjpg")
         self.answer = self._connection.getresponse()
 
-    def picture(self) -> np.ndarray:
+    def image(self) -> np.ndarray:
         length = 0
         while (line := self.answer.readline().strip()) != b"" or not length:
             assert line or self.answer.fp is not None
@@ -79,7 +79,7 @@ def test_state_is_the_newest_record_and_the_cameras_trouble(page, observation, e
     assert json.loads(get(page, "/state.json")[1])["trouble"] == ""
 
 
-def test_one_picture_with_its_boxes(page, observation) -> None:
+def test_one_frame_with_its_boxes(page, observation) -> None:
     assert get(page, "/frame.jpg")[0] == 503
     page.write(observation(0, size=(1280, 720)))
     status, body, _ = get(page, "/frame.jpg")
@@ -114,7 +114,7 @@ def test_viewers_share_one_encoding_and_see_the_newest(page, observation, until,
     for index in range(5):
         page.write(observation(index, size=(400 + 10 * index, 320)))
         # The size tells which frame it was.
-        assert {viewer.picture().shape[1] for viewer in viewers} == {400 + 10 * index}
+        assert {viewer.image().shape[1] for viewer in viewers} == {400 + 10 * index}
     assert len(encoded) == 5
     for viewer in viewers:
         viewer.close()
@@ -130,7 +130,7 @@ def test_encoding_is_limited_however_many_frames_come(observation, until, encode
     with PageSink(PageSettings(port=0, fps=0.5)) as page:
         page.write(observation(0))
         viewer = Viewer(page)
-        viewer.picture()
+        viewer.image()
         for index in range(1, 50):
             page.write(observation(index))
             time.sleep(0.002)
@@ -145,18 +145,18 @@ def test_a_viewer_that_never_reads_delays_neither_camera_nor_others(page, observ
     viewer = Viewer(page)
     for index in range(60):  # about 300 kB each: far more than any buffer holds
         page.write(observation(index, size=(640, 480)))
-        assert viewer.picture().shape == (480, 640, 3)
+        assert viewer.image().shape == (480, 640, 3)
     stalled.close()
     viewer.close()
 
 
-def test_a_new_viewer_gets_no_picture_from_the_last_viewers_days(page, observation) -> None:
+def test_a_new_viewer_gets_no_frame_made_for_an_earlier_viewer(page, observation) -> None:
     page.write(observation(0, size=(400, 320)))
     get(page, "/frame.jpg")
-    time.sleep(0.005)  # longer than one picture at this rate
+    time.sleep(0.005)  # longer than one image at this rate
     page.write(observation(1, size=(500, 320)))
     viewer = Viewer(page)
-    assert viewer.picture().shape[1] == 500
+    assert viewer.image().shape[1] == 500
     viewer.close()
 
 
@@ -167,7 +167,7 @@ def test_closing_sends_viewers_away_and_frees_the_port(observation, until) -> No
         page.write(observation(0))
         port = int(page.url.rpartition(":")[2])
         viewer = Viewer(page)
-        viewer.picture()
+        viewer.image()
     assert viewer.answer.read() == b"\r\n--frame\r\n"  # the rest, then the end
     viewer.close()
     until(lambda: threading.active_count() == before)
@@ -188,4 +188,4 @@ def test_an_open_page_says_so() -> None:
     with PageSink(PageSettings(host="0.0.0.0", port=0)) as page:
         assert "everyone on this network can watch" in page.announcement
     with PageSink(PageSettings(port=0)) as page:
-        assert "everybody" not in page.announcement
+        assert "everyone" not in page.announcement

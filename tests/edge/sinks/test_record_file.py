@@ -85,7 +85,7 @@ def test_rotation_keeps_the_newest_in_order_and_each_record_whole(
         data = each.read_bytes()
         assert data.startswith(header)
         body = data[len(header) :].splitlines(keepends=True)
-        assert len(data) <= limit or len(body) <= 1  # one record larger than the limit stands alone
+        assert len(data) <= limit or len(body) <= 1  # a larger record has its own file
         kept += body
     # The newest records, none missing between them.
     expected = b"".join(lines).splitlines(keepends=True)

@@ -32,12 +32,12 @@ def encoder(request, monkeypatch) -> str:
 
 def read(path: Path) -> tuple[list[np.ndarray], float]:
     video = cv2.VideoCapture(str(path))
-    pictures = []
+    frames = []
     while True:
-        there, picture = video.read()
+        there, frame = video.read()
         if not there:
-            return pictures, video.get(cv2.CAP_PROP_FPS)
-        pictures.append(picture)
+            return frames, video.get(cv2.CAP_PROP_FPS)
+        frames.append(frame)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".MP4"])
@@ -50,10 +50,10 @@ def test_a_video_with_boxes(suffix, tmp_path, observation, face, encoder) -> Non
             sink.write(Observation(Frame(gray, index, index), (face("happy"),)))
         assert not path.exists()  # it gets its name when it is complete
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
-    pictures, fps = read(path)
-    assert (len(pictures), fps) == (12, 20)
-    assert pictures[0].shape == (240, 320, 3)
-    blue, green, red = pictures[6].reshape(-1, 3).astype(int).T
+    frames, fps = read(path)
+    assert (len(frames), fps) == (12, 20)
+    assert frames[0].shape == (240, 320, 3)
+    blue, green, red = frames[6].reshape(-1, 3).astype(int).T
     assert ((red > 180) & (green > 160) & (blue < 130)).sum() > 200  # happy is yellow
 
 
@@ -62,8 +62,8 @@ def test_odd_sizes_and_a_change_of_size(tmp_path, observation) -> None:
     with VideoSink(VideoSettings(path=path, reserve_mb=0), paced=False) as sink:
         sink.write(observation(0, size=(321, 241)))
         sink.write(observation(1, size=(640, 480)))
-    pictures, _ = read(path)
-    assert [picture.shape for picture in pictures] == [(242, 322, 3)] * 2
+    frames, _ = read(path)
+    assert [frame.shape for frame in frames] == [(242, 322, 3)] * 2
 
 
 @pytest.mark.parametrize("camera_fps", [5, 15, 60])

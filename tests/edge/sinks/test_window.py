@@ -29,7 +29,7 @@ def test_without_a_display_there_is_a_clear_word(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def display():
-    """A display nobody sees."""
+    """A virtual display."""
     if shutil.which("Xvfb") is None:
         pytest.skip("Xvfb is not installed")
     reader, writer = os.pipe()
@@ -47,7 +47,7 @@ def display():
 
 
 def in_a_window(display: str, script: str) -> str:
-    """Run a script that has a window, in a process of its own, as Tk wants."""
+    """Run a script that opens a window in its own process: Tk requires the main thread."""
     head = """
         import time
         import numpy as np
@@ -61,7 +61,7 @@ def in_a_window(display: str, script: str) -> str:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
 
-        def picture(index):
+        def observation(index):
             image = np.full((240, 320, 3), (200, 30, 30), np.uint8)
             return Observation(Frame(image, time.monotonic_ns(), index), ())
     """
@@ -80,7 +80,7 @@ def in_a_window(display: str, script: str) -> str:
     return done.stdout
 
 
-def test_it_shows_the_newest_picture(display) -> None:
+def test_it_shows_the_newest_frame(display) -> None:
     said = in_a_window(
         display,
         """
@@ -89,7 +89,7 @@ def test_it_shows_the_newest_picture(display) -> None:
 
         with WindowSink(WindowSettings(fps=100)) as sink:
             for index in range(3):
-                sink.write(picture(index))
+                sink.write(observation(index))
                 until(lambda: sink.shown == index + 1)
 
             def blue():
@@ -115,13 +115,13 @@ def test_its_user_closes_it_fullscreen_too(display) -> None:
         make = tkinter.Tk
         tkinter.Tk = lambda **kwargs: roots.append(make(**kwargs)) or roots[-1]
         with WindowSink(WindowSettings(fps=100, fullscreen=True)) as sink:
-            sink.write(picture(0))
+            sink.write(observation(0))
             until(lambda: sink.shown == 1)
             root = roots.pop()
             root.focus_force()  # there is no window manager to give the focus
             root.after(10, root.event_generate, "<Escape>")
             del root
             until(lambda: sink.finished)
-        sink.write(picture(1))  # nobody looks, nothing happens
+        sink.write(observation(1))  # the window is closed: nothing happens
         """,
     )
