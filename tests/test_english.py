@@ -12,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = (".py", ".md", ".html", ".sh", ".toml")
-ALLOWED = ROOT / "tests/english_allowed.txt"
 HABITS = {
     # what is written: what to write
     r"(?<!there )\b(?:is|are|was) no (?!(?:longer|more|one|fewer|less|better)\b)": "is not a",
@@ -56,20 +55,10 @@ def hits(path: Path) -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}:{number}: {found!r}; write: {plain}"
 
 
-def allowed() -> set[str]:
-    """Files that are not rewritten yet: the list only becomes shorter."""
-    return set(ALLOWED.read_text().split()) if ALLOWED.exists() else set()
-
-
 def test_the_text_is_plain() -> None:
-    skipped = allowed()
-    checked = [path for path in files() if str(path.relative_to(ROOT)) not in skipped]
+    checked = files()
     assert checked
     assert not [hit for path in checked for hit in hits(path)]
-
-
-def test_every_allowed_file_exists() -> None:
-    assert not [name for name in allowed() if not (ROOT / name).is_file()]
 
 
 @pytest.mark.parametrize(
