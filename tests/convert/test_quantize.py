@@ -189,3 +189,19 @@ def test_macs_are_counted(jobs: dict[str, Job]) -> None:
     macs = {operator.name: graph.macs(operator) for operator in graph.operators}
     assert macs["CONV_2D"] == 12 * 12 * 4 * 9
     assert macs["FULLY_CONNECTED"] == 4 * 7
+
+
+def test_a_dead_branch_leaves_a_file_that_xnnpack_accepts() -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((24, 24, 1))
+    x = keras.layers.Conv2D(4, 3, activation="relu", padding="same")(image)
+    dead = keras.layers.Conv2D(4, 3, padding="same", name="dead")
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([x, dead(x)]))
+    network = keras.Model(image, keras.layers.Dense(3)(x))
+    dead.set_weights([weights * 1e-8 for weights in dead.get_weights()])
+    calibrator = Calibrator(float_model.from_keras(network), FACES, 1, 0)
+    graph = Graph(calibrator.calibrated().model)
+    found = (graph.range(i) for i in calibrator.seen)
+    widths = [high - low for low, high in (pair for pair in found if pair)]
+    assert min(widths) > 0.5e-4 * np.median(widths)
+    assert len(inspection.xnnpack_takes(quantize.quantize(graph.to_bytes()))) >= 4

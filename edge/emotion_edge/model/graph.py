@@ -72,7 +72,10 @@ class Graph:
                 error
             )
         if count != 1:
-            raise ModelError(f"the model has {count} subgraphs; expected one")
+            raise ModelError(
+                f"the model has {count} subgraphs, as LSTM and GRU layers make; expected one: its "
+                "operators cannot be listed"
+            )
 
     def macs(self, operator: Operator) -> int:
         """Multiply-accumulate operations of one inference: of convolutions and matrix products."""
