@@ -23,6 +23,7 @@ flag sets a key, ``--set KEY=VALUE`` sets any, and a flag wins over the file::
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,9 +169,26 @@ def build(tables: Mapping[str, Any], where: str = "the configuration") -> Config
     elif not any(sink.prints for sink in outputs):
         outputs.insert(0, SINKS["console"]())
     try:
-        return Config(**values, sinks=tuple(outputs))
+        config = Config(**values, sinks=tuple(outputs))
+        _check_files(config)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
+    return config
+
+
+def _check_files(config: Config) -> None:
+    """Raises UsageError when two outputs write to one file, or one to the source of the run."""
+    source = Path(config.camera.source)
+    written: set[Path] = set()
+    for sink in config.sinks:
+        if sink.file is None:
+            continue
+        file = Path(os.path.realpath(sink.file))
+        if file in written:
+            raise UsageError(f"2 outputs write to {sink.file}: give each its own file")
+        written.add(file)
+        if source.is_file() and file == Path(os.path.realpath(source)):
+            raise UsageError(f"{sink.file} is the source of the run: give the output another name")
 
 
 def merge(tables: Mapping[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:

@@ -235,3 +235,21 @@ def test_one_wrong_letter_is_found_again(key: str, place: int, letter: str) -> N
         "mean "
     )[2]
     assert difflib.SequenceMatcher(None, named.rstrip("?").rpartition(".")[2], wrong).ratio() > 0.5
+
+
+def test_two_outputs_cannot_share_a_file(tmp_path: Path) -> None:
+    path, link = tmp_path / "seen.txt", tmp_path / "link.txt"
+    link.symlink_to(path)
+    for second in (path, tmp_path / "." / "seen.txt", link):
+        sinks = {"jsonl": {"path": str(path)}, "csv": {"path": str(second)}}
+        with pytest.raises(UsageError, match="2 outputs write to"):
+            build({"sinks": sinks, "overwrite": True})
+
+
+def test_an_output_cannot_replace_the_source(tmp_path: Path) -> None:
+    video = tmp_path / "party.mp4"
+    video.write_bytes(b"video")
+    for sinks in ({"record": {"path": str(video)}}, {"jsonl": {"path": str(video)}}):
+        tables = {"camera": {"source": str(video)}, "sinks": sinks, "overwrite": True}
+        with pytest.raises(UsageError, match="is the source of the run"):
+            build(tables)
