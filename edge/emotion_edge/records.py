@@ -117,9 +117,11 @@ def to_json(record: dict[str, Any]) -> str:
 
     Raises ValueError for a number that JSON does not have (NaN, infinity).
     """
-    return json.dumps(
+    text = json.dumps(
         record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
     )
+    # A file name that is not UTF-8 holds surrogates, which UTF-8 lacks and JSON writes as \udcff.
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _plain(value: object) -> object:

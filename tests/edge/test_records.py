@@ -237,3 +237,9 @@ def test_landmarks_and_the_heads_direction_are_recorded_where_they_are_known() -
     assert (record["tilt"], record["yaw"], record["facing"]) == (0, 0, True)
     assert json.loads(to_json(record)) == record
     assert "landmarks" not in face_record(Face(Box(50, 50, 80, 80, 9), emotion, "happy"))
+
+
+def test_a_file_name_that_is_not_utf8_can_be_encoded() -> None:
+    name = b"photos/\xe9.jpg".decode(errors="surrogateescape")
+    line = to_json({"source": name}).encode()
+    assert json.loads(line) == {"source": name}

@@ -94,4 +94,5 @@ class AggregateCsvSink(RecordSink):
 def _rows(rows: Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    # A file name that is not UTF-8 holds surrogates, which cannot be encoded.
+    return text.getvalue().encode(errors="backslashreplace")

@@ -74,3 +74,12 @@ def test_counts_have_a_column_for_each_label(tmp_path, event) -> None:
         sink.event(Event("aggregate", "3 in 60 s", 0, count))
     (row,) = _read(path)
     assert (row["people"], row["happy"], row["unsure"], row["angry"]) == ("3", "2", "1", "0")
+
+
+def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path, observation) -> None:
+    name = b"\xe9.jpg".decode(errors="surrogateescape")
+    seen = observation(0)
+    frame = replace(seen.frame, source=name, media_time_s=0.0)
+    with CsvSink(CsvSettings(path=tmp_path / "r.csv"), EMOTIONS) as sink:
+        sink.write(replace(seen, frame=frame))
+    assert _read(tmp_path / "r.csv")[0]["source"] == "\\udce9.jpg"
