@@ -17,6 +17,7 @@ import numpy as np
 from emotion_edge.cameras import list_cameras
 from emotion_edge.cameras.video import VideoFile
 from emotion_edge.commands import run as run_command
+from emotion_edge.errors import SinkError
 from emotion_edge.files import write_whole
 from emotion_edge.model.shipped import DEFAULT
 from emotion_edge.sinks.encoding import players
@@ -43,7 +44,12 @@ def run(options: argparse.Namespace) -> int:
     """Run, draw the contact sheet, and end with what was seen, where it is, and what is next."""
     clip, records = options.out / "annotated.mp4", options.out / "emotions.jsonl"
     sheet = options.out / "contact-sheet.jpg"
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(
+            f"cannot make the folder {options.out} ({error.strerror}): give another --out folder"
+        ) from error
     words = ["--camera", options.camera, "--model", options.model, "--frames", str(options.frames)]
     words += ["--jsonl", str(records), "--record", str(clip), "--overwrite"]
     if options.camera.partition(":")[0] == "demo":

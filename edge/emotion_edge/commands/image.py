@@ -15,7 +15,7 @@ from emotion_edge.annotate import annotate
 from emotion_edge.cameras.photos import photos_in
 from emotion_edge.commands.flags import add_backend_arguments, backend
 from emotion_edge.detectors import names, open_detector
-from emotion_edge.errors import EmotionEdgeError, OutputExists, SinkError
+from emotion_edge.errors import EmotionEdgeError, ImageError, OutputExists, SinkError
 from emotion_edge.factory import load
 from emotion_edge.files import write_whole
 from emotion_edge.model.labels import EMOJI
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             files += photos_in(path) if path.is_dir() else [path]
         except EmotionEdgeError as error:
-            report(error)
+            report(ImageError(str(error)))  # bad input, though the folder is read as a camera's
     targets = _targets(files, options.annotate, overwrite=options.overwrite)
     limits = {"min_face": options.min_face, "max_seconds": options.max_seconds}
     detector = open_detector(

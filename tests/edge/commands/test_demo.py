@@ -59,3 +59,12 @@ def test_moments_show_every_set_of_labels_first() -> None:
 def test_live_records_are_placed_by_their_time() -> None:
     first, later = ({"time": f"2026-11-20T12:00:0{s}.500+00:00"} for s in (1, 3))
     assert demo._seconds(later, first) == 2.0
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "demo").touch()
+    assert main(["demo", "--model", TINY, "--out", str(tmp_path / "demo")]) == 4
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "give another --out folder" in error
