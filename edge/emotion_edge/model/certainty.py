@@ -65,9 +65,11 @@ def unsure_below(
 
     chosen: what the user set, which wins. precision: what the user asked for, if anything.
     Without either, the model's own default, and 0 for a model without a curve.
-    Raises UsageError as :func:`point` does.
+    Raises UsageError for a choice that is not a probability, and as :func:`point` does.
     """
     if chosen is not None:
+        if not 0 <= chosen <= 1:
+            raise UsageError(f"unsure_below is {chosen:g}: give a probability from 0 to 1")
         return chosen
     if precision is not None:
         if manifest is None:

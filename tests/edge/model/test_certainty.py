@@ -46,3 +46,9 @@ def test_a_precision_out_of_reach_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         point(manifest(certainty), precision)
+
+
+@pytest.mark.parametrize("chosen", [-0.1, 1.5, 75, float("nan")])
+def test_a_threshold_that_is_not_a_probability_is_an_error(chosen: float) -> None:
+    with pytest.raises(UsageError, match="give a probability from 0 to 1"):
+        unsure_below(None, chosen)
