@@ -1,4 +1,4 @@
-"""Labelled images in the size and colours of the model, cut by the device's own preprocessing."""
+"""Reads labelled images in the model's size and colours, with the device's own preprocessing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from emotion_edge.model.preprocessing import read_image, resize_to_input
 from emotion_edge.values import Image
 from train.data import Split, load_fer2013
 from train.errors import DataError
-from train.readers import WITH_CONTEMPT
+from train.readers import WITH_CONTEMPT, plain_label
 
+CLEAN = "clean: no row with a twin in a split judged later"
 TRAINING, GATE, REPORT = "Training", "PublicTest", "PrivateTest"
 _HELD_OUT = ("test", "val", "public", "private", "eval", "holdout")
 
@@ -93,33 +94,51 @@ def read(
     """One split of FER2013 in any of its formats, or of a folder ``PATH/SPLIT/LABEL/*.jpg``.
 
     convention: what counts as correct, ``fer2013`` or ``people`` (``train.targets.judged``).
-    Raises DataError when there is nothing to read, or a label of the data is not in ``labels``.
+    labels: the model's. Those of FER2013 are matched by name, in any order; rows whose label the
+    model does not have are left out, and a label without rows is allowed.
+    Raises DataError when there is nothing to read or fewer than two labels match.
     """
     path, labels = Path(path), tuple(labels)
     if (path / split).is_dir():
         return _folder(path, split, spec, labels)
     data = load_fer2013(path)
-    with_contempt = convention == "people" and (labels, data.labels) == (WITH_CONTEMPT, EMOTIONS)
-    if data.labels != labels and not with_contempt:
+    if convention == "people" and labels not in (EMOTIONS, WITH_CONTEMPT):
         raise DataError(
-            f"{data.source} is labelled {', '.join(data.labels)}; "
-            f"the model answers {', '.join(labels)}: give images of its labels, "
-            "as PATH/SPLIT/LABEL/*.jpg"
+            f"the people convention has the labels {', '.join(WITH_CONTEMPT)} in this order, or "
+            f"the first seven; the model's are {', '.join(labels)}: use --convention fer2013"
         )
+    position, absent = _matched(data.labels, labels, data.source)
     part = data.split(split)
-    faces = np.stack([resize_to_input(face, spec) for face in part.images])
-    whole = split == REPORT
+    truth = position[part.labels]
+    keep = truth >= 0
+    protocol = "clean: all rows" if split == REPORT else CLEAN
     return Images(
         split,
         labels,
-        faces,
-        part.labels,
+        np.stack([resize_to_input(face, spec) for face in part.images[keep]]),
+        truth[keep],
         data.source,
-        "clean: all rows" if whole else "clean: no row with a twin in a split judged later",
-        part.twin,
-        part.votes,
+        protocol + (f", without {', '.join(absent)}" if absent else ""),
+        part.twin[keep],
+        # FER+'s votes are in the order of the emotions.
+        part.votes[keep] if part.votes is not None and labels[:7] == EMOTIONS else None,
         convention,
     )
+
+
+def _matched(
+    given: tuple[str, ...], labels: tuple[str, ...], source: str
+) -> tuple[NDArray[np.int64], list[str]]:
+    """The model's position of each label of the data, -1 for none, and the labels without one."""
+    places = {plain_label(label): at for at, label in enumerate(labels)}
+    position = np.array([places.get(plain_label(label), -1) for label in given], np.int64)
+    if (position >= 0).sum() < 2:
+        raise DataError(
+            f"{source} is labelled {', '.join(given)}; the model's labels are "
+            f"{', '.join(labels)}, fewer than two match: name them with --labels as in the data, "
+            "or give images of its labels as PATH/SPLIT/LABEL/*.jpg"
+        )
+    return position, [label for at, label in enumerate(given) if position[at] < 0]
 
 
 def stratified(truth: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -171,9 +190,9 @@ def calibration_set(
 
 
 def default_labels(outputs: int, path: str | Path | None, split: str) -> tuple[str, ...]:
-    """Labels for a model that came without: those of the folder, or the seven of FER2013.
+    """Labels for a model without any: those of the folder, FER2013's seven, or with contempt.
 
-    Raises UsageError when neither has as many as the model has outputs.
+    Raises UsageError when none has as many as the model has outputs.
     """
     if path is not None and Path(path).is_dir():
         folder = Path(path) / split
@@ -186,8 +205,10 @@ def default_labels(outputs: int, path: str | Path | None, split: str) -> tuple[s
             return names
     if outputs == len(EMOTIONS):
         return EMOTIONS
+    if outputs == len(WITH_CONTEMPT):
+        return WITH_CONTEMPT
     raise UsageError(
-        f"the model answers {outputs} scores, FER2013 has {len(EMOTIONS)} labels: "
+        f"the model has {outputs} outputs, FER2013 has {len(EMOTIONS)} labels: "
         "name them in the order of the outputs with --labels a,b,c"
     )
 

@@ -52,8 +52,9 @@ SHORTER = {
     # The soft labels of the checkout are of all faces.
     "python -m train fit": "--set fit.epochs=1 --set targets.soft_labels=",
     "python -m train soften": "--views 1",
-    # A few faces decide nothing: here the gate is open.
-    "python -m convert": "--max-drop 100 --min-agreement 0 --max-recall-drop 100",
+    # A few faces decide nothing, and the networks are not trained: every file is written.
+    "python -m convert": "--max-drop 100 --min-agreement 0 --max-recall-drop 100 --force",
+    "python -m convert explain": "--max-drop 100",
     "python -m benchmarks latency": "--warmup 1 --rounds 2 --runs 2 --restarts 1",
     "python -m benchmarks pipeline": "--frames 10 --live 1 --sizes 320x240 --faces 1",
     "python -m benchmarks accuracy": "--rounds 1 --restarts 1",

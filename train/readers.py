@@ -200,13 +200,18 @@ def _entries(path: Path) -> list[Path]:
     return sorted(found)
 
 
+def plain_label(name: str) -> str:
+    """The label that a folder or model means by a name: ``happy`` for ``Happiness``."""
+    return _SYNONYMS.get(name.lower(), name.lower())
+
+
 def class_order(names: set[str]) -> dict[str, tuple[int, str]]:
     """Position and label of each folder name.
 
     Emotions take FER2013's order, whatever the alphabet says, with contempt after them; any
     other set of classes is sorted.
     """
-    plain = {name: _SYNONYMS.get(name.lower(), name.lower()) for name in names}
+    plain = {name: plain_label(name) for name in names}
     if set(plain.values()) <= set(WITH_CONTEMPT):
         order = [label for label in WITH_CONTEMPT if label in plain.values()]
         return {name: (order.index(label), label) for name, label in plain.items()}

@@ -53,14 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recover", action="store_true", help="if the gate fails, try ways to fix it"
     )
     parser.add_argument(
-        "--force", action="store_true", help="write the file even if the gate fails"
+        "--force",
+        action="store_true",
+        help="write the file even if the gate fails, or the labels, scaling or skill look wrong",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
 def run(options: argparse.Namespace) -> int:
     """Convert each variant; write all of them, or none if one fails. Raises GateFailed."""
-    from convert import conversion, publish, report
+    from convert import checks, conversion, publish, report
     from convert.errors import GateFailed
 
     variants = _variants(options)
@@ -73,6 +75,10 @@ def run(options: argparse.Namespace) -> int:
         for variant, path in places.items():
             publish.require_absent(path, variant)
     job = read_job(options)
+    for problem in checks.problems(job):
+        if not options.force:
+            raise UsageError(f"{problem}, or --force to convert it as it is")
+        _say(f"warning: {problem}")
     attempts = []
     for variant in variants:
         attempt = conversion.attempt(

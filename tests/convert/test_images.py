@@ -88,6 +88,34 @@ def test_folders_and_labels_have_to_match(tmp_path: Path, data: Path) -> None:
         images.default_labels(5, data, "PublicTest")
 
 
+def test_labels_of_the_data_are_matched_by_name(data: Path) -> None:
+    found = images.read(data, "PublicTest", GRAY, EMOTIONS)
+    order = ("Neutral", "Surprised", "sadness", "happiness", "fear", "disgust", "Anger")
+    other = images.read(data, "PublicTest", GRAY, order)
+    assert len(other) == len(found)
+    assert [EMOTIONS[6 - i] for i in other.truth] == [EMOTIONS[i] for i in found.truth]
+    four = images.read(data, "PublicTest", GRAY, ("happy", "sad", "angry", "neutral"))
+    assert len(four) == 4 * COUNTS["PublicTest"] and set(four.truth.tolist()) == {0, 1, 2, 3}
+    assert four.protocol.endswith("without disgust, fear, surprise")
+    eight = images.read(data, "PublicTest", GRAY, images.default_labels(8, data, "PublicTest"))
+    assert eight.labels[-1] == "contempt" and eight.truth.max() == 6
+
+
+def test_class_folders_may_be_links(tmp_path: Path) -> None:
+    root = folder(tmp_path / "real", ("cat", "dog"))
+    linked = tmp_path / "linked"
+    (linked / "train").mkdir(parents=True)
+    for label in ("cat", "dog"):
+        (linked / "train" / label).symlink_to(root / "train" / label)
+    assert len(images.read(linked, "train", GRAY, ("cat", "dog"))) == 6
+    # Class folders without splits are read by train.
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for label in ("cat", "dog"):
+        (plain / label).symlink_to(root / "train" / label)
+    assert images.default_labels(2, plain, "PublicTest") == ("cat", "dog")
+
+
 def test_class_folders_without_splits_name_the_labels_and_hold_out_a_tenth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
