@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
-from emotion_edge.errors import UsageError
+from emotion_edge.errors import PluginError, UsageError
 from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.registry import Registry
 from emotion_edge.settings import Settings, key
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from emotion_edge.sinks.fanout import Sinks, SinkState
 
 
+@runtime_checkable
 class Sink(Protocol):
     """An output, used as a context manager: entering opens it, leaving flushes and closes it.
 
@@ -178,8 +179,9 @@ def open_sinks(
     temperature: the board's degrees Celsius, for the metrics.
     prior: of the model's manifest, for corrected shares in aggregate mode.
 
-    Raises UsageError when sinks contradict each other; entering raises what the first sink that
-    cannot be opened raises, with the others closed again.
+    Raises UsageError when sinks contradict each other, PluginError when one of another package is
+    not a sink; entering raises what the first sink that cannot be opened raises, with the others
+    closed again.
     """
     from emotion_edge.sinks.aggregate import Aggregate
     from emotion_edge.sinks.fanout import Sinks
@@ -197,6 +199,11 @@ def open_sinks(
     )
     for each in settings:
         sink = each.open(run)
+        if not isinstance(sink, Sink):
+            raise PluginError(
+                f"{type(each).__name__}.open returned {type(sink).__name__}, which is not a "
+                "sink: make it a subclass of emotion_edge.Sink"
+            )
         if aggregate is not None and each.pixels:
             raise UsageError(
                 f"{sink.name} shows single faces, which aggregate mode forbids: omit one of them"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion_edge.errors import SinkError, UsageError
-from emotion_edge.sinks import open_sinks
+from emotion_edge.errors import PluginError, SinkError, UsageError
+from emotion_edge.sinks import SinkSettings, open_sinks
 from emotion_edge.sinks.aggregate import AggregateSettings
 from emotion_edge.sinks.console import ConsoleSettings
 from emotion_edge.sinks.csv import CsvSettings
@@ -218,3 +218,12 @@ def test_without_a_reader_only_a_lone_console_ends_the_run(notebook, observation
     assert [each.kind for each in heard] == ["sink.closed"]
     with pytest.raises(BrokenPipeError), Sinks([Isolated(console)]) as sinks:
         until(lambda: sinks.write(observation(0)))
+
+
+def test_settings_that_open_something_else_are_one_line() -> None:
+    class Lamp(SinkSettings):
+        def open(self, run):
+            return object()
+
+    with pytest.raises(PluginError, match=r"Lamp\.open returned object, which is not a sink"):
+        open_sinks([Lamp()])
