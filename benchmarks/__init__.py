@@ -1,1 +1,1 @@
-"""Latency, accuracy, memory, peers: what an engineer chooses a model and a board by."""
+"""Measures latency, accuracy and memory, for choosing a model and a board."""

@@ -1,4 +1,4 @@
-"""Makes virtual environments for runtimes and peers that cannot share this one."""
+"""Creates virtual environments for runtimes and peers that cannot share this one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Camera to label: each stage's share, the frames per second, the age of a frame.
+"""Measures the path from camera to label: time per stage, frame rate, age of a frame.
 
 Two measurements. Unpaced, every setup (detector, frame size, faces in view) processes the same
 frames, the setups in turn, a few frames each; frames are read or drawn outside the timed part.

@@ -1,4 +1,4 @@
-"""Keeps results: one file per board and date, and a table generated from them."""
+"""Stores results: one file per board and date, and a table generated from them."""
 
 from __future__ import annotations
 

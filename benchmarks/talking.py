@@ -1,4 +1,4 @@
-"""What is shown on a neutral face that talks, and how soon a real smile shows.
+"""Measures the labels of a neutral face that talks, and the delay of a real smile.
 
 Neutral frontal faces of FER2013 (FER+'s majority) speak for 10 s: their mouths are warped open and
 shut, wide and round, at the pace of syllables (``train.mouths``). The crop also shakes as in

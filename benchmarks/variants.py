@@ -1,4 +1,4 @@
-"""The files of a model: those shipped, and the variants that can be made of its float source."""
+"""Finds a model's files: the shipped ones, and variants converted from its float source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the web page keep anything of what visitors send? Memory of ``emotion-edge web`` under load.
+"""Checks that ``emotion-edge web`` keeps nothing that visitors send: memory and files under load.
 
 A server is started, and images of phone size are sent to it: the first half one at a time, each by
 a visitor with a session of their own; the second half by ``--sessions`` visitors, of whom

@@ -1,1 +1,1 @@
-"""From a float Keras classifier to a ``.tflite`` that has proven itself (``python -m convert``)."""
+"""Converts a float Keras classifier to a checked ``.tflite`` (``python -m convert``)."""

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and how they become a ``Job``."""
+"""Defines shared command-line arguments, and makes a ``Job`` from them."""
 
 from __future__ import annotations
 

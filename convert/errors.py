@@ -1,4 +1,4 @@
-"""Errors of the converter; they hang in the tree of ``emotion_edge.errors``."""
+"""Errors of the converter; they belong to the tree of ``emotion_edge.errors``."""
 
 from __future__ import annotations
 

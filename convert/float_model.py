@@ -1,4 +1,4 @@
-"""Loads a Keras image classifier and finds out its input and output."""
+"""Loads a Keras image classifier and determines its input and output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Float and converted model on the same images, and whether the difference may be shipped.
+"""Compares the float and the converted model on the same images, and decides if it may ship.
 
 Both run through ``emotion_edge``'s own classifier on LiteRT with XNNPACK, so that what is
 measured is what the device does. The two answer the same images: their difference is judged in

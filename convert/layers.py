@@ -1,4 +1,4 @@
-"""Layer by layer: how much noise int8 adds to each activation, and over what range it is spread.
+"""Measures, layer by layer, the noise that int8 adds to each activation, and its range.
 
 Signal-to-quantisation-noise ratio, in dB, of an activation x and its int8 counterpart q on the
 same images: ``10 log10(sum x² / sum (x - q)²)``. It is measured on the running networks, so it

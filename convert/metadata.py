@@ -1,4 +1,4 @@
-"""TFLite's own metadata: what Task Library, Android Studio and others read from a model file.
+"""Writes TFLite's own metadata, which Task Library, Android Studio and others read.
 
 The manifest says more and is what this project reads. Other tools look for a FlatBuffer named
 ``TFLITE_METADATA`` inside the model, of the schema ``metadata_schema.fbs`` of the TFLite Support

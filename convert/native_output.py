@@ -1,4 +1,4 @@
-"""Hides what TensorFlow prints: it writes to the file descriptors, past ``sys.stdout``."""
+"""Hides TensorFlow's output, which goes to the file descriptors and bypasses ``sys.stdout``."""
 
 from __future__ import annotations
 

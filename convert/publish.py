@@ -1,4 +1,4 @@
-"""What goes into a converted file and where the file goes: its manifest, its name, writing it."""
+"""Writes a converted file with its manifest, under the right name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may turn a failing int8 model into a passing one, the cheapest first.
+"""Tries to make a failing int8 model pass, with the cheapest methods first.
 
 Cheap means cheap on the device: other ranges, equalised channels and corrected biases cost
 nothing there; an operator left in float costs time on every frame, so it is tried last.

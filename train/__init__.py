@@ -1,1 +1,1 @@
-"""Workstation side: data, networks, training and evaluation (``python -m train``)."""
+"""Data, networks, training and evaluation, on the workstation (``python -m train``)."""

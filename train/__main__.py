@@ -1,4 +1,4 @@
-"""``python -m train``: look at data, train, export, evaluate, compare.
+"""``python -m train``: report on data, train, export, evaluate, compare.
 
 Exit status: 0 done; 2 bad input or a run that cannot continue; 130 interrupted.
 """

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and the data they name."""
+"""Defines shared command-line arguments, and reads the data that they name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: one warp, one look-up, no loop over images.
+"""Augments whole batches: one warp, one look-up, no loop over images.
 
 A batch is one tall image to OpenCV, so that one ``cv2.remap`` rotates, zooms, shifts and
 flips every face of it. NumPy and OpenCV only: the same batches on every backend, drawn from a

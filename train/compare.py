@@ -1,4 +1,4 @@
-"""Several runs side by side: a table, their curves, and both columns of accuracy in one plane."""
+"""Compares runs: a table, their learning curves, and a plot of both accuracies."""
 
 from __future__ import annotations
 
@@ -40,9 +40,12 @@ def compare(folders: list[Path], out: Path, *, against: str = "", overwrite: boo
     swept = [_value(r, against, name) for r, name in zip(records, names, strict=True) if against]
     privates = [_private(folder) for folder in folders]
     head = ["run", "parameters", "MMAC", "epochs", "minutes", "split"]
-    head += ["original", "without twins", "FER+", "macro-F1", "ECE"]
+    head += ["original", "without near-duplicates", "FER+", "macro-F1", "ECE"]
     if any(privates):
-        head += [f"PrivateTest: {name}" for name in ("original", "without twins", "twins", "FER+")]
+        head += [
+            f"PrivateTest: {name}"
+            for name in ("original", "without near-duplicates", "near-duplicates", "FER+")
+        ]
     rows = []
     for name, record, score, private in zip(names, records, scores, privates, strict=True):
         if "accuracy" not in score:

@@ -1,4 +1,4 @@
-"""One TOML file defines how a model is trained; unknown keys are errors.
+"""Reads how a model is trained from one TOML file; unknown keys are errors.
 
 >>> config = load_config("train/configs/fast.toml")
 >>> config.fit.epochs

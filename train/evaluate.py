@@ -1,4 +1,4 @@
-"""Score a model, float or int8, by the same figures and the same code.
+"""Scores a model, float or int8, with the same metrics and the same code.
 
 >>> classifier = load_classifier("models/fast/fast-int8.tflite")
 >>> figures = score(classifier.predict(split.images), split, classifier.labels)

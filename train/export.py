@@ -1,4 +1,4 @@
-"""From a trained run to the model that ships: one head, temperature, record, plots.
+"""Exports the model to ship from a trained run: one head, temperature, record, plots.
 
 Everything here is chosen on PublicTest. Mix, class adjustment and temperature are folded into the
 last layer (:mod:`train.heads`), so they cost nothing on the device.

@@ -1,4 +1,4 @@
-"""Train one configuration on one data set.
+"""Trains one configuration on one data set.
 
 The loop is ``keras.Model.fit`` with a data set of our own: each batch is drawn from (seed,
 epoch, batch number) and from nothing else, so a killed run continues where it stopped

@@ -1,4 +1,4 @@
-"""The linear heads of a trunk, and the one dense layer that a point of their curve becomes.
+"""Fits the linear heads of a trunk, and merges a mix of them into one dense layer.
 
 A trunk has two conventions to answer in. The label head was trained on FER2013's original labels,
 the votes head on FER+'s ten votes per face. Both are linear in the same features, and so is

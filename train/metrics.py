@@ -1,4 +1,4 @@
-"""Figures about predictions; nothing here needs TensorFlow.
+"""Computes metrics of predictions, without TensorFlow.
 
 Probabilities are float ``(n, classes)``, truth and predictions int ``(n,)`` positions of classes.
 """

@@ -1,4 +1,4 @@
-"""Finds near-duplicates: one photograph twice, with another crop, contrast or watermark.
+"""Finds near-duplicates: the same photograph with another crop, contrast or watermark.
 
 Two faces are near-duplicates (twins, in names of fields) when the normalised correlation of their
 48x48 pixels (mean removed, length one) is above :data:`THRESHOLD`. The rule is ours; by eye, nearly

@@ -1,4 +1,4 @@
-"""The forms FER2013 goes by, each read into one table.
+"""Reads every published form of FER2013 into one table.
 
 CSV with either style of header, plain, gzip or zip; Kaggle's folder or its zip; any folder of
 class folders. What a file is decides, not its extension.

@@ -1,4 +1,4 @@
-"""Draws boxes and labels into a copy of an image."""
+"""Draws boxes and labels on a copy of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole pipeline on one screen.
+"""The whole pipeline, in one short file.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What can be exchanged, by name: our own parts in a table, other packages' by entry points.
+"""Finds exchangeable parts by name: ours in a table, other packages' through entry points.
 
 A part is a settings class that opens what it describes. A line of our table reads like an entry
 point, ``"demo": "emotion_edge.cameras.demo:DemoSettings"``, and another package offers its part by

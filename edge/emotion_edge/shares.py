@@ -1,4 +1,4 @@
-"""Shares of emotions in a crowd, corrected for the mistakes that the network is known to make.
+"""Estimates shares of emotions in a crowd, corrected for the network's known mistakes.
 
 Counting labels gives biased shares: a network that takes one sad face in four for neutral reports
 too few sad people everywhere. The probabilities hold what is needed to undo that. They were

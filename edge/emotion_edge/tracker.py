@@ -34,30 +34,28 @@ class TrackerSettings(Settings):
         ge=0,
         le=10,
     )
-    confirm_hits: int = key(
-        3, "frames that must have shown a face before it is reported.", ge=1, le=1000
-    )
+    confirm_hits: int = key(3, "frames that must show a face before it is reported.", ge=1, le=1000)
     hold_s: float = key(
         0.3,
-        "seconds for which a face that is no longer seen is still reported, at its last place.",
+        "seconds for which a face that is no longer seen is still reported, at its last position.",
         ge=0,
         le=3600,
     )
     forget_s: float = key(
-        1.0, "seconds after which it is another face if it comes back.", ge=0, le=3600
+        1.0, "seconds after which a face that returns counts as a new one.", ge=0, le=3600
     )
     gap_s: float = key(
         5.0, "seconds without any frame after which all faces are forgotten.", ge=0, le=3600
     )
     box_half_life_s: float = key(
         0.08,
-        "seconds after which an old position weighs half in a still face's box.",
+        "half-life of old positions in the box of a still face, in seconds.",
         gt=0,
         le=3600,
     )
     half_life_s: float = key(
         0.15,
-        "seconds after which an old probability weighs half, at any frame rate.",
+        "half-life of old probabilities, in seconds, at any frame rate.",
         gt=0,
         le=3600,
     )

@@ -1,4 +1,4 @@
-"""Zones of the image, and the smallest face that counts."""
+"""Selects faces by zone of the image and by size."""
 
 from __future__ import annotations
 

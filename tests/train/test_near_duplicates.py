@@ -1,4 +1,4 @@
-"""The rule for twins, and what the clean protocol drops by it."""
+"""The rule for near-duplicates, and what the clean protocol drops by it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_pairs_equal_brute_force() -> None:
     assert found.identical.sum() == 3
 
 
-def test_flat_images_are_nobodys_twins() -> None:
+def test_flat_images_have_no_near_duplicates() -> None:
     assert len(find_pairs(np.full((5, 48, 48), 77, np.uint8)).first) == 0
 
 

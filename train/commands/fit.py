@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{FAST_EPOCHS} epochs: minutes, to see every step work",
     )
     parser.add_argument("--keep-leaks", action="store_true", help="do not drop the leaking rows")
-    parser.add_argument("--deterministic", action="store_true", help="bit-equal on equal machines")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="identical bits on identical machines"
+    )
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="train on N devices")
     parser.add_argument("--save-h5", action="store_true", help="also write the legacy .h5")
     parser.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard log")

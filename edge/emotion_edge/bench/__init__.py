@@ -1,1 +1,1 @@
-"""How fast a model file runs on this machine."""
+"""Measures how fast a model file runs on this machine."""

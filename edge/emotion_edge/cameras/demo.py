@@ -40,7 +40,7 @@ class DemoSettings(CameraSettings):
         None, "film this many portraits of one person instead; benchmarks do.", ge=0, le=100
     )
     frames: int | None = key(None, "frames until it ends; unset: it never ends.", ge=0, le=10**9)
-    seed: int = key(0, "of the movement and the noise.", ge=0, le=2**32 - 1)
+    seed: int = key(0, "seed of the movement and the noise.", ge=0, le=2**32 - 1)
     noise: float | None = key(
         None,
         "standard deviation of the sensor's noise, in gray levels; unset: 2, or 4 with `faces`.",

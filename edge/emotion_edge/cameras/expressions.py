@@ -1,4 +1,4 @@
-"""Gives a portrait other expressions: mouth, brows and eyes of a photo are moved.
+"""Changes a portrait's expression by moving the mouth, brows and eyes of the photo.
 
 The pixels near a point move with it, less the farther away they are. So one neutral portrait
 smiles, wonders, frowns and sulks, without a second photo and without a network.

@@ -1,4 +1,4 @@
-"""The Raspberry Pi's own camera, by Picamera2 and libcamera."""
+"""The Raspberry Pi's own camera, through Picamera2 and libcamera."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A USB camera, or anything else behind /dev/video, by OpenCV and V4L2."""
+"""A USB camera, or any other /dev/video device, through OpenCV and V4L2."""
 
 from __future__ import annotations
 

@@ -59,12 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, metavar="HZ", help="a request every 1/HZ s instead of back to back"
     )
-    parser.add_argument("--cpus", type=numbers, default=(), metavar="N,..", help="use only these")
+    parser.add_argument(
+        "--cpus", type=numbers, default=(), metavar="N,..", help="use only these processors"
+    )
     parser.add_argument(
         "--inputs", type=Path, metavar="PATH", help="an image of a face, or a folder of them"
     )
     parser.add_argument("--seed", type=int, default=0, help="for random inputs and the order")
-    parser.add_argument("--operators", action="store_true", help="also where the time goes")
+    parser.add_argument("--operators", action="store_true", help="also time each operator")
     add_output_arguments(parser)
 
 

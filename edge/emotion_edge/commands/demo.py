@@ -33,7 +33,7 @@ _GAP = 8  # pixels between two images of the sheet
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("--camera", default="demo", help="demo (the default), auto, /dev/video0")
-    parser.add_argument("--frames", type=int, default=180, metavar="N", help="end after so many")
+    parser.add_argument("--frames", type=int, default=180, metavar="N", help="end after N frames")
     parser.add_argument("--model", default=DEFAULT, help="a shipped name or a .tflite file")
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), metavar="FOLDER", help="for the files (demo)"

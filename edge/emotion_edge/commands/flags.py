@@ -10,7 +10,7 @@ from emotion_edge.model.backend import RUNTIMES, Backend
 
 BACKEND_HELP = {
     "runtime": f"auto, {', '.join(RUNTIMES)}",
-    "threads": "for the network",
+    "threads": "threads for the network",
     "xnnpack": "use the built-in kernels instead of XNNPACK",
     "delegate": "an external TFLite delegate, e.g. libedgetpu.so.1",
 }
@@ -48,9 +48,11 @@ def add_backends_arguments(parser: argparse.ArgumentParser) -> None:
         type=numbers,
         default=(1,),
         metavar="N,..",
-        help="for the network, e.g. 1,2,4",
+        help="threads for the network, e.g. 1,2,4",
     )
-    parser.add_argument("--xnnpack", choices=("on", "off", "both"), default="on", help="kernels")
+    parser.add_argument(
+        "--xnnpack", choices=("on", "off", "both"), default="on", help="XNNPACK's kernels"
+    )
     _add_switches(parser)
 
 

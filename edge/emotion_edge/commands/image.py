@@ -1,4 +1,4 @@
-"""Images in, labels out."""
+"""Labels the faces in images."""
 
 from __future__ import annotations
 

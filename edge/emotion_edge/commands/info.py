@@ -1,4 +1,4 @@
-"""Shows what a model file is, from its own manifest."""
+"""Shows the manifest of a model file."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def _accuracy(split: str, result: Any) -> list[tuple[str, str]]:
     own, source = result["converted"], result["float"]
     parts = [f"{own['accuracy']:.1%} of {result['n']} (float model {source['accuracy']:.1%})"]
     if "without_twins" in own:
-        parts.append(_compared("without twins", own["without_twins"], source["without_twins"]))
+        parts.append(
+            _compared("without near-duplicates", own["without_twins"], source["without_twins"])
+        )
     if "recall_six" in own:
         parts.append(f"mean recall without disgust {own['recall_six']:.1%}")
     if "original_labels" in own:

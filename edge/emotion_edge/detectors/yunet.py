@@ -1,4 +1,4 @@
-"""YuNet, a small network (Wu et al., Machine Intelligence Research 2023), by OpenCV.
+"""YuNet, a small network (Wu et al., Machine Intelligence Research 2023), through OpenCV.
 
 It finds faces that are tilted, turned or half hidden, which a Haar cascade does not. Its weights
 are a file of OpenCV's zoo: ``emotion-edge detectors get yunet``.
@@ -127,7 +127,7 @@ class YuNetDetector:
         size: pixels of the longer side that images are shrunk to; None searches them as they are.
         min_score: 0..1.
         weights: None for ``weights_path()``.
-        Raises DetectorError when the file is absent, another one, or refused by OpenCV.
+        Raises DetectorError when the file is absent, another one, or refused through OpenCV.
         """
         path = weights_path() if weights is None else Path(weights)
         try:

@@ -1,1 +1,1 @@
-"""What lets it run unattended for months: the loop, its configuration, the watchdog, the board."""
+"""Runs the pipeline unattended for months: the loop, its configuration, the watchdog, the board."""

@@ -1,4 +1,4 @@
-"""Reads which machine this is, its temperature, its clock and its throttle state.
+"""Reads the board's model, temperature, clock and throttle state.
 
 A latency means little without them, and a kiosk must slow down when it gets hot. Everything comes
 from Linux's own files; ``vcgencmd`` adds the Raspberry Pi's throttle bits. What a machine does not

@@ -1,4 +1,4 @@
-"""What ``emotion-edge run`` can be set to, by flags and by ``kiosk.toml``.
+"""The settings of ``emotion-edge run``, from flags and ``kiosk.toml``.
 
 A key is written with dots: ``camera.source``, ``tracker.half_life_s``, ``sinks.mqtt.host``. Every
 flag sets a key, ``--set KEY=VALUE`` sets any, and a flag wins over the file::
@@ -114,8 +114,8 @@ class _Plain(Settings):
         gt=0,
         le=1,
     )
-    frames: int = key(0, "end after so many frames; 0 never does.", ge=0, le=10**12)
-    seconds: float = key(0.0, "end after so many seconds; 0 never does.", ge=0, le=1e9)
+    frames: int = key(0, "stop after this many frames; 0: never.", ge=0, le=10**12)
+    seconds: float = key(0.0, "stop after this many seconds; 0: never.", ge=0, le=1e9)
     quiet: bool = key(False, "no labels on standard output.")
     overwrite: bool = key(False, "replace files that exist.")
     camera: CameraConfig = key(CameraConfig(), "where frames come from.")

@@ -28,7 +28,7 @@ class ThermalSettings(Settings):
     cool_c: float = key(70.0, "degrees Celsius below which it steps up again.", ge=-50, le=150)
     steps_fps: tuple[float, ...] = key(
         (10.0, 5.0, 2.0, 1.0),
-        "greatest frames per second, step by step; empty: never slow down.",
+        "frame rate limits, step by step; empty: never slow down.",
         ge=_SLOWEST_FPS,
         le=1000,
     )

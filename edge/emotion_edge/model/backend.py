@@ -42,7 +42,7 @@ class Backend(Settings):
         "`auto`, `litert`, `tflite-runtime` or `tensorflow`; `auto` takes the first of LiteRT and "
         "tflite-runtime that is installed.",
     )
-    threads: int = key(1, "threads of the runtime's pool.", ge=1, le=64)
+    threads: int = key(1, "threads that the runtime may use.", ge=1, le=64)
     xnnpack: bool = key(True, "false uses the built-in kernels instead of XNNPACK.")
     delegate: Path | None = key(
         None,

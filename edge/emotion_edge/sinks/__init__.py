@@ -108,8 +108,8 @@ class SinkSettings(Settings):
 
     required: bool | None = key(
         None,
-        "whether its failure ends the run, with status 4; unset: only when the source is a file. "
-        "With a live camera the run goes on and retries.",
+        "whether a failure of this output ends the run, with status 4. Unset: only if the source "
+        "is a file; with a live camera the run continues and retries.",
     )
 
     @property

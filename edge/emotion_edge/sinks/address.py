@@ -1,4 +1,4 @@
-"""``HOST``, ``HOST:PORT`` or ``PORT`` as a flag's text."""
+"""Parses ``HOST``, ``HOST:PORT`` or ``PORT`` from a flag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts over a period in place of faces: what signage may keep."""
+"""Counts expressions over a period instead of recording faces, for example for signage."""
 
 from __future__ import annotations
 

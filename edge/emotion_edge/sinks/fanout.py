@@ -1,4 +1,4 @@
-"""Any number of sinks behind one."""
+"""Passes observations on to any number of sinks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sink in a thread of its own, so that the camera never waits for it."""
+"""Runs a sink in its own thread, so that the camera never waits for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live page over HTTP: the camera with boxes and labels, from another computer or a phone.
+"""A live page over HTTP: the camera with boxes and labels, for another computer or a phone.
 
 Paths: ``/`` the page, ``/stream.mjpg`` the frames (Motion JPEG), ``/frame.jpg`` the newest frame,
 ``/state.json`` the newest record (``emotion_edge.records``) with the frame rate and the camera's
@@ -52,8 +52,8 @@ class PageSettings(SinkSettings):
     port: int = key(8080, "TCP port; 0 lets the system choose.", ge=0, le=65535)
     fps: float = key(10.0, "frames per second at most.", gt=0, le=1000)
     width: int = key(640, "greatest width of the frames sent, in pixels.", ge=16, le=16384)
-    quality: int = key(80, "of the JPEG frames, 1..100.", ge=1, le=100)
-    viewers: int = key(8, "how many may watch at the same time.", ge=1, le=1000)
+    quality: int = key(80, "JPEG quality of the frames, 1..100.", ge=1, le=100)
+    viewers: int = key(8, "largest number of viewers at the same time.", ge=1, le=1000)
 
     @classmethod
     def from_flag(cls, text: str) -> dict[str, str]:

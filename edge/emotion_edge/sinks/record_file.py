@@ -1,4 +1,4 @@
-"""A file that grows by whole records, and is rotated when it is full; a sink into one."""
+"""A file of complete records that is rotated when it is full, and a sink that writes one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RecordFileSettings(SinkSettings):
 
     path: Path = key(
         REQUIRED,
-        "the newest file; older ones are `PATH.1` (the youngest of them), `PATH.2`, ... `-` is "
+        "the newest file; older ones are `PATH.1` (the newest of them), `PATH.2`, ... `-` is "
         "standard output.",
     )
     existing: Literal["refuse", "overwrite", "append"] = key(
@@ -39,7 +39,7 @@ class RecordFileSettings(SinkSettings):
     rotate_mb: float = key(
         100.0, "megabytes (10**6 bytes) at which the file is rotated; 0 never does.", ge=0, le=1e6
     )
-    keep: int = key(5, "how many older files stay; the oldest is deleted.", ge=0, le=1000)
+    keep: int = key(5, "how many older files are kept; the oldest is deleted.", ge=0, le=1000)
     interval_s: float = key(
         0.0,
         "shortest time between two observations, in seconds; 0 writes every one. Events are always "

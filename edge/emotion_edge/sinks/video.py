@@ -1,4 +1,4 @@
-"""Records an annotated video: the one output that stores what the camera saw."""
+"""Records an annotated video: the only output that stores frames."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class VideoSettings(SinkSettings):
     path: Path = key(
         REQUIRED,
         "`.mp4` (H.264 where ffmpeg is installed, else MPEG-4 Part 2) or `.avi` (Motion JPEG, "
-        "larger). All of them play up to the cut after a power cut.",
+        "larger). After a power cut, all of them play up to the cut.",
     )
     overwrite: bool = key(False, "replace an existing file.")
     fps: float = key(
@@ -46,7 +46,7 @@ class VideoSettings(SinkSettings):
     )
     reserve_mb: float = key(
         100.0,
-        "megabytes that stay free on the disk, at least 5; the recording ends before.",
+        "megabytes to keep free on the disk, at least 5; the recording ends when less is left.",
         ge=0,
         le=1e9,
     )

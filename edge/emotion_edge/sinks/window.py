@@ -1,4 +1,4 @@
-"""A window on this machine's display, by tkinter and Pillow (extra ``[window]``).
+"""A window on this machine's display, with tkinter and Pillow (extra ``[window]``).
 
 Not ``cv2.imshow``: the headless OpenCV has none, and the other aborts the process where there is
 no display.

@@ -1,4 +1,4 @@
-"""The page: five tabs, and a note on what the page is not.
+"""The page: five tabs, and a note on the limits of its labels.
 
 Gradio lays out the tabs and loads the theme. No Gradio event runs and no Gradio component takes an
 image, because Gradio keeps each session's last values. The scripts in ``assets`` send images to

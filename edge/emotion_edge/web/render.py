@@ -1,4 +1,4 @@
-"""Answers as HTML: faces to choose from, bars, models side by side, the model card.
+"""Renders answers as HTML: faces to choose from, bars, models side by side, the model card.
 
 Every image is a data URL inside the answer, and so is every download: the browser never has to
 come back to the server for one, so the server keeps none.
