@@ -25,7 +25,7 @@ class TrackerSettings(Settings):
     """
 
     min_iou: float = key(
-        0.2, "overlap, 0..1, from which two boxes of neighbouring frames are one face.", ge=0, le=1
+        0.2, "overlap, 0..1, from which boxes in consecutive frames are one face.", ge=0, le=1
     )
     reach: float = key(
         0.7,
