@@ -14,6 +14,8 @@ Topics, below the base (``emotion-edge/HOSTNAME``), all QoS 1::
 
 On each connection, retained topics that this configuration does not publish are cleared: the
 single-face topics in aggregate mode, and discovery entries of another form or another model.
+Home Assistant keeps an entity that its device's description merely omits, so an entity of the
+earlier description is listed with its platform alone, which removes it.
 
 Discovery (Home Assistant's "MQTT discovery"): one retained description of the device with all its
 entities (Home Assistant 2024.11 and later), or one for each entity; published again when Home
@@ -22,6 +24,7 @@ Assistant announces its start. Entities are unavailable while the device or its 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -364,9 +367,13 @@ class MqttSink(Sink):
         """Home Assistant has started, or the broker holds a discovery entry under our name."""
         if message.topic != f"{self._prefix}/status":
             with self._lock:
-                stale = message.retain and message.payload and message.topic not in self._wanted
-                if stale:
+                if not message.retain or not message.payload:
+                    return
+                if message.topic not in self._wanted:
                     self._wanted[message.topic] = ""
+                elif message.topic.startswith(f"{self._prefix}/device/"):
+                    wanted = self._wanted[message.topic]
+                    self._wanted[message.topic] = _with_removals(wanted, message.payload)
         elif message.payload == b"online" and not message.retain and self._settings.discovery:
             with self._lock:
                 self._there = {topic: text for topic, text in self._there.items() if not text}
@@ -486,6 +493,27 @@ class MqttSink(Sink):
             **seeing,
         }
         return entities
+
+
+def _with_removals(wanted: str, earlier: bytes) -> str:
+    """A device's description that also removes the entities only the earlier one has.
+
+    An earlier description that is not ours to read is ignored.
+    """
+    try:
+        before = json.loads(earlier)["components"]
+        description = json.loads(wanted)
+        removed = {
+            name: {"platform": entity["platform"]}
+            for name, entity in before.items()
+            if name not in description["components"] and set(entity) != {"platform"}
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return wanted
+    if not removed:
+        return wanted
+    description["components"] |= removed
+    return to_json(description)
 
 
 def _state(observation: Observation) -> dict[str, str]:

@@ -283,12 +283,32 @@ def test_aggregate_clears_what_a_plain_run_left_on_the_broker(
         "kiosk/hall/aggregate",
         "homeassistant/device/kiosk_hall/config",
     }
-    assert '"label"' not in after["homeassistant/device/kiosk_hall/config"]
+    assert "kiosk/hall/label" not in after["homeassistant/device/kiosk_hall/config"]
     # And back: a count of strangers is not kept for a configuration that publishes none.
     with MqttSink(settings(broker), EMOTIONS) as sink:
         sink.write(observation(0, (face("happy"),)))
         until(lambda: sink._ready and sink._acknowledged == sink._sent)
     assert "kiosk/hall/aggregate" not in retained(broker, until)
+
+
+def test_an_entity_that_a_device_description_no_longer_has_is_removed(broker, until) -> None:
+    """Home Assistant removes a component only when it is listed with its platform alone."""
+
+    def components(labels: list[str], *, aggregate: bool) -> dict[str, dict[str, object]]:
+        with MqttSink(settings(broker), labels, aggregate=aggregate) as sink:
+            until(lambda: sink._ready and sink._acknowledged == sink._sent)
+        text = retained(broker, until)["homeassistant/device/kiosk_hall/config"]
+        found: dict[str, dict[str, object]] = json.loads(text)["components"]
+        return found
+
+    components(EMOTIONS, aggregate=False)
+    counts = components(["bored"], aggregate=True)
+    assert counts["label"] == counts["confidence"] == {"platform": "sensor"}
+    assert counts["presence"] == {"platform": "binary_sensor"}
+    assert counts["people_bored"]["name"] == "People bored"
+    again = components(EMOTIONS, aggregate=True)
+    assert again["people_bored"] == {"platform": "sensor"}
+    assert "label" not in again  # removed already
 
 
 def test_entries_of_another_model_and_of_a_discovery_now_off_are_cleared(
