@@ -200,7 +200,9 @@ def create_api(models: Models, work: Work) -> FastAPI:
     )
     async def faces(
         request: Request,
-        model: str | None = Query(None, description="A name from `/api/models`."),
+        model: str | None = Query(
+            None, description="A name from `/api/models`, also without its variant: `fast`."
+        ),
         whole: bool = Query(
             False, description="Treat the whole image as one face; for images of a face only."
         ),
@@ -225,7 +227,12 @@ def create_api(models: Models, work: Work) -> FastAPI:
         status = next((n for kind, n in _STATUS.items() if isinstance(error, kind)), 500)
         message = str(error)
         form = "application/x-www-form-urlencoded"
-        if status == 422 and request.headers.get("content-type") == form:
+        # curl's --data-binary sends the same header; only -d leaves no line break in the body.
+        if (
+            status == 422
+            and request.headers.get("content-type") == form
+            and not {10, 13} & set(await request.body())
+        ):
             message += ". With curl use --data-binary @FILE, not -d: -d removes line breaks"
         return _error(status, message)
 

@@ -38,8 +38,7 @@ class Installed:
     @property
     def unsure_below(self) -> float | None:
         """The confidence below which the label is ``unsure``; None for a model without one."""
-        threshold = getattr(self.manifest, "unsure_below", None)
-        return None if threshold is None else float(threshold)
+        return self.manifest.unsure_below
 
     def label(self, emotion: Emotion) -> str:
         """The label to show: ``unsure`` where the confidence is below the model's threshold."""
@@ -105,14 +104,16 @@ class Models:
     def find(self, name: str | None) -> Installed:
         """The model of that name, or the default for None.
 
+        A name without a variant, ``fast``, is the first model of that name.
         Raises UsageError for an unknown name.
         """
-        try:
-            return self._installed[name or self.default]
-        except KeyError:
-            raise UsageError(
-                f"no model named {name!r}; installed: {', '.join(self._installed)}"
-            ) from None
+        name = name or self.default
+        if name in self._installed:
+            return self._installed[name]
+        for one in self.installed:
+            if one.manifest.name == name:
+                return one
+        raise UsageError(f"no model named {name!r}; installed: {', '.join(self._installed)}")
 
     def look(self, image: Image, name: str | None = None, *, whole: bool = False) -> Observation:
         """What one image (gray or BGR, uint8) shows; faces are ordered from left to right.

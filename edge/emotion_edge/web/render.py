@@ -117,7 +117,7 @@ def _layout(figure: str, side: str, summary: str) -> str:
 
 
 def _summary(faces: Sequence[Face]) -> str:
-    each = [f"{_shown(face.label)}, {face.shown.confidence:.0%}" for face in faces]
+    each = [_read(face, ", ") for face in faces]
     if len(faces) == 1:
         return f"One face: {each[0]}."
     return f"{len(faces)} faces: " + "; ".join(f"{i + 1} {s}" for i, s in enumerate(each)) + "."
@@ -210,14 +210,10 @@ def _box(index: int, face: Face, width: int, height: int, *, labels: bool, numbe
     """A button over a face. The page shortens its tag to the number where tags would overlap."""
     box = _inside(face.box, width, height)
     number = f"<b>{index + 1}</b>" if numbered else ""
-    text = (
-        f"<i> {_emoji(face.label)} {escape(_shown(face.label))} {face.shown.confidence:.0%}</i>"
-        if labels
-        else ""
-    )
+    text = f"<i> {_emoji(face.label)} {escape(_read(face))}</i>" if labels else ""
     name = f"Face {index + 1}"
     if labels:
-        name += f": {_shown(face.label)}, {face.shown.confidence:.0%}"
+        name += f": {_read(face, ', ')}"
     style = (
         f"left:{100 * box.x / width:.3f}%;top:{100 * box.y / height:.3f}%;"
         f"width:{100 * box.width / width:.3f}%;height:{100 * box.height / height:.3f}%;"
@@ -299,8 +295,8 @@ def _pairs(first: Face, second: Face) -> str:
             f'<span class="ee-value">{100 * a:.0f} | {100 * b:.0f}%</span></li>'
         )
     verdict = "".join(
-        f"<span>{mark} {_emoji(face.label)} {escape(_shown(face.label))} "
-        f"<small>{face.emotion.confidence:.0%}</small></span>"
+        f"<span>{mark} {_emoji(face.label)} {escape(_shown(face.label))}"
+        f"{f' <small>{_share(face)}</small>' if _share(face) else ''}</span>"
         for mark, face in ((_A, first), (_B, second))
     )
     return f'<h2 class="ee-verdict ee-two">{verdict}</h2><ul class="ee-bars">{"".join(rows)}</ul>'
@@ -415,9 +411,20 @@ def css_colour(label: str) -> str:
     return f"rgb({red},{green},{blue})"
 
 
+def _read(face: Face, gap: str = " ") -> str:
+    """A face's label and its probability, as visitors read them."""
+    share = _share(face)
+    return _shown(face.label) + (f"{gap}{share}" if share else "")
+
+
 def _shown(label: str) -> str:
     """A label as visitors read it."""
     return "not sure" if label == UNSURE else label
+
+
+def _share(face: Face) -> str:
+    """The probability of a face's label; empty for ``unsure``: the greatest is another label's."""
+    return "" if face.label == UNSURE else f"{face.shown.confidence:.0%}"
 
 
 def _emoji(label: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -88,19 +89,12 @@ def test_the_whole_image_is_one_face(models: Models) -> None:
 
 def test_a_low_confidence_is_unsure_where_the_model_has_a_threshold() -> None:
     _, manifest = module.manifests.load(TINY)
-
-    class Judged:
-        unsure_below = 0.5
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(manifest, name)
-
     low = Emotion(("happy", "sad", "angry"), (0.4, 0.35, 0.25))
     high = Emotion(("happy", "sad", "angry"), (0.6, 0.3, 0.1))
-    plain = module.Installed("plain", TINY, manifest, 1)
-    judged = module.Installed("judged", TINY, Judged(), 1)  # type: ignore[arg-type]
-    if getattr(manifest, "unsure_below", None) is None:
-        assert plain.label(low) == "happy"
+    certain = {"unsure_below": 0.5, "precision": 0.95, "coverage": 0.7}
+    plain = module.Installed("plain", TINY, replace(manifest, certainty={}), 1)
+    judged = module.Installed("judged", TINY, replace(manifest, certainty=certain), 1)
+    assert plain.label(low) == "happy"
     assert (judged.label(low), judged.label(high)) == ("unsure", "happy")
 
 

@@ -102,6 +102,10 @@ def test_a_close_call_is_not_sure_and_names_both_labels() -> None:
     parse(html)
     assert "Not sure <small>sad 41% or happy 38%</small>" in html
     assert "not sure" in html and UNSURE not in html.replace("ee-", "")
+    assert "not sure 4" not in html and "not sure, 4" not in html  # 41% is the probability of sad
+    one = Opinion(installed(), (face,), 1.0)
+    compared = render.comparison(decoded(), [one, one])
+    assert "not sure</span>" in compared and "not sure <small>" not in compared
 
 
 def test_a_box_beyond_the_edge_is_drawn_within_the_image() -> None:

@@ -100,6 +100,7 @@ def test_no_face_is_an_empty_list(site: TestClient, scenery: bytes) -> None:
 
 def test_another_model(site: TestClient, portrait: bytes) -> None:
     assert look(site, portrait, model="other int8")["model"] == "other int8"
+    assert look(site, portrait, model="other")["model"] == "other int8"
     answer = site.post("/api/faces", content=portrait, params={"model": "none"})
     assert answer.status_code == 404
     assert "other int8" in answer.json()["error"]
@@ -138,6 +139,8 @@ def test_too_many_pixels_and_too_many_bytes(site: TestClient) -> None:
     white = cv2.imencode(".png", np.full((4000, 4000), 255, np.uint8))[1].tobytes()
     answer = site.post("/api/faces", content=white)
     assert (answer.status_code, "4000x4000" in answer.text) == (422, True)
+    form = {"content-type": "application/x-www-form-urlencoded"}  # curl --data-binary
+    assert "curl" not in site.post("/api/faces", content=white, headers=form).text
     assert site.post("/api/faces", content=b"x" * 2_000_000).status_code == 422
     assert site.post("/api/faces", content=b"x" * 2_000_001).status_code == 413
     assert site.post("/api/faces", content=b"x" * 4_000_000).status_code == 413

@@ -17,6 +17,8 @@ for (const name of MODELS) other.add(new Option(name, name));
 for (const one of [select, other]) one.closest("label").hidden = MODELS.length < 2;
 
 const shownAs = (label) => (label === UNSURE ? "not sure" : label);
+// "Not sure" has no percentage: the greatest probability is another label's.
+const percent = (face) => (face.label === UNSURE ? "" : ` ${Math.round(face.confidence * 100)}%`);
 const emoji = (label) => EMOJI[label] ?? "🙂";
 const colour = (label) => COLOURS[label] ?? OTHER;
 const say = (text, bad = false) => { status.textContent = text; status.classList.toggle("ee-bad", bad); };
@@ -140,7 +142,7 @@ function draw(record) {
       pen.strokeStyle = style; pen.lineWidth = line;
       pen.beginPath(); pen.roundRect(x, y, w, h, 10); pen.stroke();
     }
-    const text = `${record.faces.length > 1 ? `${face.track} ` : ""}${emoji(face.label)} ${shownAs(face.label)} ${Math.round(face.confidence * 100)}%`;
+    const text = `${record.faces.length > 1 ? `${face.track} ` : ""}${emoji(face.label)} ${shownAs(face.label)}${percent(face)}`;
     const wide = pen.measureText(text).width + 18;
     const tagX = Math.max(4, Math.min(x, width - wide - 4));
     const free = (at) => at >= 2 && at + 28 <= height && !tags.some(([left, top, w]) => tagX < left + w && left < tagX + wide && at < top + 28 && top < at + 28);
@@ -178,9 +180,9 @@ function describe() {
   const verdict = (one, letter) => {
     const said = document.createElement("span"), mark = document.createElement("span"), sure = document.createElement("small");
     mark.className = "ee-emoji"; mark.textContent = emoji(one.label); mark.setAttribute("aria-hidden", "true");
-    sure.textContent = `${Math.round(one.confidence * 100)}%`;
+    sure.textContent = percent(one);
     if (letter) { const square = document.createElement("i"); square.className = `ee-mark ee-${letter}`; said.append(square, " "); }
-    said.append(mark, ` ${shownAs(one.label)} `, sure);
+    said.append(mark, ` ${shownAs(one.label)}`, sure);
     return said;
   };
   const heading = find(".ee-verdict");
