@@ -28,7 +28,7 @@ def test_counts_people_once_under_the_label_they_wore_most(notebook, observation
         "labels": {"happy": 1, "neutral": 1},
         "shares": {"happy": 0.5, "neutral": 0.5},
     }
-    assert whole.message == "2 in 60 s: 1 happy, 1 neutral"
+    assert whole.message == "2 people in 60 s: 1 happy, 1 neutral"
     assert rest.details["frames"] == 1 and rest.details["people"] == 0
     assert inner.frames == []
 
