@@ -31,6 +31,9 @@ Probabilities = NDArray[np.float32]
 SMOOTHING = 1 / 512
 """Added to each probability before a logarithm: half a step of an int8 softmax."""
 
+CLEAR = 0.1
+"""Images on which float's two largest probabilities differ by more are not near ties."""
+
 KERAS_TOLERANCE = 1e-3
 """How far a probability of the float32 ``.tflite`` may be from Keras'."""
 
@@ -62,6 +65,7 @@ class Comparison:
     float_figures, converted_figures: of ``train.evaluate.score``; shares are fractions of one.
     drop: accuracy lost, points (negative: gained). only_float, only_converted: images that just
     one of them gets right. p_value: exact McNemar. agreement: share of equal predictions, percent.
+    clear_agreement: the same over the ``clear`` images that are not near ties in float (``CLEAR``).
     recall_change: by label, points and images. divergence_mean, divergence_worst: Kullback-Leibler
     of the converted probabilities from the float ones, nats, smoothed by 1/512; worst_row: the
     image of the largest. certainty: the accuracy-coverage curve of the converted model. prior: the
@@ -78,6 +82,8 @@ class Comparison:
     only_converted: int
     p_value: float
     agreement: float
+    clear_agreement: float
+    clear: int
     recall_change: Mapping[str, tuple[float, int]]
     divergence_mean: float
     divergence_worst: float
@@ -93,7 +99,8 @@ class Comparison:
             lines.append(f"accuracy falls by {self.drop:.2f} points, allowed are {bar.drop:g}")
         if self.agreement < bar.agreement - 1e-9:
             lines.append(
-                f"{self.agreement:.2f}% of the predictions are equal, {bar.agreement:g}% are asked"
+                f"{self.agreement:.2f}% of the predictions are equal, {bar.agreement:g}% are asked "
+                f"({self.clear_agreement:.2f}% are equal without near ties)"
             )
         for label, (points, images) in self.recall_change.items():
             if -points > bar.recall_points + 1e-9 and -images > bar.recall_images:
@@ -153,6 +160,8 @@ def compare(
     rows, truth = targets.judged(split, convention, len(labels))
     first, second = reference.argmax(axis=1)[rows], converted.argmax(axis=1)[rows]
     mirrored = flipped or (None, None)
+    ranked, same = np.sort(reference, axis=1), reference.argmax(axis=1) == converted.argmax(axis=1)
+    clear = ranked[:, -1] - ranked[:, -2] > CLEAR
     only_float = int(((first == truth) & (second != truth)).sum())
     only_converted = int(((first != truth) & (second == truth)).sum())
     change = {}
@@ -175,7 +184,9 @@ def compare(
         only_float=only_float,
         only_converted=only_converted,
         p_value=metrics.mcnemar(only_float, only_converted),
-        agreement=100 * float((reference.argmax(axis=1) == converted.argmax(axis=1)).mean()),
+        agreement=100 * float(same.mean()),
+        clear_agreement=100 * float(same[clear].mean()) if clear.any() else 100.0,
+        clear=int(clear.sum()),
         recall_change=change,
         divergence_mean=float(divergence.mean()),
         divergence_worst=float(divergence.max()),

@@ -34,7 +34,8 @@ def figures(result: Comparison, variant: str) -> str:
         f"    drop               {result.drop:+.2f} points "
         f"(right only in float: {result.only_float}, only in {variant}: {result.only_converted}; "
         f"McNemar p = {result.p_value:.3g})",
-        f"    equal predictions  {result.agreement:.2f}%",
+        f"    equal predictions  {result.agreement:.2f}%; without near ties "
+        f"{result.clear_agreement:.2f}% (n = {result.clear})",
         f"    recall             largest loss {label}: {points:+.2f} points ({count:+d} images)",
         f"    KL divergence      mean {result.divergence_mean:.2g}, worst "
         f"{result.divergence_worst:.2g} (image {result.worst_row})",
@@ -131,6 +132,7 @@ def markdown(job: Job, converted: Converted, reported: Sequence[Comparison]) -> 
         (f"right only in float / {variant}", lambda r: f"{r.only_float} / {r.only_converted}"),
         ("McNemar's p, exact", lambda r: f"{r.p_value:.3g}"),
         ("equal predictions", lambda r: f"{r.agreement:.2f}%"),
+        ("equal without near ties", lambda r: f"{r.clear_agreement:.2f}% of {r.clear}"),
         (f"macro-F1, float / {variant}", lambda r: _both(r, "macro_f1")),
         (
             "KL divergence, mean / worst",

@@ -141,3 +141,16 @@ def test_labels_have_to_match_the_outputs(jobs: dict[str, Job], data: Any) -> No
     bare = replace(jobs["tiny"].model, rescales=False)
     with pytest.raises(UsageError, match="--scale"):
         conversion.prepare(bare, data)
+
+
+def test_near_ties_are_counted_apart(jobs: dict[str, Job]) -> None:
+    job = jobs["tiny"]
+    tie = np.zeros((len(job.judged), 7), np.float32)
+    tie[:, 0], tie[:, 1] = 0.52, 0.48
+    tie[0, 0], tie[0, 1] = 0.9, 0.1
+    turned = tie.copy()
+    turned[1:, :2] = turned[1:, 1::-1]
+    found = gate.compare(tie, turned, job.judged)
+    assert found.clear == 1 and found.clear_agreement == 100
+    assert found.agreement == pytest.approx(100 / len(job.judged))
+    assert any("100.00% are equal without near ties" in line for line in found.failures(Bar()))
