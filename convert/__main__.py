@@ -9,10 +9,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from convert import isolation
 from emotion_edge.cli import add_commands, carry_out
 
 COMMANDS = ("run", "explain", "inspect", "attach", "cards")
 """Each is a module of ``convert.commands`` with ``HELP``, ``add_arguments`` and ``run``."""
+
+CRASHING = ("run", "explain")
+"""Commands that run TensorFlow's converter, which may crash the process."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and words[0] not in COMMANDS and not words[0].startswith("-"):
         words.insert(0, "run")
     options = _parser(words).parse_args(words)
+    if arguments is None and words[:1] and words[0] in CRASHING and not isolation.isolated():
+        status, crash = isolation.run(isolation.command_line(words))
+        if crash:
+            print(f"convert: {crash}", file=sys.stderr)
+        return status
     return carry_out("convert", lambda: options.run(options), debug=options.debug)
 
 

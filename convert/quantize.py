@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convert import ranges, rewrite
+from convert import isolation, ranges, rewrite
 from convert.errors import ConversionError
 from convert.float_model import FloatModel
 from convert.native_output import suppressed_output
@@ -167,6 +167,7 @@ def _convert(model: FloatModel, set_up: Callable[[Any, Any], None] | None = None
 @contextlib.contextmanager
 def _guarded(who: str) -> Iterator[None]:
     """Hide what TensorFlow prints, and turn what it raises into one line."""
+    isolation.entering(f"running {who}".rstrip(","))
     try:
         with suppressed_output():
             yield
