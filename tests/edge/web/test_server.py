@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import base64
+import functools
 import gc
 import json
 import re
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +354,25 @@ def large_objects() -> dict[int, str]:
     return found
 
 
+def alone(test: Callable[..., None]) -> Callable[..., None]:
+    """Runs a test in a process of its own when this one is large.
+
+    After TensorFlow's tests, walking over all objects takes minutes.
+    """
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        if "tensorflow" not in sys.modules:
+            test(*arguments, **named)
+            return
+        command = [sys.executable, "-m", "pytest", "-q", f"{__file__}::{test.__name__}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
+
+
+@alone
 def test_no_image_is_reachable_after_its_response(models: Models, folder: Path) -> None:
     from emotion_edge.cameras import open_camera
 
@@ -385,6 +407,7 @@ def test_no_image_is_reachable_after_its_response(models: Models, folder: Path) 
     assert list(folder.rglob("*")) == []
 
 
+@alone
 def test_a_kept_image_would_be_noticed(portrait: bytes) -> None:
     before = large_objects()
     kept = {"session": [portrait + b"x"]}
