@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convert.arguments import add_job_arguments, read_job, read_json_object
 from emotion_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from convert.conversion import Attempt, Job
 
 HELP = "convert a Keras model, measure it, refuse it if it lost too much"
 
@@ -62,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Convert each variant; write all of them, or none if one fails. Raises GateFailed."""
-    from convert import checks, conversion, publish, report
+    from convert import checks, conversion, publish, recommend, report
     from convert.errors import GateFailed
 
     variants = _variants(options)
@@ -93,6 +96,9 @@ def run(options: argparse.Namespace) -> int:
         if options.report:
             report.write(options.report, job, attempt, overwrite=options.overwrite)
         attempts.append(attempt)
+    compared = [*attempts, *_float16_to_compare(job, attempts)]
+    if len(compared) > 1:
+        _say(recommend.table(job, compared))
     refused = [attempt for attempt in attempts if not (attempt.passed or options.force)]
     if refused:
         raise GateFailed(" | ".join(report.refusal(job, attempt) for attempt in refused))
@@ -102,6 +108,15 @@ def run(options: argparse.Namespace) -> int:
         publish.write(path, attempt.converted, manifest, overwrite=options.overwrite)
         _say(publish.written(path, attempt.converted))
     return 0
+
+
+def _float16_to_compare(job: Job, attempts: list[Attempt]) -> list[Attempt]:
+    """float16, where int8 needed recovery: it may be smaller than mixed and as fast."""
+    from convert import conversion
+
+    made = {attempt.variant for attempt in attempts}
+    recovered = any(attempt.recovered for attempt in attempts)
+    return [conversion.attempt(job, "float16")] if recovered and "float16" not in made else []
 
 
 def _variants(options: argparse.Namespace) -> list[str]:
