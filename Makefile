@@ -1,5 +1,5 @@
 # Only make and Python 3.11 or 3.13 need to be there. PYTHON=... chooses another one.
-.PHONY: environment demo demo-image test test-all test-pi test-pi-machine lint types wheel check constraints clean help
+.PHONY: estimate-tools environment demo demo-image test test-all test-pi test-pi-machine lint types wheel check constraints clean help
 
 PYTHON ?=
 CAMERA ?= demo
@@ -39,6 +39,9 @@ test-pi: wheel ## the wheel on emulated Raspberry Pi processors (Debian, root; s
 test-pi-machine: wheel ## a whole emulated machine: camera, service, watchdog (see tests/pi)
 	$(as_root) $(VENV)/bin/python -B -m tests.pi.machine --wheel dist/emotion_edge-*.whl \
 		$(if $(CPU),--cpu $(CPU)) $(if $(STEPS),--steps $(STEPS)) $(if $(QUICK),--quick)
+
+estimate-tools: $(VENV)/$(ready) ## QEMU and an arm64 Python for `benchmarks estimate`, once (Debian)
+	benchmarks/estimation/build-tools $(VENV)/bin/python
 
 lint: $(VENV)/$(ready) ## ruff: rules and format
 	$(VENV)/bin/ruff check .

@@ -16,6 +16,7 @@ COMMANDS = (
     "steady",
     "talking",
     "roofline",
+    "estimate",
     "soak",
     "web",
     "peers",

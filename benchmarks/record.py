@@ -11,6 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.estimation.calibration import estimate_row
 from benchmarks.peers import side_by_side
 from emotion_edge.bench.measure import SCHEMA
 from emotion_edge.bench.report import table
@@ -196,6 +197,11 @@ _TABLES = (
         "Ratios to the peers, 95% interval",
         "peers",
         lambda document: side_by_side(document["ratios"]),
+    ),
+    (
+        "Estimates for boards that were emulated, not measured, one thread",
+        "estimate",
+        lambda document: [estimate_row(case) for case in document["estimates"]],
     ),
     ("Soak", "soak", itemgetter("rows")),
     ("Web page under uploads, MB resident", "web", itemgetter("rows")),

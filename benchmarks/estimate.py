@@ -1,0 +1,199 @@
+"""Estimates a model's latency on a Raspberry Pi without one: a range, from counted instructions.
+
+Each model runs under QEMU as the board's own core, so the runtime selects the kernels it would
+select on the board. A plugin records the instructions of one inference, llvm-mca gives their cost
+on that core, a cache simulation adds the misses, and published measurements turn the sum into
+milliseconds with a known error. Instruction counts repeat almost exactly, so two estimates can be
+compared where two noisy timings cannot (``python -m benchmarks estimate --compare OLD.json``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.estimation import calibration, emulator
+from benchmarks.estimation.calibration import Estimate, boards, estimate_row
+from benchmarks.record import read_document
+from emotion_edge.bench import measure as bench
+from emotion_edge.bench import operators
+from emotion_edge.bench.measure import Model
+from emotion_edge.bench.report import add_output_arguments, check_outputs, emit, progress_of, table
+from emotion_edge.errors import UsageError
+from emotion_edge.model.graph import Graph
+from emotion_edge.model.shipped import model_path, shipped_models
+
+HELP = "estimate latencies on Raspberry Pi boards by emulation, as ranges"
+GROWTH = 1.03
+"""More instructions than this many times the old count are a regression."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="default: every shipped one")
+    parser.add_argument(
+        "--board", default="all", help=f"{', '.join(boards())} or all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--operators", action="store_true", help="also instructions and cycles by operator (slow)"
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="FILE",
+        help="exit 1 when a kernel differs from FILE's or instructions grew by more than 3%%",
+    )
+    parser.add_argument(
+        "--calibration", action="store_true", help="only print the fit to published latencies"
+    )
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Count, estimate and report."""
+    known = boards()
+    if options.board != "all" and options.board not in known:
+        raise UsageError(f"no board {options.board!r}: use {', '.join(known)} or all")
+    if options.calibration:
+        print(table(calibration.judged()))
+        return 0
+    check_outputs(options)
+    chosen = list(known) if options.board == "all" else [options.board]
+    models = [Model.read(model_path(name)) for name in options.models or shipped_models()]
+    with bench.document("estimate", {"boards": chosen}) as result:
+        result["versions"] = emulator.versions()
+        result["estimates"] = cases(models, {name: known[name] for name in chosen}, options)
+    if options.compare is not None:
+        problems = compare(read_document(options.compare), result)
+        print("\n".join(problems) or "no kernel changed and no instruction count grew")
+        return 1 if problems else 0
+    emit(
+        options,
+        result,
+        [estimate_row(case) for case in result["estimates"]],
+        _notes(result["estimates"]),
+    )
+    return 0
+
+
+def cases(
+    models: Sequence[Model], chosen: Mapping[str, Mapping[str, Any]], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """One case per model and board; models are counted once per core."""
+    progress = progress_of(options)
+    cores = {(board["cpu"], board["l1"], board["l2"]): board for board in chosen.values()}
+    counts: dict[tuple[str, str, str], list[emulator.Counts]] = {}
+    parts: dict[tuple[str, str, str], list[list[dict[str, Any]]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for key, board in cores.items():
+            progress(f"emulating {board['cpu']}")
+            counts[key] = emulator.count(_files(models, Path(folder)), board)
+            if options.operators:
+                parts[key] = [_operators(model, board, Path(folder), progress) for model in models]
+    progress("")
+    found = []
+    for name, board in chosen.items():
+        key = (board["cpu"], board["l1"], board["l2"])
+        for index, (model, counted) in enumerate(zip(models, counts[key], strict=True)):
+            integer = operators.is_integer(model.flatbuffer)
+            macs = operators.macs(model.flatbuffer)
+            case = {
+                "model": model.name,
+                "variant": model.variant,
+                "file": model.path.name,
+                "file_bytes": model.size,
+                "sha256": model.sha256,
+                "board": name,
+                "macs": macs,
+                "macs_per_cycle": round(macs / counted.cycles, 2),
+                "peak_macs_per_cycle": board["peak"]["int8" if integer else "float32"],
+                "kernel": next(iter(counted.kernels), "other"),
+                "counts": counted.as_dict(),
+            }
+            for state in ("warm", "cold"):
+                case[f"{state}_ms"] = _as_dict(
+                    calibration.estimate(counted.as_dict(), name, macs, integer, state)
+                )
+            if key in parts:
+                case["operators"] = parts[key][index]
+            found.append(case)
+    return found
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What got worse from one estimate to the next, one line each."""
+    before = {(case["board"], case["model"], case["variant"]): case for case in old["estimates"]}
+    found = []
+    for case in new["estimates"]:
+        key = (case["board"], case["model"], case["variant"])
+        if key not in before:
+            continue
+        was, name = before[key], " ".join(map(str, key))
+        if was["kernel"] != case["kernel"]:
+            found.append(f"{name}: the kernel was {was['kernel']!r} and is {case['kernel']!r}")
+        ratio = case["counts"]["instructions"] / was["counts"]["instructions"]
+        if ratio > GROWTH:
+            found.append(f"{name}: {ratio - 1:.1%} more instructions")
+    return found
+
+
+def _operators(
+    model: Model, board: Mapping[str, Any], folder: Path, progress: Any
+) -> list[dict[str, Any]]:
+    """Instructions and cycles of each operator: the cut after it less the cut before it."""
+    graph = Graph(model.flatbuffer)
+    files = []
+    for number in range(1, len(graph.operators) + 1):
+        path = folder / f"cut-{number}.tflite"
+        path.write_bytes(graph.head(number))
+        files.append(path)
+    progress(f"{model.name} on {board['cpu']}: {len(files)} operators")
+    counted = emulator.count(files, board, caches=False)
+    rows, cycles, instructions = [], 0.0, 0
+    for operator, cut in zip(graph.operators, counted, strict=True):
+        taken, macs = cut.cycles - cycles, graph.macs(operator)
+        rows.append(
+            {
+                "operator": operator.name,
+                "shape": list(graph.tensors[operator.outputs[0]].shape),
+                "macs": macs,
+                "instructions": cut.instructions - instructions,
+                "cycles": round(taken),
+                "macs_per_cycle": round(macs / taken, 2) if taken > 0 else None,
+            }
+        )
+        cycles, instructions = cut.cycles, cut.instructions
+    return rows
+
+
+def _notes(found: Sequence[Mapping[str, Any]]) -> str:
+    parts = [
+        f"{case['model']} {case['variant']} on {case['board']}\n{table(case['operators'])}"
+        for case in found
+        if "operators" in case
+    ]
+    parts.append(
+        "Estimates, one thread; warm: right after other inferences, cold: with empty caches.\n"
+        "Not modelled: other processes, throttling. How good they are: "
+        "python -m benchmarks estimate --calibration"
+    )
+    return "\n\n".join(parts)
+
+
+def _files(models: Sequence[Model], folder: Path) -> list[Path]:
+    """FlatBuffers without their manifests, as files."""
+    files = []
+    for number, model in enumerate(models):
+        path = folder / f"model-{number}.tflite"
+        path.write_bytes(model.flatbuffer)
+        files.append(path)
+    return files
+
+
+def _as_dict(estimate: Estimate) -> dict[str, float]:
+    return {
+        name: float(f"{getattr(estimate, name):.3g}") for name in ("ms", "low", "high", "floor")
+    }

@@ -1,0 +1,1 @@
+"""How ``python -m benchmarks estimate`` gets from a model file to milliseconds on a board."""

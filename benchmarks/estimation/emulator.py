@@ -1,0 +1,177 @@
+"""Runs model files on an emulated Arm core and counts what they cost.
+
+Needs the tools of ``make estimate-tools``: QEMU with plugins, LiteRT for arm64, llvm-mca.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import emotion_edge
+from benchmarks.estimation.cycles import (
+    Cost,
+    EstimateError,
+    cost,
+    disassemble,
+    read_blocks,
+    read_sections,
+)
+
+TOOLS = Path(
+    os.environ.get("EMOTION_EDGE_ESTIMATE_TOOLS")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "emotion-edge", "estimate")
+)
+_GUEST = Path(__file__).with_name("guest.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one inference costs a core, single thread.
+
+    instructions: that ran. cycles: by llvm-mca, with perfect caches and branch prediction.
+    simulated: share of the instructions that were simulated rather than extrapolated. kernels:
+    cycles by kind of kernel. warm, cold: misses of the first and second level of the data cache,
+    right after another inference and with empty caches.
+    """
+
+    instructions: int
+    cycles: float
+    simulated: float
+    kernels: Mapping[str, float]
+    warm: tuple[int, int]
+    cold: tuple[int, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def count(models: Sequence[Path], core: Mapping[str, Any], *, caches: bool = True) -> list[Counts]:
+    """Counts of one inference of each model file on one core (a table of ``boards.toml``).
+
+    Raises EstimateError when a tool is missing or the runtime refuses a model.
+    """
+    _, sections, misses = _record(["models", *models], core, caches=caches)
+    if len(sections) != 2 * len(models):
+        raise EstimateError(f"{len(sections)} recorded sections of {len(models)} models")
+    return [
+        _counts(cost, misses[2 * index], misses[2 * index + 1])
+        for index, cost in enumerate(sections[::2])
+    ]
+
+
+def count_pipeline(
+    detector: str, model: Path, frames: NDArray[np.uint8], core: Mapping[str, Any], *, warm: int
+) -> dict[str, Counts]:
+    """Counts per frame of each stage: ``detect``, ``classify`` and ``track``.
+
+    detector: by name. frames: uint8 (N, height, width, 3), of which the first ``warm`` are not
+    counted. A stream at 15 frames per second, single thread. Raises EstimateError.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "frames.npy")
+        np.save(path, frames)
+        words: list[str | Path] = ["pipeline", detector, model, path, str(warm)]
+        stages, costs, misses = _record(words, core, caches=True)
+    if len(stages) != len(costs):
+        raise EstimateError(f"{len(costs)} recorded sections of {len(stages)} stages")
+    count = len(frames) - warm
+    found = {}
+    for stage in ("detect", "classify", "track"):
+        chosen = [index for index, name in enumerate(stages) if name == stage]
+        instructions = sum(costs[index].instructions for index in chosen)
+        kernels: Counter[str] = Counter()
+        for index in chosen:
+            kernels.update(costs[index].kernels)
+        first = sum(misses[index][0] for index in chosen) // count
+        second = sum(misses[index][1] for index in chosen) // count
+        found[stage] = Counts(
+            instructions // count,
+            round(sum(costs[index].cycles for index in chosen) / count),
+            min((costs[index].simulated for index in chosen), default=1.0),
+            {kind: round(taken / count) for kind, taken in kernels.most_common()},
+            (first, second),
+            (first, second),
+        )
+    return found
+
+
+def _record(
+    words: Sequence[str | Path], core: Mapping[str, Any], *, caches: bool
+) -> tuple[list[str], list[Cost], list[tuple[int, int]]]:
+    """What the guest printed last (a list), and cost and cache misses of each section."""
+    with tempfile.TemporaryDirectory() as name:
+        blocks, trace = Path(name, "blocks"), Path(name, "trace")
+        done = emulate(words, core["cpu"], f"blocks={blocks},trace={trace}")
+        known, sections = read_blocks(blocks), read_sections(trace)
+    misses = [(0, 0)] * len(sections)
+    if caches:
+        said = emulate(words, core["cpu"], f"l1={core['l1']},l2={core['l2']}").stderr
+        misses = [(int(a), int(b)) for a, b in re.findall(r"^misses (\d+) (\d+)$", said, re.M)]
+    ran = {block for part in sections for block in set(part.tolist())}
+    assembly = disassemble({word for block in ran for word in known.words[block]})
+    costs = [cost(part, known, assembly, core["model"]) for part in sections]
+    printed = done.stdout.strip().splitlines()
+    return json.loads(printed[-1]) if printed else [], costs, misses
+
+
+def _counts(cost: Cost, warm: tuple[int, int], cold: tuple[int, int]) -> Counts:
+    kernels = {kind: round(taken) for kind, taken in cost.kernels.items()}
+    return Counts(
+        cost.instructions, round(cost.cycles), round(cost.simulated, 4), kernels, warm, cold
+    )
+
+
+def emulate(words: Sequence[str | Path], cpu: str, plugin: str) -> subprocess.CompletedProcess[str]:
+    """Run the guest under QEMU with the plugin. Raises EstimateError when it fails."""
+    qemu, root = TOOLS / "qemu-aarch64", TOOLS / "root"
+    for needed in (qemu, root, TOOLS / "trace.so", TOOLS / "packages"):
+        if not needed.exists():
+            raise EstimateError(f"{needed} is missing: make estimate-tools")
+    command = [qemu, "-L", root, "-cpu", cpu, "-plugin", f"{TOOLS / 'trace.so'},{plugin}"]
+    for setting in (
+        f"PYTHONPATH={TOOLS / 'packages'}{os.pathsep}{Path(emotion_edge.__file__).parents[1]}",
+        "PYTHONHOME=/usr",
+        "PYTHONDONTWRITEBYTECODE=1",
+        "LD_LIBRARY_PATH=/usr/lib/aarch64-linux-gnu",
+    ):
+        command += ["-E", setting]
+    command += [root / "usr/bin/python3.13", _GUEST]
+    command += [word.resolve() if isinstance(word, Path) else word for word in words]
+    done = subprocess.run(
+        [str(each) for each in command], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise EstimateError(f"the emulated {cpu} failed: {last}")
+    return done
+
+
+def versions() -> dict[str, str]:
+    """Versions of QEMU, LLVM and LiteRT. Raises EstimateError when one is missing."""
+    found = {}
+    for name, command in (
+        ("qemu", [str(TOOLS / "qemu-aarch64"), "--version"]),
+        ("llvm", ["llvm-mca-19", "--version"]),
+    ):
+        try:
+            text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            raise EstimateError(f"{command[0]} is missing: make estimate-tools") from None
+        version = re.search(r"version (\d[\w.]*)", text)
+        found[name] = version[1] if version else "unknown"
+    (info,) = (TOOLS / "packages").glob("ai_edge_litert-*.dist-info")
+    found["litert"] = info.name.removeprefix("ai_edge_litert-").removesuffix(".dist-info")
+    return found

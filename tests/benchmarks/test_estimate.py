@@ -1,0 +1,199 @@
+"""Latency estimates: the arithmetic always, the emulation where its tools are built."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import estimate
+from benchmarks.__main__ import main
+from benchmarks.estimation import calibration, cycles, emulator
+from benchmarks.estimation.cycles import Blocks, EstimateError, Window
+from benchmarks.record import read_results
+from emotion_edge.bench.measure import Model
+from emotion_edge.model.shipped import shipped_models
+
+ROOT = Path(__file__).parents[2]
+RET = 0xD65F03C0
+NOP = 0xD503201F
+ADD = 0x8B020020  # add x0, x1, x2
+
+needs_tools = pytest.mark.skipif(
+    not (emulator.TOOLS / "trace.so").exists() or shutil.which("llvm-mca-19") is None,
+    reason="the emulation tools are not built: make estimate-tools",
+)
+needs_llvm = pytest.mark.skipif(
+    shutil.which("llvm-mca-19") is None, reason="llvm-mca-19 is not installed"
+)
+
+
+# --- windows -----------------------------------------------------------------------------------
+
+
+def test_windows_end_at_returns_and_count_repetitions() -> None:
+    blocks = Blocks({1: (NOP, ADD), 2: (ADD, RET), 3: (NOP,) * 3}, {1: 0, 2: 8, 3: 16})
+    section = np.array([1, 2, 1, 2, 3, 1, 2], np.uint32)
+    found = {window.blocks: window.count for window in cycles.windows(section, blocks)}
+    assert found == {(1, 2): 2, (3, 1, 2): 1}
+
+
+def test_no_window_is_longer_than_the_limit_and_none_is_lost() -> None:
+    blocks = Blocks({1: (NOP,) * 700}, {1: 0})
+    section = np.ones(10, np.uint32)
+    found = cycles.windows(section, blocks)
+    assert sum(len(window.blocks) * window.count for window in found) == 10
+    assert max(700 * len(window.blocks) for window in found) <= cycles.MOST
+
+
+def test_a_block_longer_than_the_limit_is_a_window() -> None:
+    blocks = Blocks({1: (NOP,) * (cycles.MOST + 1)}, {1: 0})
+    assert cycles.windows(np.ones(2, np.uint32), blocks) == [Window((1,), 2)]
+
+
+def test_sections_are_split_where_the_plugin_ended_them(tmp_path: Path) -> None:
+    np.array([1, 2, 0, 3, 0], np.uint32).tofile(tmp_path / "trace")
+    assert [part.tolist() for part in cycles.read_sections(tmp_path / "trace")] == [[1, 2], [3]]
+
+
+def test_kernels_are_told_apart_by_their_multiplications() -> None:
+    assert cycles.kernel(["sdot v0.4s, v1.16b, v2.4b[0]"] * 8) == "dot product, by lane"
+    pairwise = ["smull v0.8h, v1.8b, v2.8b", "sadalp v3.4s, v0.8h"] * 8
+    assert cycles.kernel([*pairwise, "prfm pldl1keep, [x1]"]) == (
+        "widening multiply-add, pairwise, prefetch"
+    )
+    assert cycles.kernel(["add x0, x1, x2"] * 50) == "other"
+
+
+@needs_llvm
+def test_a_window_costs_what_its_dependencies_make_it_cost() -> None:
+    chain = ["add x0, x0, x1"] * 40  # each waits for the one before
+    free = [f"add x{n}, x10, x11" for n in range(4)] * 10
+    chained, parallel = cycles.simulate([chain, free], "neoverse-n1")
+    assert chained == pytest.approx(40, abs=1)
+    assert parallel < 20
+
+
+@needs_llvm
+def test_words_become_assembly_and_unknown_ones_a_nop() -> None:
+    unknown = 0xFFFFFFFF
+    assert cycles.disassemble([ADD, unknown]) == {ADD: "add x0, x1, x2", unknown: "nop"}
+
+
+# --- calibration -------------------------------------------------------------------------------
+
+
+def test_a_fit_is_the_geometric_mean_and_its_spread_the_worst_error_left_out() -> None:
+    fitted = calibration.fit([1.0, 1.0, 2.0])
+    assert fitted.k == pytest.approx(2 ** (1 / 3))
+    assert fitted.spread == pytest.approx(2.0)
+    assert calibration.fit([1.0, 1.0]).spread == calibration.LEAST
+    with pytest.raises(EstimateError, match="published"):
+        calibration.fit([])
+
+
+def test_every_board_is_data_that_an_estimate_can_use() -> None:
+    counts = {"cycles": 1e6, "warm": (10_000, 1_000), "cold": (20_000, 9_000)}
+    for name, board in calibration.boards().items():
+        warm = calibration.estimate(counts, name, 4_000_000, True, "warm")
+        cold = calibration.estimate(counts, name, 4_000_000, True, "cold")
+        assert 0 < warm.floor <= warm.low < warm.ms < warm.high, name
+        assert warm.ms < cold.ms, name
+        assert warm.floor == pytest.approx(4e6 / board["peak"]["int8"] / board["clock_ghz"] / 1e6)
+
+
+@pytest.mark.parametrize("board", ["pi4", "pi5"])
+def test_held_out_points_lie_in_their_ranges(board: str) -> None:
+    """The condition under which ranges are published; a fit to these points would prove nothing."""
+    held = [row for row in calibration.judged() if row["board"] == board and row["held out"]]
+    assert len(held) >= 2
+    assert all(row["inside"] for row in held), held
+
+
+@pytest.mark.parametrize("board", ["pi4", "pi5"])
+def test_ranges_are_no_wider_than_a_factor_of_two(board: str) -> None:
+    _, low, high = calibration.single_thread(board)
+    assert high / low <= 2.0 + 1e-9
+
+
+def test_every_published_point_names_its_source_and_was_counted() -> None:
+    counted = json.loads((ROOT / "benchmarks/estimation/counts.json").read_text())
+    boards = calibration.boards()
+    for point in calibration.points():
+        assert point.source and math.isfinite(point.ms)
+        assert point.network in counted[boards[point.board]["cpu"]]
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+def case(kernel: str = "dot product, by lane", instructions: int = 1000) -> dict[str, Any]:
+    return {
+        "board": "pi5",
+        "model": "fast",
+        "variant": "int8",
+        "kernel": kernel,
+        "counts": {"instructions": instructions},
+    }
+
+
+def test_compare_reports_another_kernel_and_growth_above_three_percent() -> None:
+    old = {"estimates": [case()]}
+    assert estimate.compare(old, {"estimates": [case(instructions=1030)]}) == []
+    (grown,) = estimate.compare(old, {"estimates": [case(instructions=1040)]})
+    assert "more instructions" in grown
+    (changed,) = estimate.compare(old, {"estimates": [case(kernel="other")]})
+    assert "kernel" in changed
+
+
+def test_missing_tools_are_one_line_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(emulator, "TOOLS", tmp_path)
+    assert main(["estimate", "fast", "--board", "pi5"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "make estimate-tools" in error
+
+
+def test_an_unknown_board_is_named_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "--board", "pi9"]) == 2
+    assert "pi3, zero2w" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@needs_tools
+def test_shipped_models_run_the_expected_kernels_and_did_not_grow(tmp_path: Path) -> None:
+    document = recorded()
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(document))
+    assert main(["estimate", "--compare", str(old), "--quiet"]) == 0
+    boards = calibration.boards()
+    assert {each["board"] for each in document["estimates"]} == set(boards)
+    for each in document["estimates"]:
+        assert each["kernel"] == boards[each["board"]]["kernel"], each["board"]
+
+
+def recorded() -> dict[str, Any]:
+    """The newest estimate in benchmarks/results."""
+    for result in read_results(ROOT / "benchmarks/results"):
+        for document in result["documents"]:
+            if document["benchmark"] == "estimate":
+                return dict(document)
+    raise AssertionError("no estimate is recorded")
+
+
+def test_the_recorded_estimate_is_of_the_shipped_models() -> None:
+    known = {Model.read(path).sha256 for path in shipped_models().values()}
+    assert known <= {each["sha256"] for each in recorded()["estimates"]}
+
+
+def test_the_flags_are_those_of_every_benchmark() -> None:
+    parser = argparse.ArgumentParser()
+    estimate.add_arguments(parser)
+    assert parser.parse_args(["--board", "pi4", "--json"]).json
