@@ -139,6 +139,10 @@ def find_camera(
         raise UsageError(f"the camera is {spec!r}: give one of {usage()}")
     name, _, text = spec.partition(":")
     kind = CAMERAS.get(name)
+    given = "path" in (tables or {}).get(name, {})
+    if kind is not None and kind.positional == "path" and spec == name and not given:
+        # A folder called "photos" is a folder, unless the table says which one is meant.
+        kind = None if Path(spec).exists() else kind
     if kind is None:
         for ours, candidate in CAMERAS.items():
             if candidate.matches(spec):

@@ -15,6 +15,7 @@ from emotion_edge.annotate import annotate
 from emotion_edge.cameras.photos import photos_in
 from emotion_edge.commands.flags import add_backend_arguments, backend
 from emotion_edge.detectors import names, open_detector
+from emotion_edge.detectors.stills import StillDetector
 from emotion_edge.errors import EmotionEdgeError, ImageError, OutputExists, SinkError
 from emotion_edge.factory import load
 from emotion_edge.files import write_whole
@@ -103,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
             report(error)
             continue
         faces = pipeline.image(image).faces
-        if unsearched := getattr(detector, "unsearched", 0.0):
+        if isinstance(detector, StillDetector) and (unsearched := detector.unsearched):
             print(
                 f"emotion-edge: {path}: out of time; {unsearched:.0%} of the image was not "
                 "searched for small faces: raise --max-seconds or --min-face",

@@ -157,8 +157,8 @@ class Aggregate(Sink):
             elapsed = (end_ns - self._first.captured_ns) / 1e9
             details["media_time_s"] = round(self._first.media_time_s + elapsed, 3)
         worn = ", ".join(f"{n} {label}" for label, n in labels.most_common())
-        people = f"{len(self._seen)} {'person' if len(self._seen) == 1 else 'people'}"
-        message = f"{people} in {details['seconds']:g} s" + (f": {worn}" if worn else "")
+        number = f"{len(self._seen)} {'person' if len(self._seen) == 1 else 'people'}"
+        message = f"{number} in {details['seconds']:g} s" + (f": {worn}" if worn else "")
         self._sink.event(Event(AGGREGATE, message, at_ns, details))
         self._frames = self._most = 0
         self._seen, self._sums, self._zones = {}, {}, {}

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion_edge.cameras import open_camera
+from emotion_edge.cameras import find_camera, open_camera
 from emotion_edge.cameras.photos import Photos
 from emotion_edge.errors import CameraError, CameraNotFound, ImageError
 from emotion_edge.values import Frame
@@ -42,6 +42,18 @@ def test_a_folder_in_natural_order(folder: Path) -> None:
     assert [frame.source for frame in found] == [str(path) for path in camera.paths]
     assert {frame.media_time_s for frame in found} == {0.0}
     assert list(np.diff([frame.captured_ns for frame in found])) == [1_000_000_000] * 2
+
+
+def test_a_folder_may_be_called_like_a_camera(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(folder)
+    (tmp_path / "video").symlink_to(folder)
+    assert find_camera("photos") == find_camera(Path("photos")) == find_camera("photos:photos")
+    assert find_camera("video") == find_camera("photos:video")
+    elsewhere = {"photos": {"path": str(tmp_path)}}
+    assert find_camera("photos", elsewhere) == find_camera(f"photos:{tmp_path}")
 
 
 def test_one_photo_by_name_or_by_content(folder: Path) -> None:
