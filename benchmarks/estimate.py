@@ -23,7 +23,6 @@ from emotion_edge.bench import operators
 from emotion_edge.bench.measure import Model
 from emotion_edge.bench.report import add_output_arguments, check_outputs, emit, progress_of, table
 from emotion_edge.errors import UsageError
-from emotion_edge.model.graph import Graph
 from emotion_edge.model.shipped import model_path, shipped_models
 
 HELP = "estimate latencies on Raspberry Pi boards by emulation, as ranges"
@@ -36,9 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="default: every shipped one")
     parser.add_argument(
         "--board", default="all", help=f"{', '.join(boards())} or all (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--operators", action="store_true", help="also instructions and cycles by operator (slow)"
     )
     parser.add_argument(
         "--compare",
@@ -74,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         options,
         result,
         [estimate_row(case) for case in result["estimates"]],
-        _notes(result["estimates"]),
+        NOTES,
     )
     return 0
 
@@ -86,18 +82,15 @@ def cases(
     progress = progress_of(options)
     cores = {(board["cpu"], board["l1"], board["l2"]): board for board in chosen.values()}
     counts: dict[tuple[str, str, str], list[emulator.Counts]] = {}
-    parts: dict[tuple[str, str, str], list[list[dict[str, Any]]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for key, board in cores.items():
             progress(f"emulating {board['cpu']}")
             counts[key] = emulator.count(_files(models, Path(folder)), board)
-            if options.operators:
-                parts[key] = [_operators(model, board, Path(folder), progress) for model in models]
     progress("")
     found = []
     for name, board in chosen.items():
         key = (board["cpu"], board["l1"], board["l2"])
-        for index, (model, counted) in enumerate(zip(models, counts[key], strict=True)):
+        for model, counted in zip(models, counts[key], strict=True):
             integer = operators.is_integer(model.flatbuffer)
             macs = operators.macs(model.flatbuffer)
             case = {
@@ -117,8 +110,6 @@ def cases(
                 case[f"{state}_ms"] = _as_dict(
                     calibration.estimate(counted.as_dict(), name, macs, integer, state)
                 )
-            if key in parts:
-                case["operators"] = parts[key][index]
             found.append(case)
     return found
 
@@ -140,47 +131,11 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _operators(
-    model: Model, board: Mapping[str, Any], folder: Path, progress: Any
-) -> list[dict[str, Any]]:
-    """Instructions and cycles of each operator: the cut after it less the cut before it."""
-    graph = Graph(model.flatbuffer)
-    files = []
-    for number in range(1, len(graph.operators) + 1):
-        path = folder / f"cut-{number}.tflite"
-        path.write_bytes(graph.head(number))
-        files.append(path)
-    progress(f"{model.name} on {board['cpu']}: {len(files)} operators")
-    counted = emulator.count(files, board, caches=False)
-    rows, cycles, instructions = [], 0.0, 0
-    for operator, cut in zip(graph.operators, counted, strict=True):
-        taken, macs = cut.cycles - cycles, graph.macs(operator)
-        rows.append(
-            {
-                "operator": operator.name,
-                "shape": list(graph.tensors[operator.outputs[0]].shape),
-                "macs": macs,
-                "instructions": cut.instructions - instructions,
-                "cycles": round(taken),
-                "macs_per_cycle": round(macs / taken, 2) if taken > 0 else None,
-            }
-        )
-        cycles, instructions = cut.cycles, cut.instructions
-    return rows
-
-
-def _notes(found: Sequence[Mapping[str, Any]]) -> str:
-    parts = [
-        f"{case['model']} {case['variant']} on {case['board']}\n{table(case['operators'])}"
-        for case in found
-        if "operators" in case
-    ]
-    parts.append(
-        "Estimates, one thread; warm: right after other inferences, cold: with empty caches.\n"
-        "Not modelled: other processes, throttling. How good they are: "
-        "python -m benchmarks estimate --calibration"
-    )
-    return "\n\n".join(parts)
+NOTES = (
+    "Estimates, one thread; warm: right after other inferences, cold: with empty caches.\n"
+    "Not modelled: other processes, throttling. How good they are: "
+    "python -m benchmarks estimate --calibration"
+)
 
 
 def _files(models: Sequence[Model], folder: Path) -> list[Path]:
