@@ -5,19 +5,14 @@ Needs the tools of ``make estimate-tools``: QEMU with plugins, LiteRT for arm64,
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import emotion_edge
 from benchmarks.estimation.cycles import (
@@ -63,68 +58,31 @@ def count(models: Sequence[Path], core: Mapping[str, Any], *, caches: bool = Tru
 
     Raises EstimateError when a tool is missing or the runtime refuses a model.
     """
-    _, sections, misses = _record(["models", *models], core, caches=caches)
-    if len(sections) != 2 * len(models):
-        raise EstimateError(f"{len(sections)} recorded sections of {len(models)} models")
+    costs, misses = _record(models, core, caches=caches)
+    if 2 * len(costs) != len(misses) or len(costs) != len(models):
+        raise EstimateError(f"{len(misses)} recorded inferences of {len(models)} models")
     return [
-        _counts(cost, misses[2 * index], misses[2 * index + 1])
-        for index, cost in enumerate(sections[::2])
+        _counts(cost, misses[2 * index], misses[2 * index + 1]) for index, cost in enumerate(costs)
     ]
 
 
-def count_pipeline(
-    detector: str, model: Path, frames: NDArray[np.uint8], core: Mapping[str, Any], *, warm: int
-) -> dict[str, Counts]:
-    """Counts per frame of each stage: ``detect``, ``classify`` and ``track``.
-
-    detector: by name. frames: uint8 (N, height, width, 3), of which the first ``warm`` are not
-    counted. A stream at 15 frames per second, single thread. Raises EstimateError.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "frames.npy")
-        np.save(path, frames)
-        words: list[str | Path] = ["pipeline", detector, model, path, str(warm)]
-        stages, costs, misses = _record(words, core, caches=True)
-    if len(stages) != len(costs):
-        raise EstimateError(f"{len(costs)} recorded sections of {len(stages)} stages")
-    count = len(frames) - warm
-    found = {}
-    for stage in ("detect", "classify", "track"):
-        chosen = [index for index, name in enumerate(stages) if name == stage]
-        instructions = sum(costs[index].instructions for index in chosen)
-        kernels: Counter[str] = Counter()
-        for index in chosen:
-            kernels.update(costs[index].kernels)
-        first = sum(misses[index][0] for index in chosen) // count
-        second = sum(misses[index][1] for index in chosen) // count
-        found[stage] = Counts(
-            instructions // count,
-            round(sum(costs[index].cycles for index in chosen) / count),
-            min((costs[index].simulated for index in chosen), default=1.0),
-            {kind: round(taken / count) for kind, taken in kernels.most_common()},
-            (first, second),
-            (first, second),
-        )
-    return found
-
-
 def _record(
-    words: Sequence[str | Path], core: Mapping[str, Any], *, caches: bool
-) -> tuple[list[str], list[Cost], list[tuple[int, int]]]:
-    """What the guest printed last (a list), and cost and cache misses of each section."""
+    models: Sequence[Path], core: Mapping[str, Any], *, caches: bool
+) -> tuple[list[Cost], list[tuple[int, int]]]:
+    """Cost of each warm inference; cache misses of each warm and cold one, in turn."""
     with tempfile.TemporaryDirectory() as name:
         blocks, trace = Path(name, "blocks"), Path(name, "trace")
-        done = emulate(words, core["cpu"], f"blocks={blocks},trace={trace}")
+        emulate(models, core["cpu"], f"blocks={blocks},trace={trace}")
         known, sections = read_blocks(blocks), read_sections(trace)
     misses = [(0, 0)] * len(sections)
     if caches:
-        said = emulate(words, core["cpu"], f"l1={core['l1']},l2={core['l2']}").stderr
+        said = emulate(models, core["cpu"], f"l1={core['l1']},l2={core['l2']}").stderr
         misses = [(int(a), int(b)) for a, b in re.findall(r"^misses (\d+) (\d+)$", said, re.M)]
     ran = {block for part in sections for block in set(part.tolist())}
     assembly = disassemble({word for block in ran for word in known.words[block]})
-    costs = [cost(part, known, assembly, core["model"]) for part in sections]
-    printed = done.stdout.strip().splitlines()
-    return json.loads(printed[-1]) if printed else [], costs, misses
+    # The warm and the cold inference run the same instructions: only the misses differ.
+    costs = [cost(part, known, assembly, core["model"]) for part in sections[::2]]
+    return costs, misses
 
 
 def _counts(cost: Cost, warm: tuple[int, int], cold: tuple[int, int]) -> Counts:
@@ -156,6 +114,8 @@ def emulate(words: Sequence[str | Path], cpu: str, plugin: str) -> subprocess.Co
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         raise EstimateError(f"the emulated {cpu} failed: {last}")
+    if "XNNPACK delegate" not in done.stderr:
+        raise EstimateError(f"LiteRT did not use XNNPACK on the emulated {cpu}")
     return done
 
 
