@@ -51,6 +51,19 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     )
     feeding.add_argument("--scale", help="input = pixel * scale + offset, e.g. 1/255")
     feeding.add_argument("--offset", default="0", help="e.g. -1 (default 0)")
+    feeding.add_argument(
+        "--mean",
+        metavar="VALUES",
+        help="input = (pixel * scale + offset - mean) / std: a number, one per channel (a,b,c), "
+        "or FILE.npy with one per pixel",
+    )
+    feeding.add_argument("--std", metavar="VALUES", help="as --mean (default 1)")
+    feeding.add_argument(
+        "--preprocess",
+        metavar="NAME",
+        help="tf, torch or caffe, the modes of keras.applications; or MODULE, whose "
+        "preprocess_input is used, e.g. keras.applications.vgg16, or FILE.py:FUNCTION",
+    )
     feeding.add_argument("--margin", type=float, default=0.0, help="of the face crop (default 0)")
     feeding.add_argument(
         "--convention",
@@ -71,9 +84,10 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_job(options: argparse.Namespace) -> Job:
     """Load the model and the data. Raises UsageError, DataError or ConversionError."""
-    from convert import conversion, float_model, keras_file
+    from convert import conversion, float_model, keras_file, preprocessing
     from convert.gate import Bar
 
+    prepared = preprocessing.read(options.mean, options.std, options.preprocess)
     bar = Bar(options.max_drop, options.min_agreement, options.max_recall_drop)
     if options.allow_lambda:
         print("warning: --allow-lambda runs Python code stored in the model file", file=sys.stderr)
@@ -103,6 +117,7 @@ def read_job(options: argparse.Namespace) -> Job:
         report_splits=getattr(options, "report_split", ()),
         bar=bar,
         convention=options.convention or _convention_of(options.model),
+        prepared=prepared,
     )
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from convert import flatbuffer, gate, images, inspection, quantize
+from convert import flatbuffer, gate, images, inspection, preprocessing, quantize
 from convert.errors import ConversionError
 from convert.float_model import FloatModel
 from convert.gate import Bar, Comparison, Probabilities
 from convert.images import Images
+from convert.preprocessing import Preprocessing
 from convert.quantize import Calibrated, Calibrator
 from emotion_edge.errors import UsageError
 from emotion_edge.model.manifest import InputSpec, Manifest
@@ -130,14 +131,17 @@ def prepare(
     bar: Bar | None = None,
     convention: str = "fer2013",
     threads: int = 1,
+    prepared: Preprocessing | None = None,
 ) -> Job:
     """Read everything a conversion needs and score the float model.
 
-    convention: what counts as correct (``train.targets.judged``).
+    convention: what counts as correct (``train.targets.judged``). prepared: mean and deviation of
+    the network's input, after scale and offset.
     Raises UsageError, DataError or ConversionError.
     """
     if calibration_count < 1:
         raise UsageError(f"--calibration-images {calibration_count}: give 1 or more")
+    model, scale, offset, colour = _fed(model, prepared, scale, offset, colour)
     spec = _input_spec(model, scale, offset, colour, margin)
     labels = tuple(labels or images.default_labels(model.outputs, data, gate_split))
     if len(labels) != model.outputs:
@@ -185,6 +189,28 @@ def prepare(
     )
 
 
+def _fed(
+    model: FloatModel,
+    prepared: Preprocessing | None,
+    scale: float | None,
+    offset: float,
+    colour: str | None,
+) -> tuple[FloatModel, float | None, float, str | None]:
+    """The model, scale, offset and colour once mean and deviation are included."""
+    if prepared is None:
+        return model, scale, offset, colour
+    if prepared.colour and colour and colour != prepared.colour:
+        raise UsageError(
+            f"--colour {colour}: {prepared.source} takes {prepared.colour}; omit --colour"
+        )
+    scale, colour = 1.0 if scale is None else scale, colour or prepared.colour
+    if prepared.uniform:  # a scale and an offset, which the device applies
+        std = float(prepared.std.item())
+        offset = (offset - float(prepared.mean.item())) / std
+        return replace(model, preprocessing=prepared.facts()), scale / std, offset, colour
+    return preprocessing.build_in(model, prepared), scale, offset, colour
+
+
 def _input_spec(
     model: FloatModel, scale: float | None, offset: float, colour: str | None, margin: float
 ) -> InputSpec:
@@ -192,7 +218,8 @@ def _input_spec(
         if not model.rescales:
             raise UsageError(
                 f"{model.name} has no Rescaling layer: give the scale of its input "
-                "(pixel * scale + offset), e.g. --scale 1/255, or --scale 1 if it takes 0..255"
+                "(pixel * scale + offset), e.g. --scale 1/255, or --scale 1 if it takes 0..255; "
+                "or --mean and --std, or --preprocess"
             )
         scale = 1.0
     colour = "gray" if model.channels == 1 else colour or "rgb"

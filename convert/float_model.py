@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ class FloatModel:
     sha256: of the file it came from; empty for a model that was not read from one.
     output: ``probabilities`` or ``logits``, found by running it.
     rescales: whether it contains a Rescaling or Normalization layer, so that it takes pixels.
-    notes: what had to be changed to read the file.
+    notes: what had to be changed to read the file. preprocessing: the mean and deviation that were
+    built in front of it (``preprocessing.facts``), for the manifest.
     """
 
     network: Any
@@ -41,6 +42,7 @@ class FloatModel:
     output: str
     rescales: bool
     notes: tuple[str, ...] = ()
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:

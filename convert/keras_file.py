@@ -115,7 +115,7 @@ def import_custom_objects(name: str) -> dict[str, Any]:
 
     Importing runs its code. Raises ConversionError.
     """
-    module = _import(name, "--custom-objects")
+    module = import_module(name, "--custom-objects")
     found = {
         key: value
         for key, value in vars(module).items()
@@ -124,7 +124,8 @@ def import_custom_objects(name: str) -> dict[str, Any]:
     return {**found, **getattr(module, "CUSTOM_OBJECTS", {})}
 
 
-def _import(name: str, option: str) -> Any:
+def import_module(name: str, option: str) -> Any:
+    """The module ``FILE.py`` or of that dotted name; its code runs. Raises ConversionError."""
     try:
         if not name.endswith(".py"):
             return importlib.import_module(name)
@@ -211,7 +212,7 @@ def _without_config(path: Path) -> str:
 
 def _call(architecture: str) -> Any:
     file, _, name = architecture.partition(":")
-    module = _import(file, "--architecture")
+    module = import_module(file, "--architecture")
     make = getattr(module, name or "build_model", None)
     if not callable(make):
         raise ConversionError(

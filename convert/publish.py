@@ -105,6 +105,7 @@ def describe(job: Job, attempt: Attempt, facts: Facts | None = None, *, name: st
         training={
             "keras_sha256": job.model.sha256,
             "parameters": job.model.parameters,
+            **({"preprocessing": dict(job.model.preprocessing)} if job.model.preprocessing else {}),
             **facts.training,
         },
         versions=versions(),

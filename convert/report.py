@@ -95,6 +95,7 @@ def write(folder: Path, job: Job, attempt: Attempt, *, overwrite: bool) -> list[
         "failures": list(converted.failures),
         "method": dict(converted.method),
         "calibration": dict(job.calibration),
+        "preprocessing": dict(job.model.preprocessing),
         "keras_difference": job.keras_difference,
         "splits": [
             comparison.to_dict() for comparison in (converted.comparison, *attempt.reported)
@@ -163,6 +164,9 @@ def markdown(job: Job, converted: Converted, reported: Sequence[Comparison]) -> 
             ],
         ),
     ]
+    if job.model.preprocessing:
+        known = (f"{key} {value}" for key, value in job.model.preprocessing.items())
+        lines.append(f"Preprocessing: {', '.join(known)}.\n")
     lines += [
         f"Calibration: {', '.join(f'{key} {value}' for key, value in job.calibration.items())}.",
         f"Method: {', '.join(f'{k} {v}' for k, v in converted.method.items()) or 'plain'}. "
