@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a shipped model's name or a .tflite file; repeatable, the first is the default",
     )
     parser.add_argument("--detector", default="auto", help=names())
+    parser.add_argument(
+        "--precision",
+        type=float,
+        metavar="P",
+        help="share of the labels shown that should be right; other faces are unsure "
+        "(default: the model's own, usually 0.95)",
+    )
     add_backend_arguments(parser)
     parser.add_argument(
         "--password-file",
@@ -98,7 +105,12 @@ def run(options: argparse.Namespace) -> int:
             key=options.key,
             names=tuple(options.allow_host),
         )
-        models = Models(options.model, detector=options.detector, backend=network)
+        models = Models(
+            options.model,
+            detector=options.detector,
+            backend=network,
+            precision=options.precision,
+        )
         if warning := exposure(options.host, password, encrypted=options.certificate is not None):
             print(f"emotion-edge: {warning}", file=sys.stderr)
         serve(models, settings)

@@ -12,6 +12,7 @@ from pathlib import Path
 from emotion_edge.detectors import FaceDetector, open_detector
 from emotion_edge.errors import ModelError, UsageError
 from emotion_edge.factory import load
+from emotion_edge.model import certainty
 from emotion_edge.model import manifest as manifests
 from emotion_edge.model.backend import Backend
 from emotion_edge.model.classifier import TFLiteClassifier
@@ -28,22 +29,18 @@ class Installed:
     """A model file on offer.
 
     name: unique, shown to visitors and used by the API: ``fast int8``. size: of the file, bytes.
+    unsure_below: the confidence below which the label is ``unsure``; 0 for never.
     """
 
     name: str
     path: Path
     manifest: Manifest
     size: int
-
-    @property
-    def unsure_below(self) -> float | None:
-        """The confidence below which the label is ``unsure``; None for a model without one."""
-        return self.manifest.unsure_below
+    unsure_below: float = 0.0
 
     def label(self, emotion: Emotion) -> str:
-        """The label to show: ``unsure`` where the confidence is below the model's threshold."""
-        threshold = self.unsure_below
-        return UNSURE if threshold is not None and emotion.confidence < threshold else emotion.label
+        """The label to show: ``unsure`` where the confidence is below the threshold."""
+        return emotion.label if emotion.confidence >= self.unsure_below else UNSURE
 
 
 class Models:
@@ -59,30 +56,37 @@ class Models:
         *,
         detector: str = "auto",
         backend: Backend | None = None,
+        precision: float | None = None,
     ) -> None:
         """Offer the chosen models first, then every other shipped one.
 
         chosen: shipped names or files; the first one is the default. Other variants in the folder
             of a shipped model are offered too if they carry a manifest.
-        detector, backend: as in ``emotion_edge.load``.
-        Raises ModelError or ManifestError for a chosen one that cannot be used, ModelError when
-        there is none at all, DetectorError when the detector is absent.
+        detector, backend, precision: as in ``emotion_edge.load``. A model that was not chosen and
+            does not reach the precision is not offered.
+        Raises ModelError or ManifestError for a chosen one that cannot be used, UsageError for one
+        that does not reach the precision, ModelError when there is none at all, DetectorError when
+        the detector is absent.
         """
         named = [model_path(name) for name in chosen]
         shipped = list(shipped_models().values())
         variants = [path for one in shipped for path in sorted(one.parent.glob("*.tflite"))]
         self._installed: dict[str, Installed] = {}
+        wanted = {p.resolve() for p in (named or shipped[:1])}
         for path in dict.fromkeys(p.resolve() for p in (*named, *shipped, *variants)):
             try:
                 _, manifest = manifests.load(path)
-            except ModelError:
-                if path in {p.resolve() for p in named}:
+                threshold = certainty.unsure_below(manifest, precision=precision)
+            except (ModelError, UsageError):
+                if path in wanted:
                     raise
-                continue  # a stray file in a model's folder
+                continue  # a stray file in a model's folder, or a model below the precision
             name = f"{manifest.name} {manifest.variant}"
             if name in self._installed:
                 name = f"{name} ({path.name})"
-            self._installed[name] = Installed(name, path, manifest, path.stat().st_size)
+            self._installed[name] = Installed(
+                name, path, manifest, path.stat().st_size, threshold
+            )
         if not self._installed:
             raise ModelError("no model is installed: give one with --model FILE.tflite")
         self._detector_name = detector
@@ -152,9 +156,7 @@ class Models:
         finder = _Once(open_detector(self._detector_name, scheduled=True))
         pipelines = []
         for one in chosen:
-            settings = TrackerSettings()
-            if one.unsure_below is not None:
-                settings = replace(settings, unsure_below=one.unsure_below)
+            settings = TrackerSettings(unsure_below=one.unsure_below)
             pipelines.append(load(one.path, detector=finder, track=settings, backend=self._backend))
         return Stream(tuple(one.name for one in chosen), tuple(pipelines))
 

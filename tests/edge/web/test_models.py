@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +8,7 @@ import pytest
 
 from emotion_edge.errors import DetectorError, ManifestError, ModelError, UsageError
 from emotion_edge.model.classifier import TFLiteClassifier
+from emotion_edge.model.shipped import model_path
 from emotion_edge.values import Box, Emotion, Image
 from emotion_edge.web import models as module
 from emotion_edge.web.models import Models
@@ -91,11 +91,30 @@ def test_a_low_confidence_is_unsure_where_the_model_has_a_threshold() -> None:
     _, manifest = module.manifests.load(TINY)
     low = Emotion(("happy", "sad", "angry"), (0.4, 0.35, 0.25))
     high = Emotion(("happy", "sad", "angry"), (0.6, 0.3, 0.1))
-    certain = {"unsure_below": 0.5, "precision": 0.95, "coverage": 0.7}
-    plain = module.Installed("plain", TINY, replace(manifest, certainty={}), 1)
-    judged = module.Installed("judged", TINY, replace(manifest, certainty=certain), 1)
+    plain = module.Installed("plain", TINY, manifest, 1)
+    judged = module.Installed("judged", TINY, manifest, 1, unsure_below=0.5)
     assert plain.label(low) == "happy"
     assert (judged.label(low), judged.label(high)) == ("unsure", "happy")
+
+
+def test_a_precision_moves_the_threshold_of_each_model() -> None:
+    def threshold(precision: float | None) -> float:
+        return Models(["fast"], detector="haar", precision=precision).find("fast").unsure_below
+
+    _, manifest = module.manifests.load(model_path("fast"))
+    assert threshold(None) == manifest.unsure_below
+    assert threshold(0.9) < threshold(None) < threshold(0.98)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        Models(["fast"], detector="haar", precision=1.5)
+
+
+def test_a_chosen_model_without_a_curve_refuses_a_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "shipped_models", dict)
+    mine = write_tiny(tmp_path / "mine.tflite", "mine")
+    with pytest.raises(UsageError, match="precision cannot be chosen"):
+        Models([mine], detector="haar", precision=0.9)
 
 
 def test_streams_are_separate(models: Models) -> None:
