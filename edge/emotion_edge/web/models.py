@@ -84,9 +84,7 @@ class Models:
             name = f"{manifest.name} {manifest.variant}"
             if name in self._installed:
                 name = f"{name} ({path.name})"
-            self._installed[name] = Installed(
-                name, path, manifest, path.stat().st_size, threshold
-            )
+            self._installed[name] = Installed(name, path, manifest, path.stat().st_size, threshold)
         if not self._installed:
             raise ModelError("no model is installed: give one with --model FILE.tflite")
         self._detector_name = detector
