@@ -14,8 +14,13 @@ JSONL file; numbers are rounded)::
     {"schema": 1, "type": "event", "time": "...", "kind": "camera.lost", "message": "...",
      "details": {}}
 
+    {"schema": 1, "type": "visit", "visit": 3, "start": "...", "end": "...", "dwell_s": 12.4,
+     "label": "happy", "shares": {"happy": 0.62, "neutral": 0.2}, "unsure_share": 0.18,
+     "facing_share": 0.7, "zone": "door", "ended": "left"}
+
 From a file, ``source`` and ``media_time_s`` (seconds from its start, 0 for an image) replace
-``time``, and ``timings_ms`` has no ``age``. ``time`` is the wall clock (UTC) of the capture.
+``time`` (``start`` and ``end`` of a visit), and ``timings_ms`` has no ``age``. ``time`` is the wall
+clock (UTC) of the capture.
 ``probabilities`` and ``confidence`` are the ones behind ``label``; ``raw`` is this frame alone.
 Without a tracker ``track`` and ``raw`` are absent. ``landmarks`` and the direction of the head, in
 degrees, are there if the detector finds landmarks; it is not the direction of the gaze.
@@ -32,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from emotion_edge.head import is_facing, tilt, yaw
-from emotion_edge.values import Event, Face, Observation
+from emotion_edge.values import VISIT, Event, Face, Observation
 
 SCHEMA = 1
 
@@ -101,7 +106,9 @@ def face_record(face: Face) -> dict[str, Any]:
 
 
 def event_record(event: Event) -> dict[str, Any]:
-    """An event as values for JSON."""
+    """An event as values for JSON; a visit is a record of its own type."""
+    if event.kind == VISIT:
+        return {"schema": SCHEMA, "type": "visit", **event.details}
     return {
         "schema": SCHEMA,
         "type": "event",

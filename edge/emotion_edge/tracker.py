@@ -151,9 +151,9 @@ class FaceTracker:
         options = []
         for track in self._tracks:
             for index, box in enumerate(boxes):
-                affinity = _affinity(track.seen_box, box, self.settings)
-                if affinity > 0:
-                    options.append((affinity, track.hits, track, index))
+                likely = affinity(track.seen_box, box, self.settings)
+                if likely > 0:
+                    options.append((likely, track.hits, track, index))
         options.sort(key=lambda option: option[:2], reverse=True)
         pairs: list[tuple[_Track, int]] = []
         taken: set[int] = set()
@@ -290,7 +290,7 @@ class _Track:
         return best if leads else ""
 
 
-def _affinity(old: Box, new: Box, settings: TrackerSettings) -> float:
+def affinity(old: Box, new: Box, settings: TrackerSettings) -> float:
     """How likely two boxes are one face: by overlap, or else by distance; 0 if they are not."""
     overlap = old.iou(new)
     if overlap >= settings.min_iou and overlap > 0:

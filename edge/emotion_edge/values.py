@@ -143,6 +143,9 @@ class Face:
         return self.smoothed or self.emotion
 
 
+VISIT = "visit"
+"""The kind of the events that report a visit which has ended."""
+
 STAGES = ("detect", "classify", "track", "age")
 """The keys of ``Observation.timings``."""
 
@@ -167,6 +170,7 @@ EVENT_KINDS = (
     "power.weak",
     "power.recovered",
     "aggregate",
+    "visit",
 )
 """Every ``Event.kind`` of this package; another package's camera or output may add its own."""
 

@@ -34,6 +34,7 @@ from emotion_edge.cameras import CAMERAS
 from emotion_edge.detectors import AUTO, DETECTORS
 from emotion_edge.errors import UsageError
 from emotion_edge.kiosk.thermal import ThermalSettings
+from emotion_edge.kiosk.visits import VisitSettings
 from emotion_edge.model.backend import Backend
 from emotion_edge.model.shipped import DEFAULT
 from emotion_edge.registry import Registry
@@ -103,7 +104,10 @@ class CameraConfig(Settings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plain(Settings):
-    """The keys outside the tables of ``REGISTRIES``. aggregate: None for single faces."""
+    """The keys outside the tables of ``REGISTRIES``.
+
+    aggregate: None for single faces. visits: None to follow none.
+    """
 
     model: str = key(DEFAULT, "a shipped model's name, or a `.tflite` file.", filled=True)
     detector: str = key(AUTO, "a detector's name, or `auto` for the best one installed.")
@@ -124,6 +128,7 @@ class _Plain(Settings):
     thermal: ThermalSettings = key(ThermalSettings(), "when to lower the frame rate.")
     zones: ZoneSettings = key(ZoneSettings(), "where faces are counted.")
     aggregate: AggregateSettings | None = key(None, "counts over a period in place of faces.")
+    visits: VisitSettings | None = key(None, "one record for each person in front of the camera.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,15 +21,16 @@ from dataclasses import dataclass
 from emotion_edge.cameras import Camera, find_camera, open_camera
 from emotion_edge.cameras.supervised import SupervisedCamera
 from emotion_edge.detectors import open_detector
-from emotion_edge.errors import CameraNotFound, FrameTimeout
+from emotion_edge.errors import CameraNotFound, FrameTimeout, UsageError
 from emotion_edge.factory import load
 from emotion_edge.kiosk.board import Condition, read_condition
 from emotion_edge.kiosk.configuration import Config
 from emotion_edge.kiosk.thermal import BoardWatch, ThermalGovernor
+from emotion_edge.kiosk.visits import End, Visits
 from emotion_edge.kiosk.watchdog import Watchdog
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.sinks import Sink, open_sinks
-from emotion_edge.values import Event
+from emotion_edge.values import VISIT, Event
 
 READ_S = 1.0
 """Longest wait for a frame, in seconds, before the loop checks events, watchdog and time limit."""
@@ -109,6 +110,14 @@ class Service:
         self.opened = False
         """Whether the camera and all outputs could be opened."""
         self._damaged, self._truncated = 0, False
+        self._visits: Visits | None = None
+        if config.visits is not None:
+            if self._pipeline.tracker is None:
+                raise UsageError(
+                    "visits need a camera or a video, and the source is a folder of images: "
+                    "omit [visits]"
+                )
+            self._visits = Visits(config.visits, config.tracker)
         self._silent = not any(sink.prints for sink in config.sinks)
 
     def run(self) -> Summary:
@@ -133,6 +142,7 @@ class Service:
                     on_event=self._on_sink_event,
                     temperature=board.temperature,
                     prior=manifest.prior if manifest is not None else (),
+                    visits=config.visits is not None,
                 )
                 with sinks:
                     self.opened = True
@@ -144,6 +154,7 @@ class Service:
                         # In its own thread while the sinks flush: a driver may hang.
                         closing = self._close_camera()
                         deadline = time.monotonic() + _CLOSE_S
+                        self._end_visits("stopped")
                         self._drain(sinks)
             finally:
                 closing = closing or self._close_camera()
@@ -177,6 +188,8 @@ class Service:
                 frame = self._camera.read(min(READ_S, left))
             except FrameTimeout:
                 # The loop itself works: the camera is slow, or is being opened again.
+                if self._visits is not None:
+                    self._events.extend(self._visits.expire(time.monotonic_ns()))
                 self._watchdog.alive("waiting for the camera")
                 continue
             finally:
@@ -188,6 +201,8 @@ class Service:
                 begun = last
             observation = pipeline.process(frame)
             sinks.write(observation)
+            if self._visits is not None:
+                self._events.extend(self._visits.update(observation))
             self._watchdog.alive("running")
             frames += 1
             if self._camera.live:  # a file skips what is damaged, which its events report
@@ -210,7 +225,7 @@ class Service:
             if event.kind in ("camera.damaged", "camera.skipped"):
                 self._damaged += int(event.details.get("frames", 1))
             self._truncated = self._truncated or event.kind == "camera.truncated"
-            if self._silent:
+            if self._silent and event.kind != VISIT:  # no labels in the system's journal
                 self._tell(event.message)
             sinks.event(event)
 
@@ -219,6 +234,10 @@ class Service:
         self._silent = self._silent or event.kind == "sink.closed"
         if self._silent:
             self._tell(event.message)
+
+    def _end_visits(self, why: End) -> None:
+        if self._visits is not None:
+            self._events.extend(self._visits.close(why))
 
     def _open_camera(self) -> Camera:
         camera = self._config.camera

@@ -76,6 +76,7 @@ class Run:
     live: whether frames come from a live camera.
     fps: the source's frames per second, 0 where unknown.
     aggregate: whether it receives counts over a period in place of faces.
+    visits: whether visits are followed, and arrive as events of kind ``visit``.
     states: the state of each sink of the run. temperature: the board's degrees Celsius.
     """
 
@@ -83,6 +84,7 @@ class Run:
     live: bool
     fps: float
     aggregate: bool
+    visits: bool
     states: Callable[[], Sequence[SinkState]]
     temperature: Callable[[], float | None] | None
 
@@ -95,7 +97,8 @@ class SinkSettings(Settings):
     positional: the key that the flag's text sets.
     pixels: whether it looks at the pixels. A sink that does not receives a black image of the same
         size, so that no image can leave through it.
-    counts: whether it shows no single face, so that aggregate mode gives it every observation.
+    counts: whether it shows sums only, so that aggregate mode gives it every observation and every
+        visit too. It must not add what a period with the event ``aggregate`` withholds.
     prints: whether a person reads its lines on standard output.
     """
 
@@ -161,6 +164,7 @@ def open_sinks(
     live: bool = True,
     fps: float = 0.0,
     aggregate: AggregateSettings | None = None,
+    visits: bool = False,
     on_event: Callable[[Event], None] | None = None,
     temperature: Callable[[], float | None] | None = None,
     prior: Sequence[float] = (),
@@ -174,6 +178,7 @@ def open_sinks(
         (unless its ``required`` says otherwise).
     fps: the source's frames per second, 0 where unknown; the video's speed.
     aggregate: counts over a period instead of faces.
+    visits: whether visits are followed.
     on_event: called, in the caller's thread, with what the sinks themselves report:
         announcements, failures, drops, recoveries. The console sink shows them as well.
     temperature: the board's degrees Celsius, for the metrics.
@@ -194,6 +199,7 @@ def open_sinks(
         live=live,
         fps=fps,
         aggregate=aggregate is not None,
+        visits=visits,
         states=sinks.states,
         temperature=temperature,
     )
@@ -208,8 +214,14 @@ def open_sinks(
             raise UsageError(
                 f"{sink.name} shows single faces, which aggregate mode forbids: omit one of them"
             )
-        if aggregate is not None and not each.counts:
-            sink = Aggregate(sink, aggregate.period_s, prior=prior)
+        if aggregate is not None:
+            sink = Aggregate(
+                sink,
+                aggregate.period_s,
+                min_people=aggregate.min_people,
+                prior=prior,
+                everything=each.counts,
+            )
         required = each.required if each.required is not None else not live
         members.append(Isolated(sink, pixels=each.pixels, required=required, wait=not live))
     return sinks

@@ -13,7 +13,7 @@ import numpy as np
 from emotion_edge import shares
 from emotion_edge.settings import Settings, key
 from emotion_edge.sinks import Sink
-from emotion_edge.values import Event, Frame, Observation
+from emotion_edge.values import VISIT, Event, Frame, Observation
 
 _NO_IMAGE = np.zeros((1, 1), np.uint8)
 
@@ -26,6 +26,13 @@ class AggregateSettings(Settings):
     """Counts over a period in place of faces, for signage."""
 
     period_s: float = key(60.0, "seconds that one count covers.", gt=0, le=1e6)
+    min_people: int = key(
+        1,
+        "fewest people that a count may cover; a period, a zone or the visits of a period with "
+        "fewer are withheld.",
+        ge=1,
+        le=10**6,
+    )
 
 
 class Aggregate(Sink):
@@ -38,20 +45,43 @@ class Aggregate(Sink):
          "labels": {"happy": 2, "neutral": 1},
          "shares": {"happy": 0.6667, "neutral": 0.3333},
          "corrected": {"happy": {"share": 0.61, "low": 0.31, "high": 0.88}, ...},
-         "zones": {"door": {"people": 1, "labels": {"happy": 1}}}}
+         "zones": {"door": {"people": 1, "labels": {"happy": 1}}},
+         "visits": {"count": 2, "dwell_s": 31.5, "labels": {"happy": 2}}}
 
     ``people`` counts identities seen (without a tracker: the most faces in one frame); each counts
     once in ``labels``, under the label shown in most frames, ``unsure`` included. ``shares`` are
     those counts as parts of one. ``corrected`` estimates the shares of the expressions themselves
     from every person's probabilities, without the mistakes the model is known to make, and with
     95% intervals (``emotion_edge.shares``); it takes ten people or more, and a model whose
-    manifest states a prior. ``zones`` counts who was seen in each zone, if there are zones. A
-    period without an event is one in which no frame was processed. Events are passed on.
+    manifest states a prior. ``zones`` counts who was seen in each zone, if there are zones, and
+    ``visits`` the visits that ended in the period, by the label shown longest, with the sum of
+    their times. A period without an event is one in which no frame was processed.
+
+    A period with fewer people than ``min_people`` is withheld: its event has ``seconds``,
+    ``frames`` and ``"withheld": true`` only. A zone with fewer, or fewer visits, have
+    ``{"withheld": true}`` in place of their counts. What is withheld is not counted later.
+
+    Other events are passed on; a single visit is not.
     """
 
-    def __init__(self, sink: Sink, period_s: float = 60.0, *, prior: Sequence[float] = ()) -> None:
-        """period_s: seconds that one count covers. prior: of the model's manifest, if any."""
+    def __init__(
+        self,
+        sink: Sink,
+        period_s: float = 60.0,
+        *,
+        min_people: int = 1,
+        prior: Sequence[float] = (),
+        everything: bool = False,
+    ) -> None:
+        """period_s: seconds that one count covers. prior: of the model's manifest, if any.
+
+        min_people: the fewest that a count may cover.
+        everything: hand on observations and visits too, to a sink that shows sums only.
+        """
         self._sink = sink
+        self._min_people = min_people
+        self._everything = everything
+        self._visits: list[Event] = []
         self._period_ns = round(period_s * 1e9)
         self._start_ns: int | None = None
         self._first: Frame | None = None  # of the clip; its time in the file is the reference
@@ -99,6 +129,8 @@ class Aggregate(Sink):
             # Before this frame is counted: after an error the same frame comes again.
             self._hand_on(self._start_ns + self._period_ns)
             self._start_ns += (now - self._start_ns) // self._period_ns * self._period_ns
+        if self._everything:
+            self._sink.write(observation)
         self._last_ns = now
         self._frames += 1
         self._most = max(self._most, len(observation.faces))
@@ -114,8 +146,11 @@ class Aggregate(Sink):
                 inside.setdefault(who, Counter())[face.label] += 1
 
     def event(self, event: Event) -> None:
-        """Pass it on."""
-        self._sink.event(event)
+        """Pass it on, or count a visit."""
+        if event.kind != VISIT or self._everything:
+            self._sink.event(event)
+        if event.kind == VISIT:  # last: after an error the same event comes again
+            self._visits.append(event)
 
     def __exit__(self, *error: object) -> None:
         """Hand on the period begun, then close the sink behind."""
@@ -130,10 +165,35 @@ class Aggregate(Sink):
         assert self._start_ns is not None
         if not self._frames:
             return
-        labels = _worn(self._seen)
         details: dict[str, Any] = {
             "seconds": round((end_ns - self._start_ns) / 1e9, 3),
             "frames": self._frames,
+        }
+        if self._withheld(len(self._seen)):
+            details["withheld"] = True
+            message = f"fewer than {self._min_people} people in {details['seconds']:g} s: withheld"
+        else:
+            labels = _worn(self._seen)
+            self._count(details, labels)
+            worn = ", ".join(f"{n} {label}" for label, n in labels.most_common())
+            number = f"{len(self._seen)} {'person' if len(self._seen) == 1 else 'people'}"
+            message = f"{number} in {details['seconds']:g} s" + (f": {worn}" if worn else "")
+        at_ns = end_ns
+        if self._first is not None and self._first.media_time_s is not None:
+            # The frames of a file carry the file's own time, which is not the clock's.
+            at_ns = time.monotonic_ns()
+            elapsed = (end_ns - self._first.captured_ns) / 1e9
+            details["media_time_s"] = round(self._first.media_time_s + elapsed, 3)
+        self._sink.event(Event(AGGREGATE, message, at_ns, details))
+        self._frames = self._most = 0
+        self._seen, self._sums, self._zones, self._visits = {}, {}, {}, []
+
+    def _withheld(self, people: int) -> bool:
+        return people < self._min_people and self._min_people > 1
+
+    def _count(self, details: dict[str, Any], labels: Counter[str]) -> None:
+        """Add everything that is counted to the details."""
+        details |= {
             "people": len(self._seen),
             "most_at_once": self._most,
             "labels": dict(sorted(labels.items())),
@@ -147,21 +207,23 @@ class Aggregate(Sink):
             details["corrected"] = {label: asdict(each) for label, each in found.items()}
         if self._zones:
             details["zones"] = {
-                zone: {"people": len(inside), "labels": dict(sorted(_worn(inside).items()))}
+                zone: {"withheld": True}
+                if self._withheld(len(inside))
+                else {"people": len(inside), "labels": dict(sorted(_worn(inside).items()))}
                 for zone, inside in sorted(self._zones.items())
             }
-        at_ns = end_ns
-        if self._first is not None and self._first.media_time_s is not None:
-            # The frames of a file carry the file's own time, which is not the clock's.
-            at_ns = time.monotonic_ns()
-            elapsed = (end_ns - self._first.captured_ns) / 1e9
-            details["media_time_s"] = round(self._first.media_time_s + elapsed, 3)
-        worn = ", ".join(f"{n} {label}" for label, n in labels.most_common())
-        number = f"{len(self._seen)} {'person' if len(self._seen) == 1 else 'people'}"
-        message = f"{number} in {details['seconds']:g} s" + (f": {worn}" if worn else "")
-        self._sink.event(Event(AGGREGATE, message, at_ns, details))
-        self._frames = self._most = 0
-        self._seen, self._sums, self._zones = {}, {}, {}
+        if self._visits:
+            mainly = Counter(visit.details["label"] for visit in self._visits)
+            dwell_s = sum(visit.details["dwell_s"] for visit in self._visits)
+            details["visits"] = (
+                {"withheld": True}
+                if self._withheld(len(self._visits))
+                else {
+                    "count": len(self._visits),
+                    "dwell_s": round(dwell_s, 3),
+                    "labels": dict(sorted(mainly.items())),
+                }
+            )
 
 
 def _worn(seen: dict[int, Counter[str]]) -> Counter[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from emotion_edge.records import event_record, observation_record, to_json
+from emotion_edge.settings import key
 from emotion_edge.sinks import Run
 from emotion_edge.sinks.record_file import RecordFile, RecordFileSettings, RecordSink
 from emotion_edge.values import Event, Observation
@@ -14,9 +15,11 @@ from emotion_edge.values import Event, Observation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonlSettings(RecordFileSettings):
-    """One JSON record per line: observations and events."""
+    """One JSON record per line: observations, events and visits."""
 
     help: ClassVar[str] = "one JSON record per frame and per event; - is standard output"
+
+    observations: bool = key(True, "false omits frames: the file holds events and visits only.")
 
     def open(self, run: Run) -> JsonlSink:
         """Nothing is opened yet."""
@@ -28,9 +31,12 @@ class JsonlSink(RecordSink):
 
     def __init__(self, settings: JsonlSettings) -> None:
         super().__init__("jsonl", settings, RecordFile(settings, whole=_is_json))
+        self._observations = settings.observations
 
     def record(self, observation: Observation) -> bytes:
-        """One line."""
+        """One line, or nothing."""
+        if not self._observations:
+            return b""
         return f"{to_json(observation_record(observation))}\n".encode()
 
     def event(self, event: Event) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,14 +21,16 @@ from emotion_edge.records import to_json
 from emotion_edge.settings import key
 from emotion_edge.sinks import Run, Sink, SinkSettings
 from emotion_edge.sinks.address import from_address
+from emotion_edge.sinks.aggregate import AGGREGATE
 from emotion_edge.sinks.health import STATUSES, Health
 from emotion_edge.sinks.serving import Answer, Server
-from emotion_edge.values import EVENT_KINDS, STAGES, Event, Observation
+from emotion_edge.values import EVENT_KINDS, STAGES, VISIT, Event, Observation
 from emotion_edge.version import __version__
 
 if TYPE_CHECKING:
     from emotion_edge.sinks.fanout import SinkState
 
+_DWELL_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -52,11 +55,20 @@ class MetricsSettings(SinkSettings):
 
     def open(self, run: Run) -> MetricsSink:
         """Nothing is opened yet."""
-        return MetricsSink(self, run.labels, sinks=run.states, temperature=run.temperature)
+        return MetricsSink(
+            self,
+            run.labels,
+            sinks=run.states,
+            temperature=run.temperature,
+            aggregate=run.aggregate,
+        )
 
 
 class MetricsSink(Sink):
     """Counts everything and shows no face, so it works in aggregate mode too.
+
+    In aggregate mode, labels and visits are added at the end of each period, and those of a
+    withheld period never.
 
     Every series exists from the start: an alert on a series that is absent never fires.
     """
@@ -70,11 +82,16 @@ class MetricsSink(Sink):
         *,
         sinks: Callable[[], Iterable[SinkState]] = tuple,
         temperature: Callable[[], float | None] | None = None,
+        aggregate: bool = False,
     ) -> None:
         """labels: the classifier's; each counts from zero, seen or not.
 
         sinks: the state of the run's sinks. temperature: of the board, in degrees Celsius.
+        aggregate: whether nothing about a single person may be counted as it happens.
         """
+        self._aggregate = aggregate
+        self._held_labels: Counter[str] = Counter()
+        self._held_visits: list[Event] = []
         self._server = Server(settings.host, settings.port, self._answer)
         self._sinks = sinks
         self._temperature = temperature or (lambda: None)
@@ -111,12 +128,43 @@ class MetricsSink(Sink):
             self._faces_now = len(observation.faces)
         if self._series is not None:
             self._series.observe(observation)
+            self._held_labels.update(face.label for face in observation.faces)
+            if not self._aggregate:
+                self._release()
 
     def event(self, event: Event) -> None:
         """Count one event, and note the camera's state."""
         self._health.event(event)
-        if self._series is not None:
-            self._series.events.labels(event.kind).inc()
+        if self._series is None:
+            return
+        self._series.events.labels(event.kind).inc()
+        if event.kind == VISIT:
+            self._held_visits.append(event)
+            if not self._aggregate:
+                self._release()
+        elif event.kind == AGGREGATE:
+            self._end_period(event)
+
+    def _end_period(self, event: Event) -> None:
+        """Count what the period held, as far as it is not withheld."""
+        assert self._series is not None
+        withheld = bool(event.details.get("withheld"))
+        self._series.withheld.inc(withheld)
+        if withheld:
+            self._held_labels.clear()
+        if withheld or event.details.get("visits", {}).get("withheld"):
+            self._held_visits.clear()
+        self._release()
+
+    def _release(self) -> None:
+        assert self._series is not None
+        labels, self._held_labels = self._held_labels, Counter()
+        for label, frames in labels.items():
+            self._series.labels.labels(label).inc(frames)
+        visits, self._held_visits = self._held_visits, []
+        for visit in visits:
+            self._series.visits.labels(visit.details["label"]).inc()
+            self._series.dwell.observe(visit.details["dwell_s"])
 
     def __exit__(self, *error: object) -> None:
         """Stop listening."""
@@ -187,6 +235,16 @@ class _Series:
         self.faces = counter("faces", "Faces, counted in each frame.")
         self.labels = counter("labels", "Labels shown, counted in each frame.", "label")
         self.events = counter("events", "Changes of state.", "kind")
+        self.visits = counter("visits", "Visits that have ended, by the main label.", "label")
+        self.dwell = prometheus.Histogram(
+            f"{prefix}visit_seconds",
+            "Length of the visits that have ended.",
+            buckets=_DWELL_S,
+            registry=registry,
+        )
+        self.withheld = counter(
+            "periods_withheld", "Periods with fewer people than aggregate.min_people."
+        )
         self.stages = prometheus.Histogram(
             f"{prefix}stage_seconds",
             "Time of each stage for one frame; age is from capture to label.",
@@ -216,6 +274,7 @@ class _Series:
         )
         for label in sink._labels:
             self.labels.labels(label)
+            self.visits.labels(label)
         for kind in EVENT_KINDS:
             self.events.labels(kind)
         for stage in STAGES:
@@ -228,8 +287,6 @@ class _Series:
         self.frames.inc()
         self.skipped.inc(observation.skipped)
         self.faces.inc(len(observation.faces))
-        for face in observation.faces:
-            self.labels.labels(face.label).inc()
         for stage, ms in observation.timings.items():
             self.stages.labels(stage).observe(ms / 1000)
         ago_s = (time.monotonic_ns() - observation.frame.captured_ns) / 1e9

@@ -10,6 +10,7 @@ Topics, below the base (``emotion-edge/HOSTNAME``), all QoS 1::
     confidence  its probability in percent, or "None" without a face, which Home Assistant takes
                 for "unknown" and keeps out of its statistics (retained)
     event       each event's record
+    visit       the record of each visit that has ended, if visits are followed
     aggregate   the newest count (retained); in aggregate mode, instead of the four states above
 
 On each connection, retained topics that this configuration does not publish are cleared: the
@@ -43,7 +44,7 @@ from emotion_edge.sinks import Run, Sink, SinkSettings
 from emotion_edge.sinks.address import from_address
 from emotion_edge.sinks.aggregate import AGGREGATE
 from emotion_edge.sinks.camera_state import camera_state
-from emotion_edge.values import Event, Observation
+from emotion_edge.values import VISIT, Event, Observation
 from emotion_edge.version import __version__
 
 _NONE = "none"  # the label where there is no face
@@ -126,7 +127,7 @@ class MqttSettings(SinkSettings):
 
     def open(self, run: Run) -> MqttSink:
         """Nothing is opened yet."""
-        return MqttSink(self, run.labels, aggregate=run.aggregate)
+        return MqttSink(self, run.labels, aggregate=run.aggregate, visits=run.visits)
 
 
 class MqttSink(Sink):
@@ -141,14 +142,23 @@ class MqttSink(Sink):
     dropped = 0
 
     def __init__(
-        self, settings: MqttSettings, labels: Sequence[str], *, aggregate: bool = False
+        self,
+        settings: MqttSettings,
+        labels: Sequence[str],
+        *,
+        aggregate: bool = False,
+        visits: bool = False,
     ) -> None:
-        """labels: the classifier's. aggregate: whether counts are published instead of faces."""
+        """labels: the classifier's. aggregate: whether counts are published instead of faces.
+
+        visits: whether visits are followed.
+        """
         host = socket.gethostname()
         self.name = f"mqtt {settings.host}:{settings.port}"
         self._settings = settings
         self._labels = tuple(dict.fromkeys((*labels, UNSURE)))
         self._aggregate = aggregate
+        self._visits = visits
         self._base = (settings.topic or f"emotion-edge/{host}").strip("/")
         self._device = settings.device or f"Emotion {host}"
         # Where discovery is switched off, entries of an earlier configuration are cleared.
@@ -242,7 +252,8 @@ class MqttSink(Sink):
                 self._wanted["aggregate"] = record
             elif state is not None:
                 self._wanted["camera"] = "online" if state == "ok" else "offline"
-        if event.kind != AGGREGATE and not self._publish("event", record, retain=False):
+        topic = VISIT if event.kind == VISIT else "event"
+        if event.kind != AGGREGATE and not self._publish(topic, record, retain=False):
             self.dropped += 1
         self._publish_wanted()
 
@@ -450,17 +461,35 @@ class MqttSink(Sink):
             entities["sensor", "people"] = {
                 "name": "People",
                 "icon": "mdi:account-group",
-                "value_template": "{{ value_json.details.people }}",
+                "value_template": _counted("people"),
                 **count,
             }
             for label in self._labels:
                 entities["sensor", f"people_{_identifier(label)}"] = {
                     "name": f"People {label}",
                     "icon": "mdi:emoticon-outline",
-                    "value_template": f"{{{{ value_json.details.labels.get({label!r}, 0) }}}}",
+                    "value_template": _counted(f"labels.get({label!r}, 0)"),
                     **count,
                 }
+            if self._visits:
+                entities["sensor", "visits"] = {
+                    "name": "Visits",
+                    "icon": "mdi:walk",
+                    "value_template": _counted("get('visits', {'count': 0}).get('count')"),
+                    **count,
+                    "unit_of_measurement": "visits",
+                }
             return entities
+        if self._visits:
+            entities["event", "visit"] = {
+                "name": "Visit",
+                "icon": "mdi:walk",
+                "state_topic": f"{base}/visit",
+                "event_types": [VISIT],
+                # Home Assistant requires the type in the payload; the rest become attributes.
+                "value_template": "{{ dict(value_json, event_type='visit') | to_json }}",
+                **seeing,
+            }
         entities["sensor", "label"] = {
             "name": "Emotion",
             "icon": "mdi:emoticon-outline",
@@ -493,6 +522,13 @@ class MqttSink(Sink):
             **seeing,
         }
         return entities
+
+
+def _counted(what: str) -> str:
+    """The template of a count; a withheld one is unknown."""
+    return (
+        "{{ none if value_json.details.withheld is defined else value_json.details." + what + " }}"
+    )
 
 
 def _with_removals(wanted: str, earlier: bytes) -> str:

@@ -110,3 +110,43 @@ def test_with_a_prior_and_enough_people_shares_are_corrected(notebook, observati
     happy = details["corrected"]["happy"]
     assert 0.8 < happy["share"] <= 1 and happy["low"] <= happy["share"] <= happy["high"]
     assert set(details["corrected"]) == set(face("happy").emotion.labels)
+
+
+def test_a_period_with_too_few_people_is_withheld(notebook, observation, face, event) -> None:
+    inner = notebook()
+    visit = event("visit", label="happy", dwell_s=3.0)
+    with Aggregate(inner, 60, min_people=3) as sink:
+        sink.write(observation(0, (face(track=1), face(track=2)), at_s=1000))
+        sink.event(visit)
+        sink.write(observation(1, tuple(face(track=at) for at in range(3)), at_s=1060))
+        sink.event(visit)
+    few, enough = (taken.details for taken in inner.taken)
+    assert few == {"seconds": 60.0, "frames": 1, "withheld": True}
+    assert enough["people"] == 3 and "withheld" not in enough
+    assert enough["visits"] == {"withheld": True}  # one visit alone, and the other is not carried
+
+
+def test_a_zone_with_too_few_people_is_withheld(notebook, observation, face) -> None:
+    inner = notebook()
+    faces = [replace(face(track=at), zone="door" if at < 3 else "till") for at in range(4)]
+    with Aggregate(inner, 60, min_people=2) as sink:
+        sink.write(observation(0, tuple(faces), at_s=1000))
+    assert inner.taken[0].details["zones"] == {
+        "door": {"people": 3, "labels": {"happy": 3}},
+        "till": {"withheld": True},
+    }
+
+
+def test_an_empty_period_is_withheld_too(notebook, observation) -> None:
+    inner = notebook()
+    with Aggregate(inner, 60, min_people=2) as sink:
+        sink.write(observation(0, (), at_s=1000))
+    assert inner.taken[0].details["withheld"] is True
+
+
+def test_everything_reaches_a_sink_of_sums(notebook, observation, event) -> None:
+    inner = notebook()
+    with Aggregate(inner, 60, everything=True) as sink:
+        sink.write(observation(0, at_s=1000))
+        sink.event(event("visit", label="happy", dwell_s=3.0))
+    assert inner.frames == [0] and inner.kinds == ["visit", "aggregate"]

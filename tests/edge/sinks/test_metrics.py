@@ -97,7 +97,7 @@ def test_counts(sink, observation, face, event) -> None:
 def test_every_series_exists_from_the_start(sink, observation, face, event) -> None:
     before = metrics(sink)
     for kind in EVENT_KINDS:
-        sink.event(event(kind))
+        sink.event(event(kind, label="happy", dwell_s=1.0))  # of a visit
     sink.write(observation(0, tuple(face(label) for label in EMOTIONS)))
     assert set(before) == set(metrics(sink))
     assert before['emotion_edge_events_total{kind="camera.lost"}'] == 0
@@ -232,3 +232,32 @@ def test_sinks_and_temperature(observation) -> None:
         assert health["sinks"][0]["failing"] == "disk full"
         degrees[0] = None
         assert math.isnan(metrics(sink)["emotion_edge_temperature_celsius"])
+
+
+def test_visits_are_counted_with_their_length(sink, event) -> None:
+    for dwell_s in (3.0, 40.0):
+        sink.event(event("visit", label="happy", dwell_s=dwell_s))
+    values = metrics(sink)
+    assert values['emotion_edge_visits_total{label="happy"}'] == 2
+    assert values['emotion_edge_visits_total{label="sad"}'] == 0
+    assert values['emotion_edge_visit_seconds_bucket{le="5.0"}'] == 1
+    assert values["emotion_edge_visit_seconds_sum"] == 43.0
+
+
+def test_aggregate_mode_counts_no_one_before_the_period_ends(observation, face, event) -> None:
+    labels, visits = 'emotion_edge_labels_total{label="happy"}', "emotion_edge_visit_seconds_count"
+    visit = event("visit", label="happy", dwell_s=3.0)
+    with MetricsSink(MetricsSettings(port=0), EMOTIONS, aggregate=True) as sink:
+        sink.write(observation(0, (face("happy"),)))
+        sink.event(visit)
+        assert (metrics(sink)[labels], metrics(sink)[visits]) == (0, 0)
+        sink.event(event(AGGREGATE, withheld=True))
+        assert (metrics(sink)[labels], metrics(sink)[visits]) == (0, 0)
+        assert metrics(sink)["emotion_edge_periods_withheld_total"] == 1
+        sink.write(observation(0, (face("happy"),)))
+        sink.event(visit)
+        sink.event(event(AGGREGATE, people=5, visits={"withheld": True}))
+        assert (metrics(sink)[labels], metrics(sink)[visits]) == (1, 0)
+        sink.event(visit)
+        sink.event(event(AGGREGATE, people=5, visits={"count": 1}))
+        assert metrics(sink)[visits] == 1

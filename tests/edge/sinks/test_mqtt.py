@@ -524,3 +524,41 @@ def test_aggregate_mode_publishes_counts_only(broker, listener, observation, fac
     ours = {topic.removeprefix("kiosk/hall/") for topic, text in listener.retained.items() if text}
     assert {topic for topic in ours if "/" not in topic} == {"status", "camera", "aggregate"}
     assert discovered(listener)["kiosk_hall_people"]["state_topic"] == "kiosk/hall/aggregate"
+
+
+def described(listener: Listener) -> dict[str, dict[str, object]]:
+    """The entities of the device's description."""
+    text = listener.retained["homeassistant/device/kiosk_hall/config"]
+    found: dict[str, dict[str, object]] = json.loads(text)["components"]
+    return found
+
+
+def test_a_visit_has_its_topic_and_its_entity(broker, listener, event, until) -> None:
+    with MqttSink(settings(broker), EMOTIONS, visits=True) as sink:
+        sink.event(event("visit", label="happy", dwell_s=3.0))
+        until(lambda: listener.on("kiosk/hall/visit"))
+    (made,) = listener.on("kiosk/hall/visit")
+    assert json.loads(made)["type"] == "visit" and "kiosk/hall/event" not in listener.retained
+    entity = described(listener)["visit"]
+    assert (entity["platform"], entity["state_topic"]) == ("event", "kiosk/hall/visit")
+    assert entity["event_types"] == ["visit"]
+
+
+def test_a_withheld_count_is_unknown_and_not_an_error(broker, listener, until) -> None:
+    jinja2 = pytest.importorskip("jinja2", reason="Jinja is not installed")
+    with MqttSink(settings(broker), EMOTIONS, aggregate=True, visits=True):
+        until(lambda: "homeassistant/device/kiosk_hall/config" in listener.retained)
+    withheld = {"details": {"seconds": 60, "withheld": True}}
+    counted = {"details": {"people": 4, "labels": {"happy": 3}, "visits": {"withheld": True}}}
+    shown = {}
+    for name in ("people", "people_happy", "people_sad", "visits"):
+        template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(
+            described(listener)[name]["value_template"]
+        )
+        shown[name] = [template.render(value_json=each) for each in (withheld, counted)]
+    assert shown == {
+        "people": ["None", "4"],
+        "people_happy": ["None", "3"],
+        "people_sad": ["None", "0"],
+        "visits": ["None", "None"],
+    }
