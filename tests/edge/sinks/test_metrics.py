@@ -21,7 +21,7 @@ from emotion_edge.pipeline import Pipeline
 from emotion_edge.sinks.aggregate import AGGREGATE
 from emotion_edge.sinks.fanout import SinkState
 from emotion_edge.sinks.metrics import MetricsSettings, MetricsSink
-from emotion_edge.values import EVENT_KINDS, STAGES, Frame
+from emotion_edge.values import EVENT_KINDS, STAGES, VISIT, Frame
 
 pytest.importorskip("prometheus_client", reason="the [metrics] extra is not installed")
 
@@ -111,7 +111,7 @@ def test_event_kinds_and_stages_are_those_of_the_code() -> None:
     for path in package.rglob("*.py"):
         used |= set(re.findall(r'"((?:camera|sink|thermal|power)\.[a-z_]+)"', path.read_text()))
     used -= set(keys())  # camera.fps and others are keys of the configuration
-    assert used == set(EVENT_KINDS) - {AGGREGATE}
+    assert used == set(EVENT_KINDS) - {AGGREGATE, VISIT}
 
     class Nothing:
         def detect(self, image):
