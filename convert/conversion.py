@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from convert import flatbuffer, gate, images, inspection, preprocessing, quantize
 from convert.errors import ConversionError
 from convert.float_model import FloatModel
@@ -69,6 +71,27 @@ class Job:
         """A calibration set of another size, chosen in the same way."""
         return self.source.at(images.stratified(self.source.truth, count, self.seed)).faces
 
+    def halves(self) -> tuple[Job, Job]:
+        """The same job with half of the judging images each, stratified by class."""
+        truth = self.judged.truth
+        first = np.zeros(len(truth), np.bool_)
+        first[images.stratified(truth, (len(truth) + 1) // 2, self.seed)] = True
+        one, other = (
+            replace(
+                self,
+                judged=replace(
+                    self.judged.at(np.flatnonzero(rows)),
+                    protocol=f"{self.judged.protocol}; {name}",
+                ),
+                expected=self.expected[rows],
+            )
+            for rows, name in (
+                (first, "half that chose the method"),
+                (~first, "half that confirms"),
+            )
+        )
+        return one, other
+
     def spec_of(self, calibrated: Calibrated) -> InputSpec:
         """How a model quantised from ``calibrated`` is fed."""
         return replace(self.spec, scale=calibrated.scale, offset=calibrated.offset)
@@ -79,7 +102,8 @@ class Converted:
     """A converted model and how it compares with float.
 
     spec: how it is fed. failures: what the bar does not allow, empty when it passes.
-    method: how it was made, e.g. ``{"ranges": "min-max"}``.
+    method: how it was made, e.g. ``{"ranges": "min-max"}``. selection: for a recovered model, the
+    comparison on the images that chose its method; ``comparison`` is then on other images.
     """
 
     model: bytes
@@ -88,6 +112,7 @@ class Converted:
     comparison: Comparison
     failures: tuple[str, ...]
     method: Mapping[str, Any] = field(default_factory=dict)
+    selection: Comparison | None = None
 
     @property
     def passed(self) -> bool:

@@ -114,6 +114,7 @@ def describe(job: Job, attempt: Attempt, facts: Facts | None = None, *, name: st
             "passed": converted.passed,
             "forced": not converted.passed,
             "failures": list(converted.failures),
+            **(_choice(converted.selection) if converted.selection else {}),
             "bar": {
                 "drop_points": job.bar.drop,
                 "agreement_percent": job.bar.agreement,
@@ -125,6 +126,16 @@ def describe(job: Job, attempt: Attempt, facts: Facts | None = None, *, name: st
         },
         **facts.fields,
     )
+
+
+def _choice(selection: Comparison) -> dict[str, Any]:
+    """The figures on the images that chose a recovered model's method."""
+    return {
+        "chosen_on": {
+            "images": selection.n,
+            **_rounded({"drop_points": selection.drop, "agreement_percent": selection.agreement}),
+        }
+    }
 
 
 def write(path: Path, converted: Converted, manifest: Manifest, *, overwrite: bool) -> Path:

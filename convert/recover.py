@@ -14,7 +14,9 @@ nothing there; an operator left in float costs time on every frame, so it is tri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,23 +50,46 @@ FLOAT_STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 def recover(job: Job, failed: Converted, *, say: Callable[[str], None]) -> Converted:
-    """Climb the ladder until a model passes; where none does, the one nearest to float.
+    """Try each step until a model passes; if none does, return the one nearest to float.
 
-    say: told each rung's outcome, one line.
+    One half of the judging images chooses, the other confirms: of twenty candidates, the first to
+    pass on the images that choose is partly lucky. After a failed confirmation the next candidate
+    to be confirmed has to be nearer to float than that one was.
+    say: is called with the outcome of each step, one line.
     """
-    best = failed
-    for converted in rungs(job, failed):
-        result = converted.comparison
-        method = ", ".join(f"{key} {value}" for key, value in converted.method.items())
-        say(
-            f"  recover: {method}: drop {result.drop:+.2f}, {result.agreement:.2f}% equal, "
-            f"KL {result.divergence_mean:.2g}: {'passes' if converted.passed else 'fails'}"
-        )
-        if converted.passed:
-            return converted
-        if result.divergence_mean < best.comparison.divergence_mean:
-            best = converted
+    choosing, confirming = job.halves()
+    best, bound, tried = failed, math.inf, 0
+    for candidate in rungs(choosing, failed):
+        say(_outcome(candidate))
+        divergence = candidate.comparison.divergence_mean
+        if candidate.passed and divergence < bound:
+            tried, bound = tried + 1, divergence
+            candidate = replace(
+                conversion.judge(
+                    confirming,
+                    candidate.model,
+                    candidate.variant,
+                    spec=candidate.spec,
+                    method={**candidate.method, "confirmations tried": tried},
+                ),
+                selection=candidate.comparison,
+            )
+            say(_outcome(candidate))
+            if candidate.passed:
+                return candidate
+        if not candidate.passed and divergence < best.comparison.divergence_mean:
+            best = candidate
     return best
+
+
+def _outcome(converted: Converted) -> str:
+    result = converted.comparison
+    method = ", ".join(f"{key} {value}" for key, value in converted.method.items())
+    step = "recover" if converted.selection is None else "confirm on the other half"
+    return (
+        f"  {step}: {method}: drop {result.drop:+.2f}, {result.agreement:.2f}% equal, "
+        f"KL {result.divergence_mean:.2g}: {'passes' if converted.passed else 'fails'}"
+    )
 
 
 def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
@@ -112,13 +137,9 @@ def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
     for count in FLOAT_STEPS:
         if count >= len(order):
             break
-        yield conversion.judge(
-            job,
-            quantize.quantize(calibrated.model, keep_float=order[:count]),
-            "mixed",
-            spec=spec,
-            method={**facts, "biases": "plain", "float operators": count},
-        )
+        mixed = correct_biases(job, calibrated, spec, faces, keep_float=order[:count])
+        method_facts = {**facts, "float operators": count}
+        yield conversion.judge(job, mixed, "mixed", spec=spec, method=method_facts)
 
 
 def equalise(model: bytes, seen: Observations) -> bytes:
@@ -152,13 +173,22 @@ def equalise(model: bytes, seen: Observations) -> bytes:
     return graph.to_bytes()
 
 
-def correct_biases(job: Job, calibrated: Calibrated, spec: InputSpec, faces: Image) -> bytes:
+def correct_biases(
+    job: Job,
+    calibrated: Calibrated,
+    spec: InputSpec,
+    faces: Image,
+    *,
+    keep_float: Collection[str] = (),
+) -> bytes:
     """int8 with the mean error of each channel taken out of the biases, from input to output.
 
     In eight groups of layers: a layer is corrected for what reaches it after the layers before it
-    were, at an eighth of the price of one layer at a time.
+    were corrected, in an eighth of the time of one layer after the other.
+    keep_float: as for ``quantize.quantize``.
     """
-    float_graph, graph = Graph(calibrated.model), Graph(quantize.quantize(calibrated.model))
+    float_graph = Graph(calibrated.model)
+    graph = Graph(quantize.quantize(calibrated.model, keep_float=keep_float))
     twin = {tensor.name: tensor.index for tensor in float_graph.tensors}
     layers = [
         operator
@@ -166,9 +196,13 @@ def correct_biases(job: Job, calibrated: Calibrated, spec: InputSpec, faces: Ima
         if operator.name in WEIGHTED
         and len(operator.inputs) > 2
         and operator.inputs[2] >= 0
+        and graph.tensors[operator.outputs[0]].kind == "INT8"
         and graph.tensors[operator.outputs[0]].name in twin
     ]
-    classifier = TFLiteClassifier(graph.to_bytes(), job.manifest("int8", spec), LITERT)
+    if not layers:
+        return graph.to_bytes()
+    variant = "mixed" if keep_float else "int8"
+    classifier = TFLiteClassifier(graph.to_bytes(), job.manifest(variant, spec), LITERT)
     wanted = _channel_means(
         calibrated.model,
         quantize.inputs(faces, spec.scale, spec.offset),

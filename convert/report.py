@@ -18,10 +18,16 @@ def summary(job: Job, attempt: Attempt) -> str:
     converted = attempt.converted
     verdict = "passes" if attempt.passed else "FAILS"
     lines = [f"{job.model.name}, {converted.variant}: {verdict} the gate"]
-    for comparison in (converted.comparison, *attempt.reported):
+    for comparison in comparisons(converted, attempt.reported):
         lines.append(figures(comparison, converted.variant))
     lines += [f"  FAILED: {failure}" for failure in converted.failures]
     return "\n".join(lines)
+
+
+def comparisons(converted: Converted, reported: Sequence[Comparison]) -> list[Comparison]:
+    """What decided, what chose the method if it was recovered, and further splits."""
+    chose = [] if converted.selection is None else [converted.selection]
+    return [converted.comparison, *chose, *reported]
 
 
 def figures(result: Comparison, variant: str) -> str:
@@ -97,9 +103,7 @@ def write(folder: Path, job: Job, attempt: Attempt, *, overwrite: bool) -> list[
         "calibration": dict(job.calibration),
         "preprocessing": dict(job.model.preprocessing),
         "keras_difference": job.keras_difference,
-        "splits": [
-            comparison.to_dict() for comparison in (converted.comparison, *attempt.reported)
-        ],
+        "splits": [comparison.to_dict() for comparison in comparisons(converted, attempt.reported)],
     }
     return [
         write_json(folder / "report.json", document),
@@ -125,7 +129,7 @@ def markdown(job: Job, converted: Converted, reported: Sequence[Comparison]) -> 
         *(f"- {failure}" for failure in converted.failures),
         *([""] if converted.failures else []),
     ]
-    results = (converted.comparison, *reported)
+    results = comparisons(converted, reported)
     rows: list[tuple[str, Callable[[Comparison], str]]] = [
         ("accuracy, float", lambda r: with_interval(r.float_figures)),
         (f"accuracy, {variant}", lambda r: with_interval(r.converted_figures)),
@@ -143,7 +147,7 @@ def markdown(job: Job, converted: Converted, reported: Sequence[Comparison]) -> 
     ]
     lines.append(
         table(
-            ["", *(f"{result.split} ({result.n})" for result in results)],
+            ["", *(_heading(result) for result in results)],
             [[name, *(show(result) for result in results)] for name, show in rows],
         )
     )
@@ -177,6 +181,11 @@ def markdown(job: Job, converted: Converted, reported: Sequence[Comparison]) -> 
         "![confidence of float and converted](confidence.png)",
     ]
     return "\n".join(lines)
+
+
+def _heading(result: Comparison) -> str:
+    half = result.protocol.rpartition("; ")[2] if "; " in result.protocol else ""
+    return f"{result.split} ({result.n}{', ' if half else ''}{half})"
 
 
 def _reliability(stem: Path, job: Job, converted: Converted, probabilities: Any) -> list[Path]:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from convert import quantize, ranges, recover
+import numpy as np
+import pytest
+
+from convert import conversion, publish, quantize, ranges, recover, report
 from convert.conversion import Converted, Job
 from convert.flatbuffer import WEIGHTED, Graph
 from convert.float_model import from_keras
@@ -21,8 +24,63 @@ def test_a_failing_model_is_turned_into_a_passing_one(
     assert recovered.variant == "int8"  # nothing had to stay in float
     assert recovered.method["equalised"] == "channels"
     # The cheaper methods were tried first and failed.
-    assert all("fails" in line for line in said[:-1]) and "passes" in said[-1]
-    assert any("least-error" in line for line in said[:-1])
+    assert all("fails" in line for line in said[:-2]) and "passes" in said[-2]
+    assert any("least-error" in line for line in said[:-2])
+    assert "confirm on the other half" in said[-1] and "passes" in said[-1]
+    assert recovered.selection is not None
+    assert recovered.selection.n + recovered.comparison.n == len(jobs["unbalanced"].judged)
+    attempt = conversion.Attempt("int8", recovered, recovered=True)
+    gate_facts = publish.describe(jobs["unbalanced"], attempt).gate
+    assert gate_facts["chosen_on"]["images"] == recovered.selection.n
+    assert "half that confirms" in report.summary(jobs["unbalanced"], attempt)
+
+
+def test_the_halves_share_no_image_and_every_class(jobs: dict[str, Job]) -> None:
+    job = jobs["tiny"]
+    marked = replace(job, expected=np.arange(len(job.judged), dtype=np.float32)[:, None])
+    halves = marked.halves()
+    rows = [set(half.expected.ravel().tolist()) for half in halves]
+    assert not rows[0] & rows[1] and len(rows[0] | rows[1]) == len(job.judged)
+    for half, own in zip(halves, rows, strict=True):
+        assert set(half.judged.truth.tolist()) == set(range(7))
+        np.testing.assert_array_equal(half.judged.truth, job.judged.truth[[int(r) for r in own]])
+
+
+def test_a_candidate_that_fails_confirmation_is_not_accepted(
+    jobs: dict[str, Job], converted: dict[str, Converted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, good = jobs["tiny"], converted["tiny"]
+    choosing, confirming = job.halves()
+    # On the other half the float model answers something else, so the candidate fails there.
+    shifted = replace(confirming, expected=np.roll(confirming.expected, 1, axis=1))
+    candidate = conversion.judge(choosing, good.model, "int8", spec=good.spec)
+    assert candidate.passed
+    monkeypatch.setattr(Job, "halves", lambda self: (choosing, shifted))
+    monkeypatch.setattr(recover, "rungs", lambda job, failed: iter([candidate, candidate]))
+    said: list[str] = []
+    failed = converted["unbalanced"]
+    assert not recover.recover(job, failed, say=said.append).passed
+    # The second is not nearer to float than the first, so it is not confirmed.
+    assert len(said) == 3 and sum("confirm" in line for line in said) == 1
+
+
+def test_mixed_models_keep_the_corrected_biases(jobs: dict[str, Job]) -> None:
+    job = jobs["unbalanced"]
+    calibrated = job.calibrator().calibrated()
+    faces, spec = job.calibration_images.faces[:16], job.spec_of(calibrated)
+    first = Graph(calibrated.model).operators[-1]
+    name = Graph(calibrated.model).tensors[first.outputs[0]].name
+    plain = quantize.quantize(calibrated.model, keep_float=[name])
+    corrected = recover.correct_biases(job, calibrated, spec, faces, keep_float=[name])
+    biases = [
+        [
+            graph.values(op.inputs[2])
+            for op in graph.operators
+            if op.name in WEIGHTED and graph.tensors[op.inputs[2]].kind == "INT32"
+        ]
+        for graph in (Graph(plain), Graph(corrected))
+    ]
+    assert biases[0] and any((a != b).any() for a, b in zip(*biases, strict=True))
 
 
 def test_equalising_changes_the_channels_and_not_the_answers() -> None:
