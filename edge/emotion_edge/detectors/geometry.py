@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from emotion_edge.head import tilt
+from emotion_edge.head import tilt, yaw
 from emotion_edge.values import Box, Image, Point
 
 _SAME = 0.5  # share of the smaller box: above it two boxes show one face
@@ -50,10 +50,14 @@ class Landmarks:
     side: FER2013's side over the geometric mean of the rectangle's side and the landmarks' spread
         (the root of their summed squared distances from their mean). down: FER2013's centre less
         the landmarks' mean, in FER2013's sides, along the face's own downward direction.
+    aside: by how many sides the square moves towards the back of the head on a face turned by 90
+        degrees; in proportion to the sine of smaller turns. FER2013 shows the whole head, and the
+        landmarks of a turned face are at its front.
     """
 
     side: float
     down: float
+    aside: float = 0.0
 
     def box(self, width: float, height: float, points: tuple[Point, ...], score: float) -> Box:
         """The square FER2013 would have cut, for a rectangle's size and the landmarks in it."""
@@ -62,8 +66,11 @@ class Landmarks:
         spread = sum((px - x) ** 2 + (py - y) ** 2 for px, py in points) ** 0.5
         side = self.side * ((width * height) ** 0.5 * spread) ** 0.5
         angle = math.radians(tilt(points))
-        left = x - math.sin(angle) * self.down * side - side / 2
-        top = y + math.cos(angle) * self.down * side - side / 2
+        # In the face's own directions, then turned by its tilt.
+        across = -math.sin(math.radians(yaw(points))) * self.aside * side
+        down = self.down * side
+        left = x + math.cos(angle) * across - math.sin(angle) * down - side / 2
+        top = y + math.sin(angle) * across + math.cos(angle) * down - side / 2
         return Box(round(left), round(top), round(side), round(side), score, points)
 
 

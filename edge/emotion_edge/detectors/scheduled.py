@@ -19,15 +19,23 @@ _CHANGE = 16  # gray levels by which such a pixel differs when something moved, 
 _SHARE = 0.004  # share of the thumbnail that differs when something moved
 _SURROUNDINGS = 0.7  # sides of a box around a known face in which its own movement shows
 _COVERS = 0.3  # overlap, of the smaller box, from which a box lies on a known face
+_GROWS = 1.5  # times its side by which a followed face may grow or shrink from look to look
+_STILL = 0.06  # of its side: a face that moved less from one look to the next holds still
 
 
 @dataclass(slots=True)
 class _Known:
-    """A face in view. seen: a window showed it. lost: the last window did not."""
+    """A face in view.
+
+    seen: a window showed it. lost: the last window did not. still: it hardly moved from one look
+    to the next. age: frames since the last look.
+    """
 
     box: Box
     seen: bool = False
     lost: bool = False
+    still: bool = False
+    age: int = 0
 
 
 class ScheduledDetector:
@@ -35,8 +43,9 @@ class ScheduledDetector:
 
     The whole frame is searched at low resolution, often while something changes outside the known
     faces and now and then otherwise. What might be a face is looked at again in detail, in a window
-    of its own, before it counts. Known faces are followed in such windows. In between, one part of
-    the frame after another is searched in detail, for faces too small or too faint for the whole.
+    of its own, before it counts. Known faces are followed in such windows, less often while they
+    hold still. In between, one part of the frame after another is searched in detail, for faces too
+    small or too faint for the whole.
 
     Its memory is of one stream of frames; ``reset`` clears it.
     """
@@ -53,7 +62,8 @@ class ScheduledDetector:
         full_every: int = 30,
         idle_every: int = 20,
         window_every: int = 2,
-        part_every: int = 4,
+        still_every: int = 4,
+        part_every: int = 6,
         reach: float = 0.4,
         window_size: int = 96,
         part_size: int = 256,
@@ -68,8 +78,8 @@ class ScheduledDetector:
         every: frames from one search of the whole frame to the next, at least, while something
             changes. idle_every: at most, while no face is known. full_every: at most, while faces
             are known.
-        window_every: frames from one look at the known faces' windows to the next; in between
-            their boxes stay where they were.
+        window_every: frames from one look at a known face's window to the next; in between its
+            box stays where it was. still_every: the same for a face that holds still.
         part_every: frames from one search of a part to the next.
         reach: how far a window stretches beyond the last box, in that box's sides.
         window_size: pixels of a window's side after shrinking.
@@ -84,6 +94,7 @@ class ScheduledDetector:
         self._full_every = full_every
         self._idle_every = idle_every
         self._window_every = window_every
+        self._still_every = still_every
         self._part_every = part_every
         self._reach = reach
         self._window_size = window_size
@@ -95,7 +106,6 @@ class ScheduledDetector:
         """Forget the stream: the next frame is searched whole."""
         self._known: list[_Known] = []
         self._since_full = 0
-        self._since_look = 0
         self._since_part = 0
         self._next_part = 0
         self._shape: tuple[int, ...] = ()
@@ -104,7 +114,8 @@ class ScheduledDetector:
         self._parts_seen: Image | None = None
 
     def detect(self, image: Image) -> list[Box]:
-        """The faces in view, largest first; a box is at most ``window_every - 1`` frames old.
+        """The faces in view, largest first; the box of a moving face is at most
+        ``window_every - 1`` frames old, that of a still one ``still_every - 1``.
 
         A face that its window no longer shows is looked for in the whole frame right away. A frame
         of another size starts over.
@@ -114,7 +125,6 @@ class ScheduledDetector:
             self._shape = image.shape[:2]
             return self._search_all(image)
         self._since_full += 1
-        self._since_look += 1
         self._since_part += 1
         limit = self._full_every if self._known else self._idle_every
         if self._since_full >= limit or (
@@ -122,14 +132,22 @@ class ScheduledDetector:
             and self._changes(_thumbnail(image), self._whole_seen).mean() > _SHARE
         ):
             return self._search_all(image)
-        # The frame after a whole search is looked at too: a false face seldom shows twice.
-        if self._known and (self._since_look >= self._window_every or self._since_full == 1):
-            self._since_look = 0
-            if not self._look(image):
+        for known in self._known:
+            known.age += 1
+        due = [known for known in self._known if self._is_due(known)]
+        if due:
+            if not self._look(image, due):
                 return self._search_all(image)
         elif self.part is not None and self._since_part >= self._part_every:
             self._search_part(image, self.part)
         return self._boxes()
+
+    def _is_due(self, known: _Known) -> bool:
+        """Whether it is time to look at a known face's window."""
+        # The frame after a whole search is looked at too: a false face seldom shows twice.
+        if not known.seen:
+            return True
+        return known.age >= (self._still_every if known.still else self._window_every)
 
     def _boxes(self) -> list[Box]:
         return sorted((known.box for known in self._known), key=lambda box: -box.area)
@@ -137,19 +155,20 @@ class ScheduledDetector:
     def _search_all(self, image: Image) -> list[Box]:
         """Search the whole frame; what is not sure counts once its window shows it."""
         before, found = self._known, self.full.detect(image)
-        self._since_full = self._since_look = 0
+        self._since_full = 0
         self._whole_seen = _thumbnail(image)
         self._known = [
             _Known(box, seen=any(k.seen and overlap(k.box, box) > _COVERS for k in before))
             for box in found
             if box.score >= self._sure
         ]
+        # A known face may be too faint for the whole frame. It comes before what is faint and new,
+        # whose box is often misplaced.
+        for known in before:
+            self._verify(image, known.box, -math.inf if known.seen else self._likely)
         for box in found:
             if box.score < self._sure:
                 self._verify(image, box, self._likely)
-        # A face found in detail earlier may be too faint for the whole frame.
-        for known in before:
-            self._verify(image, known.box, -math.inf if known.seen else self._likely)
         return self._boxes()
 
     def _verify(self, image: Image, box: Box, likely: float) -> None:
@@ -167,24 +186,31 @@ class ScheduledDetector:
     def _is_known(self, box: Box) -> bool:
         return any(overlap(box, known.box) > _COVERS for known in self._known)
 
-    def _look(self, image: Image) -> bool:
-        """Follow the known faces in their windows; False if one is not there any more.
+    def _look(self, image: Image, due: list[_Known]) -> bool:
+        """Follow known faces in their windows; False if one is not there any more.
 
         A face that a window has shown may be missing once.
         """
         followed = []
-        for known in self._known:
-            seen = self._search(image, known.box)
+        for known in due:
+            seen = [one for one in self._search(image, known.box) if self._continues(known, one)]
             if seen:
-                followed.append(_Known(max(seen, key=known.box.iou), seen=True))
+                box = max(seen, key=known.box.iou)
+                followed.append(_Known(box, seen=True, still=_moved(known.box, box) < _STILL))
             elif known.seen and not known.lost:
                 followed.append(_Known(known.box, seen=True, lost=True))
             else:
                 return False
+        followed += [known for known in self._known if not any(known is one for one in due)]
         if len(distinct(known.box for known in followed)) < len(followed):
             return False
         self._known = followed
         return True
+
+    def _continues(self, known: _Known, box: Box) -> bool:
+        """Whether a box can be a known face a little later: a faint one of another size cannot."""
+        size = box.width / max(1, known.box.width)
+        return box.score >= self._sure or 1 / _GROWS <= size <= _GROWS
 
     def _search(self, image: Image, box: Box) -> list[Box]:
         height, width = image.shape[:2]
@@ -239,6 +265,14 @@ class ScheduledDetector:
             )
             _cells(differs, around)[:] = False
         return differs
+
+
+def _moved(before: Box, after: Box) -> float:
+    """How far a box moved or grew, in its sides."""
+    across = after.x - before.x + (after.width - before.width) / 2
+    down = after.y - before.y + (after.height - before.height) / 2
+    grown = after.width - before.width
+    return max(abs(across), abs(down), abs(grown)) / max(1, before.width)
 
 
 def _thumbnail(image: Image) -> Image:

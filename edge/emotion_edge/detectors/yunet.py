@@ -38,7 +38,7 @@ _MIN_SCORE_TILE = 0.7  # in detail an image has many more places for a false fac
 _FINDS = 16  # pixels: side of the smallest face that is found well
 _MISSING_DEG = 10.0
 _SMALLEST = 64  # pixels of either side that the network is given
-_EXTENT = Landmarks(side=1.437, down=-0.075)
+_EXTENT = Landmarks(side=1.437, down=-0.075, aside=0.1)
 
 
 def weights_path() -> Path:

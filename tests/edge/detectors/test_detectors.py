@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from emotion_edge import cli
 from emotion_edge.commands import detectors as command
 from emotion_edge.detectors import DETECTORS, chosen_detector, haar, open_detector, yunet
-from emotion_edge.detectors.geometry import Extent, distinct, reduce
+from emotion_edge.detectors.geometry import Extent, Landmarks, distinct, reduce
 from emotion_edge.detectors.haar import HaarDetector
 from emotion_edge.detectors.scheduled import ScheduledDetector
 from emotion_edge.errors import DetectorError, OutputExists, UsageError
@@ -272,13 +272,59 @@ def test_the_part_that_changed_is_searched_first() -> None:
 
 def test_a_known_face_is_looked_for_in_its_window_and_the_frame_at_intervals() -> None:
     full, window = Fake(Box(300, 200, 100, 100)), Fake(Box(24, 24, 48, 48))
-    detector = ScheduledDetector(full, window, full_every=10, window_every=2)
+    detector = ScheduledDetector(full, window, full_every=10, window_every=2, still_every=2)
     counts = [len(detector.detect(FRAME)) for _ in range(40)]
     assert counts == [1] * 40
     assert len(full.asked) == 4
     assert set(full.asked) == {(480, 640)}
     assert 16 <= len(window.asked) <= 20
     assert all(max(shape) <= 96 for shape in window.asked)
+
+
+def test_a_face_that_holds_still_is_looked_at_less_often_than_one_that_moves() -> None:
+    looks = []
+    for step in (0, 10):
+        full, window = Fake(Box(100, 200, 100, 100)), Fake(Box(40 + step, 40, 100, 100))
+        detector = ScheduledDetector(
+            full, window, full_every=1000, window_every=2, still_every=5, window_size=1000
+        )
+        for _ in range(41):
+            detector.detect(FRAME)
+        looks.append(len(window.asked))
+    still, moving = looks
+    assert 8 <= still <= 10
+    assert 19 <= moving <= 21
+
+
+def test_a_faint_face_of_another_size_does_not_replace_a_known_one() -> None:
+    known = Box(300, 200, 100, 100, 0.9)
+    window = Fake(Box(40, 40, 100, 100, 0.7))
+    detector = ScheduledDetector(
+        Fake(known), window, sure=0.6, likely=0.5, full_every=1000, window_size=1000
+    )
+    for _ in range(6):
+        detector.detect(FRAME)
+    window.boxes = [Box(0, 0, 180, 180, 0.5)]
+    assert [detector.detect(FRAME)[0].width for _ in range(10)] == [100] * 10
+    window.boxes = [Box(0, 0, 180, 180, 0.6)]  # a sure one does: someone came closer
+    assert any(detector.detect(FRAME)[0].width == 180 for _ in range(10))
+
+
+def test_a_known_face_comes_before_a_faint_one_that_overlaps_it() -> None:
+    class Places(Fake):
+        def detect(self, image: Image) -> list[Box]:
+            # Both windows show something likely where they were asked to look.
+            return [Box(image.shape[1] // 4, image.shape[0] // 4, 100, 100, 0.5)]
+
+    known, faint = Box(300, 200, 100, 100, 0.9), Box(340, 200, 100, 100, 0.4)
+    full = Fake(known)
+    detector = ScheduledDetector(
+        full, Places(), sure=0.6, likely=0.5, full_every=6, window_size=1000, reach=0.5
+    )
+    for _ in range(4):
+        detector.detect(FRAME)
+    full.boxes = [faint]
+    assert all(detector.detect(FRAME)[0].iou(known) > 0.9 for _ in range(6))
 
 
 def test_a_box_found_in_a_window_comes_back_in_pixels_of_the_frame() -> None:
@@ -387,6 +433,22 @@ def test_an_extent_scales_and_shifts_a_box_about_its_centre() -> None:
     assert Extent().box(10, 20, 40, 40, 0.5) == Box(10, 20, 40, 40, 0.5)
     assert Extent(side=1.5, down=0.1).box(10, 20, 40, 40, 0.5) == Box(0, 14, 60, 60, 0.5)
     assert Extent().box(10, 10, 20, 80, 1.0) == Box(0, 30, 40, 40, 1.0)
+
+
+def test_a_box_by_landmarks_moves_towards_the_back_of_a_turned_head() -> None:
+    extent = Landmarks(side=1.0, down=0.0, aside=0.1)
+
+    def centre(nose: float, turned: bool = False) -> tuple[float, float]:
+        points = ((-10, -10), (10, -10), (nose, 0), (-10, 10), (10, 10))
+        if turned:  # lying on its side: down is to the left
+            points = tuple((-y, x) for x, y in points)
+        box = extent.box(900, 900, tuple((500 + x, 500 + y) for x, y in points), 1.0)
+        return box.x + box.width / 2, box.y + box.height / 2
+
+    assert centre(0) == (500, 500)
+    assert centre(-5)[0] > 503 and abs(centre(-5)[1] - 500) < 1
+    assert centre(5)[0] < 497
+    assert centre(5, turned=True)[1] < 497 and abs(centre(5, turned=True)[0] - 500) < 3
 
 
 # emotion-edge detectors.
