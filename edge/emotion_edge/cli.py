@@ -16,7 +16,18 @@ from collections.abc import Callable, Sequence
 from emotion_edge.errors import EmotionEdgeError, SinkError
 from emotion_edge.version import __version__
 
-COMMANDS = ("demo", "run", "image", "info", "doctor", "detectors", "bench", "status", "web")
+COMMANDS = (
+    "demo",
+    "run",
+    "image",
+    "info",
+    "doctor",
+    "detectors",
+    "bench",
+    "status",
+    "config",
+    "web",
+)
 """Each is a module of ``emotion_edge.commands`` with ``HELP``, ``add_arguments`` and ``run``."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

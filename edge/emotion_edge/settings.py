@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -44,9 +46,9 @@ def key(
     help: what the key does, in the documentation's words, with its unit.
     ge, gt, le: the valid range of a number, or of each number of a list.
     filled: whether an empty text is refused.
-    secret: whether ``repr`` omits it.
+    secret: whether ``repr`` omits it, and nothing prints it.
     """
-    about = {"help": help, "ge": ge, "gt": gt, "le": le, "filled": filled}
+    about = {"help": help, "ge": ge, "gt": gt, "le": le, "filled": filled, "secret": secret}
     return dataclasses.field(default=default, metadata=about, repr=not secret)
 
 
@@ -65,6 +67,32 @@ class Settings:
 
     def check(self) -> None:
         """Check rules between keys; raises UsageError."""
+
+
+class Problems:
+    """Receives what is wrong with a table: raises it, or collects it to report everything."""
+
+    def __init__(self, *, collect: bool = False, tolerant: bool = False) -> None:
+        """collect: whether to go on after an error. tolerant: whether unknown keys are ignored."""
+        self._collect = collect
+        self._tolerant = tolerant
+        self.errors: list[str] = []
+        self.ignored: list[str] = []
+        """One line for each unknown key."""
+
+    def add(self, error: UsageError) -> None:
+        """Raise the error, or keep it."""
+        if not self._collect:
+            raise error
+        if str(error):  # an empty one has been reported already
+            self.errors.append(str(error))
+
+    def add_unknown(self, error: UsageError) -> None:
+        """The same for a key that does not exist, unless those are ignored."""
+        if self._tolerant:
+            self.ignored.append(str(error))
+        else:
+            self.add(error)
 
 
 def checked(kind: type, name: str, value: Any, prefix: str = "") -> Any:
@@ -86,7 +114,13 @@ def checked(kind: type, name: str, value: Any, prefix: str = "") -> Any:
 
 
 def from_table(
-    kind: type[T], table: Any, *, where: str, prefix: str = "", known: Iterable[str] | None = None
+    kind: type[T],
+    table: Any,
+    *,
+    where: str,
+    prefix: str = "",
+    known: Iterable[str] | None = None,
+    problems: Problems | None = None,
 ) -> T:
     """Settings from a table of a TOML file; a field that holds settings is a table of its own.
 
@@ -94,11 +128,16 @@ def from_table(
     prefix: the table's dotted name, empty for the file itself.
     known: every key of the file, for the suggestion in the error for an unknown one; None for the
         table's own. It is read only for that error.
+    problems: receives what is wrong with single keys; None raises it.
     Raises UsageError for an unknown key, a missing one, a value of another type or out of range.
     """
     annotated: Any = kind  # mypy refuses a type variable where a cache requires a hashable
     known = keys(kind, prefix) if known is None else known
-    values = partial(kind, table, where=where, prefix=prefix, known=known)
+    problems = Problems() if problems is None else problems
+    before = len(problems.errors)
+    values = partial(kind, table, where=where, prefix=prefix, known=known, problems=problems)
+    if len(problems.errors) > before:
+        raise UsageError("")  # reported already, and without its values nothing can be made
     for name, each in _fields(annotated).items():
         missing = each.default is REQUIRED and each.default_factory is dataclasses.MISSING
         if missing and name not in values:
@@ -116,22 +155,39 @@ def from_table(
 
 
 def partial(
-    kind: type, table: Any, *, where: str, prefix: str = "", known: Iterable[str] | None = None
+    kind: type,
+    table: Any,
+    *,
+    where: str,
+    prefix: str = "",
+    known: Iterable[str] | None = None,
+    problems: Problems | None = None,
 ) -> dict[str, Any]:
-    """The checked values of a table that need not be complete; raises UsageError."""
+    """The checked values of a table that need not be complete.
+
+    problems: receives what is wrong; None raises it, as UsageError.
+    """
+    problems = Problems() if problems is None else problems
     if not isinstance(table, dict):
         raise UsageError(f"{where}: {prefix} is {table!r}; write it as a table, [{prefix}]")
     values: dict[str, Any] = {}
     for name, value in table.items():
         dotted = f"{prefix}.{name}" if prefix else name
         if name not in _fields(kind):
-            raise unknown_key(where, dotted, keys(kind, prefix) if known is None else known)
+            every = keys(kind, prefix) if known is None else known
+            problems.add_unknown(unknown_key(where, dotted, every))
+            continue
         inner = _inner(_hints(kind)[name])
-        if inner is not None and not isinstance(value, inner):
-            values[name] = from_table(inner, value, where=where, prefix=dotted, known=known)
-        else:
-            within = f"{prefix}." if prefix else ""
-            values[name] = checked(kind, name, value, f"{where}: {within}")
+        try:
+            if inner is not None and not isinstance(value, inner):
+                values[name] = from_table(
+                    inner, value, where=where, prefix=dotted, known=known, problems=problems
+                )
+            else:
+                within = f"{prefix}." if prefix else ""
+                values[name] = checked(kind, name, value, f"{where}: {within}")
+        except UsageError as error:
+            problems.add(error)
     return values
 
 
@@ -182,6 +238,55 @@ def keys(kind: type, prefix: str = "") -> dict[str, Any]:
         inner = _inner(hint)
         found |= {dotted: hint} if inner is None else keys(inner, dotted)
     return found
+
+
+def as_toml(settings: Any) -> Iterator[str]:
+    """``key = value`` for each key of settings, in TOML; tables have dotted keys.
+
+    A secret is shown as ``"***"``, an unset key as a comment.
+    """
+    for name, each in _fields(type(settings)).items():
+        value = getattr(settings, name)
+        inner = _inner(_hints(type(settings))[name])
+        if inner is not None and value is not None:
+            yield from (
+                f"{name}.{line}".replace(f"{name}.# ", f"# {name}.") for line in as_toml(value)
+            )
+        elif value is None:
+            yield f"# {name} is unset"
+        elif each.metadata.get("secret") and value:
+            yield f'{name} = "***"'
+        else:
+            yield f"{name} = {_as_toml(value)}"
+
+
+def table_as_toml(kind: type, table: Mapping[str, Any]) -> Iterator[str]:
+    """The same for some values of a dataclass that is not complete."""
+    for name, value in table.items():
+        secret = _fields(kind)[name].metadata.get("secret") and value
+        yield (
+            f"# {name} is unset"
+            if value is None
+            else (f'{name} = "***"' if secret else f"{name} = {_as_toml(value)}")
+        )
+
+
+def without_credentials(text: str) -> str:
+    """A text in which addresses have no user and no password: ``rtsp://***@camera/``."""
+    return re.sub(r"(?<=://)[^/@\s]+(?=@)", "***", text)
+
+
+def _as_toml(value: Any) -> str:
+    """A value as TOML writes it, without the credentials in addresses."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(_as_toml(one) for one in value)}]"
+    if isinstance(value, int | float):
+        return f"{value:.15g}"
+    # A JSON string is a TOML basic string, once no surrogates are left.
+    text = without_credentials(str(value)).encode(errors="replace").decode()
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def reference(kind: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:

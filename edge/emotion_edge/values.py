@@ -155,6 +155,8 @@ EVENT_KINDS = (
     "camera.retry",
     "camera.recovered",
     "camera.gave_up",
+    "camera.paused",
+    "camera.resumed",
     "camera.stuck",
     "camera.garbage",
     "camera.skipped",
@@ -169,6 +171,7 @@ EVENT_KINDS = (
     "thermal.faster",
     "power.weak",
     "power.recovered",
+    "config.ignored",
     "aggregate",
     "visit",
 )

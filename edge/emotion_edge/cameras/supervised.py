@@ -107,12 +107,7 @@ class SupervisedCamera:
 
     def __enter__(self) -> Self:
         """Open once. Raises what the camera raises unless ``wait_at_start``."""
-        now = self._clock()
-        self._last_good = self._last_frame = self._recovered_at = self._retry_at = now
-        self._delay = self._backoff_first
-        self._attempts = 0
-        self._lost_at = None
-        self._sample = None
+        self._begin()
         try:
             self._open()
         except CameraError as error:
@@ -150,9 +145,31 @@ class SupervisedCamera:
                 raise FrameTimeout(f"{self._name} gave no good frame for {timeout:g} s")
         return None
 
+    def pause(self) -> None:
+        """Close a live camera, or do not open it yet; a file stays where it is.
+
+        Then call ``read`` only after ``resume``.
+        """
+        if self._camera is None or self._live:
+            self._close()
+            self._begin()
+
+    def resume(self) -> None:
+        """Let the next ``read`` open the camera; one that is absent counts as lost."""
+        if self._camera is None:
+            self._begin()
+
     def __exit__(self, *error: object) -> None:
         """Close; safe to call twice, and after a failed open."""
         self._close()
+
+    def _begin(self) -> None:
+        now = self._clock()
+        self._last_good = self._last_frame = self._recovered_at = self._retry_at = now
+        self._delay = self._backoff_first
+        self._attempts = 0
+        self._lost_at = None
+        self._sample = None
 
     def _open(self) -> None:
         camera = self._factory()

@@ -5,6 +5,7 @@ Structures and numbers are those of linux/videodev2.h, the same on every 64-bit 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -22,6 +23,15 @@ _DEVICE_CAPS = 0x80000000
 
 NOT_WEBCAMS = ("unicam", "rp1-cfe", "pispbe", "bcm2835-codec", "bcm2835-isp", "rpivid", "rpi-hevc")
 """Drivers of a Raspberry Pi whose nodes carry raw sensor data or encode: libcamera's, not ours."""
+
+
+def held(prefix: str = "/dev/video") -> tuple[str, ...]:
+    """The video devices that this process has open: none of them while no camera is."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.add(str(descriptor.readlink()))
+    return tuple(sorted(name for name in found if name.startswith(prefix)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from emotion_edge.commands.flags import BACKEND_HELP
 from emotion_edge.errors import CameraError, SinkError, UsageError
 from emotion_edge.kiosk import configuration
 from emotion_edge.registry import Registry
-from emotion_edge.settings import read_toml
 from emotion_edge.sinks import SINKS
 
 HELP = "label the faces of a camera, a video or a folder of images"
@@ -163,7 +162,8 @@ def run(options: argparse.Namespace) -> int:
 
 def read(options: argparse.Namespace) -> configuration.Config:
     """The configuration that a file and flags give. Raises UsageError."""
-    tables = read_toml(options.config) if options.config else {}
+    layers = configuration.read_layers(options.config) if options.config else []
+    tables = configuration.combined(layers)
     values = overrides(vars(options))
     repeated = []  # the second and further outputs of one kind
     for name, table in outputs(vars(options)):
@@ -176,7 +176,7 @@ def read(options: argparse.Namespace) -> configuration.Config:
     for name, table in repeated:
         sinks = merged["sinks"]
         sinks[name] = [*(sinks[name] if isinstance(sinks[name], list) else [sinks[name]]), table]
-    return configuration.build(merged, options.config or "command line")
+    return configuration.build(merged, options.config or "command line", layers=layers)
 
 
 def overrides(options: Mapping[str, Any]) -> dict[str, object]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from emotion_edge.errors import EmotionEdgeError, UsageError
 from emotion_edge.kiosk.configuration import load_config
+from emotion_edge.sinks.health import HEALTHY
 from emotion_edge.sinks.metrics import MetricsSettings
 
 HELP = "check the health of a running emotion-edge (needs its metrics output)"
@@ -40,14 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 while frames arrive and every output works, 1 otherwise, 3 when nothing answers."""
+    """0 while frames arrive and every output works, or while paused; otherwise 1.
+
+    3 when nothing answers.
+    """
     url = options.url or _configured(options.config)
     health = read_health(url)
     if options.json:
         print(json.dumps(health, ensure_ascii=False))
     else:
         print("\n".join(describe(health)))
-    return 0 if health.get("status") == "ok" else 1
+    return 0 if health.get("status") in HEALTHY else 1
 
 
 def read_health(url: str) -> dict[str, Any]:

@@ -18,13 +18,15 @@ flag sets a key, ``--set KEY=VALUE`` sets any, and a flag wins over the file::
 
     [[sinks.mqtt]]                    # more than one of a kind: double brackets
     host = "homeassistant.local"
+
+Files in a folder ``conf.d`` next to the file are laid over it, in the order of their names.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +45,9 @@ from emotion_edge.sinks import SINKS, SinkSettings
 from emotion_edge.sinks.aggregate import AggregateSettings
 from emotion_edge.tracker import TrackerSettings
 from emotion_edge.zones import ZoneSettings
+
+DROP_INS = "conf.d"
+"""The folder next to a configuration file whose ``*.toml`` files are laid over it."""
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "cameras": CAMERAS,
@@ -121,6 +126,17 @@ class _Plain(Settings):
     frames: int = key(0, "stop after this many frames; 0: never.", ge=0, le=10**12)
     seconds: float = key(0.0, "stop after this many seconds; 0: never.", ge=0, le=1e9)
     quiet: bool = key(False, "no labels on standard output.")
+    strict: bool = key(
+        False, "reject a key that this version does not have; otherwise it is ignored and counted."
+    )
+    state_dir: Path | None = key(
+        None,
+        "folder for what outlasts a restart; unset: systemd's `STATE_DIRECTORY`, otherwise "
+        "`~/.local/state/emotion-edge`.",
+    )
+    keep_paused: bool = key(
+        False, "a pause outlasts a restart of the service; otherwise it starts to film."
+    )
     overwrite: bool = key(False, "replace files that exist.")
     camera: CameraConfig = key(CameraConfig(), "where frames come from.")
     backend: Backend = key(Backend(), "what runs the network.")
@@ -138,37 +154,128 @@ class Config(_Plain):
     sinks: one for each output, in the order of the file.
     cameras, detectors: settings by name, checked, as ``open_camera`` and ``open_detector`` take
         them.
+    ignored: a line for each key that this version does not have.
     """
 
     sinks: tuple[SinkSettings, ...] = ()
     cameras: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     detectors: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+
+Layers = Sequence[tuple[str, Mapping[str, Any]]]
+"""The files of a configuration, by path, in the order in which each is laid over the earlier."""
 
 
 def load_config(path: str | Path) -> Config:
-    """Read and check a configuration file. Raises UsageError."""
-    return build(settings.read_toml(path), str(path))
+    """Read and check a configuration file and its drop-ins. Raises UsageError."""
+    layers = read_layers(path)
+    return build(combined(layers), str(path), layers=layers)
 
 
-def build(tables: Mapping[str, Any], where: str = "the configuration") -> Config:
+def read_layers(path: str | Path) -> Layers:
+    """A configuration file, then each ``conf.d/*.toml`` next to it, in the order of their names.
+
+    Raises UsageError for one that cannot be read or is not TOML.
+    """
+    try:
+        drop_ins = sorted((Path(path).parent / DROP_INS).glob("*.toml"))
+    except OSError as error:
+        raise UsageError(f"cannot read {Path(path).parent / DROP_INS}: {error.strerror}") from error
+    return [(str(file), settings.read_toml(file)) for file in (path, *drop_ins)]
+
+
+def combined(layers: Layers) -> dict[str, Any]:
+    """One set of tables: a later value replaces an earlier one, and tables are merged.
+
+    Outputs in double brackets, ``[[sinks.mqtt]]``, are added to earlier ones of their kind.
+    Raises UsageError where a file has a table and another has a value.
+    """
+    merged: dict[str, Any] = {}
+    for path, tables in layers:
+        _lay(merged, tables, path)
+    return merged
+
+
+def _lay(below: dict[str, Any], above: Mapping[str, Any], path: str, prefix: str = "") -> None:
+    for name, value in above.items():
+        old = below.get(name)
+        dotted = f"{prefix}{name}"
+        if isinstance(value, list) and prefix == "sinks." and old is not None:
+            below[name] = [*(old if isinstance(old, list) else [old]), *_copy(value)]
+        elif isinstance(value, dict) and isinstance(old, dict):
+            _lay(old, value, path, f"{dotted}.")
+        elif old is not None and isinstance(value, dict) != isinstance(old, dict):
+            raise UsageError(
+                f"{path}: {dotted} does not fit an earlier file, where it is {_kind(old)}: "
+                f"write it as {_kind(old)} too"
+            )
+        else:
+            below[name] = _copy(value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    return "a list" if isinstance(value, list) else "a value"
+
+
+def build(
+    tables: Mapping[str, Any], where: str = "the configuration", *, layers: Layers = ()
+) -> Config:
     """A configuration from nested tables, each value checked.
 
-    where: what errors name: the file.
-    Raises UsageError for an unknown key (naming the nearest known one), a missing key, a value of
-    another type, or one out of range; PluginError for a broken part of another package.
+    where: what errors name: the file. layers: the files, to name the one that is at fault.
+    An unknown key is in ``Config.ignored``; with ``strict`` it is an error.
+    Raises UsageError for a missing key, a value of another type, or one out of range; PluginError
+    for a broken part of another package.
     """
+    config, errors = examine(tables, where, layers=layers)
+    if config is None:
+        raise UsageError(errors[0])
+    return config
+
+
+def examine(
+    tables: Mapping[str, Any], where: str, *, layers: Layers = ()
+) -> tuple[Config | None, list[str]]:
+    """The configuration, None for an invalid one, and a line for each error.
+
+    Raises PluginError for a broken part of another package.
+    """
+    problems = settings.Problems(collect=True, tolerant=tables.get("strict") is not True)
+    config = _build(tables, where, problems)
+
+    def named(line: str) -> str:
+        """The same, naming the first file that has the problem."""
+        about = line.removeprefix(f"{where}: ")
+        for count in range(1, len(layers) + 1) if len(layers) > 1 else ():
+            found = settings.Problems(collect=True)
+            _build(combined(layers[:count]), where, found)
+            if line in found.errors:
+                return f"{layers[count - 1][0]}: {about}"
+        return line
+
+    if config is not None:
+        config = dataclasses.replace(config, ignored=tuple(map(named, problems.ignored)))
+    return config, [named(line) for line in problems.errors]
+
+
+def _build(tables: Mapping[str, Any], where: str, problems: settings.Problems) -> Config | None:
+    """The configuration, or None when there are errors."""
     plain = {name: value for name, value in tables.items() if name not in REGISTRIES}
-    values = settings.partial(_Plain, plain, where=where, known=_Known())
+    values = settings.partial(_Plain, plain, where=where, known=_Known(), problems=problems)
     detector = values.get("detector", AUTO)
     if detector != AUTO and DETECTORS.find(detector) is None:
-        raise UsageError(
-            f"{where}: detector is {detector!r}; expected one of {', '.join([AUTO, *DETECTORS])}"
-        )
-    values |= {name: dict(_parts(name, tables, where)) for name in ("cameras", "detectors")}
-    outputs = list(_sinks(tables, where, overwrite=values.get("overwrite", False)))
+        choice = ", ".join([AUTO, *DETECTORS])
+        problems.add(UsageError(f"{where}: detector is {detector!r}; expected one of {choice}"))
+    values |= {
+        name: dict(_parts(name, tables, where, problems)) for name in ("cameras", "detectors")
+    }
+    outputs = list(_sinks(tables, where, problems, overwrite=values.get("overwrite", False)))
     records = sum(sink.prints_records for sink in outputs)
     if records > 1:
-        raise UsageError(f"{where}: {records} outputs write to standard output: give files")
+        problems.add(UsageError(f"{where}: {records} outputs write to standard output: give files"))
     if values.get("quiet", False) or records:
         outputs = [sink for sink in outputs if not sink.prints]
     elif not any(sink.prints for sink in outputs):
@@ -177,8 +284,8 @@ def build(tables: Mapping[str, Any], where: str = "the configuration") -> Config
         config = Config(**values, sinks=tuple(outputs))
         _check_files(config)
     except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
-    return config
+        problems.add(UsageError(f"{where}: {error}"))
+    return None if problems.errors else config
 
 
 def _check_files(config: Config) -> None:
@@ -252,6 +359,22 @@ def reference() -> Iterator[tuple[str, str, str]]:
         yield from settings.reference(part, prefix)
 
 
+def effective(config: Config) -> Iterator[str]:
+    """The whole configuration as TOML, defaults included and secrets hidden."""
+    lines = list(settings.as_toml(_Plain(**{name: getattr(config, name) for name in _OWN})))
+    yield from lines
+    for registry in ("cameras", "detectors"):
+        for name, table in getattr(config, registry).items():
+            part = REGISTRIES[registry].require(name)
+            yield from ("", f"[{registry}.{name}]", *settings.table_as_toml(part, table))
+    for sink in config.sinks:
+        name = next((name for name, kind in SINKS.items() if kind is type(sink)), "")
+        if not name:
+            others, _ = SINKS.others()
+            name = next(name for name, kind in others.items() if kind is type(sink))
+        yield from ("", f"[[sinks.{name}]]", *settings.as_toml(sink))
+
+
 def guide_table() -> Iterator[str]:
     """The lines of the table in edge/README.md.
 
@@ -275,6 +398,9 @@ def _ours() -> Iterator[tuple[str, type[Settings]]]:
             yield f"{prefix}.{name}", part
 
 
+_OWN = tuple(each.name for each in dataclasses.fields(_Plain))
+
+
 class _Known:
     """``keys``, made only for an error."""
 
@@ -283,35 +409,58 @@ class _Known:
 
 
 def _parts(
-    registry: str, tables: Mapping[str, Any], where: str
+    registry: str, tables: Mapping[str, Any], where: str, problems: settings.Problems
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The checked tables of ``[cameras]`` or ``[detectors]``, which need not be complete."""
-    for name, table in _table(tables, registry, where).items():
+    for name, table in _table(tables, registry, where, problems).items():
         part = REGISTRIES[registry].find(name)
         if part is None:
-            raise settings.unknown_key(where, f"{registry}.{name}", keys())
+            problems.add_unknown(settings.unknown_key(where, f"{registry}.{name}", keys()))
+            continue
         prefix = f"{registry}.{name}"
-        yield name, settings.partial(part, table, where=where, prefix=prefix, known=_Known())
+        try:
+            yield (
+                name,
+                settings.partial(
+                    part, table, where=where, prefix=prefix, known=_Known(), problems=problems
+                ),
+            )
+        except UsageError as error:
+            problems.add(error)
 
 
-def _sinks(tables: Mapping[str, Any], where: str, *, overwrite: bool) -> Iterator[SinkSettings]:
-    for name, value in _table(tables, "sinks", where).items():
+def _sinks(
+    tables: Mapping[str, Any], where: str, problems: settings.Problems, *, overwrite: bool
+) -> Iterator[SinkSettings]:
+    for name, value in _table(tables, "sinks", where, problems).items():
         kind = SINKS.find(name)
         if kind is None:
-            raise settings.unknown_key(where, f"sinks.{name}", keys())
+            problems.add_unknown(settings.unknown_key(where, f"sinks.{name}", keys()))
+            continue
         existing = {"existing": "overwrite", "overwrite": True} if overwrite else {}
         replaced = {key: value for key, value in existing.items() if key in settings.keys(kind)}
         for one in value if isinstance(value, list) else [value]:
             table = {**one, **replaced} if isinstance(one, dict) else one
-            yield settings.from_table(
-                kind, table, where=where, prefix=f"sinks.{name}", known=_Known()
-            )
+            try:
+                yield settings.from_table(
+                    kind,
+                    table,
+                    where=where,
+                    prefix=f"sinks.{name}",
+                    known=_Known(),
+                    problems=problems,
+                )
+            except UsageError as error:
+                problems.add(error)
 
 
-def _table(tables: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+def _table(
+    tables: Mapping[str, Any], name: str, where: str, problems: settings.Problems
+) -> dict[str, Any]:
     value = tables.get(name, {})
     if not isinstance(value, dict):
-        raise UsageError(f"{where}: {name} is {value!r}; write it as a table, [{name}]")
+        problems.add(UsageError(f"{where}: {name} is {value!r}; write it as a table, [{name}]"))
+        return {}
     return value
 
 

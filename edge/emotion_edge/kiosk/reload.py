@@ -11,10 +11,13 @@ import dataclasses
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from emotion_edge.errors import EmotionEdgeError, OutputExists
 from emotion_edge.kiosk.configuration import Config
+from emotion_edge.kiosk.control import Control
 from emotion_edge.kiosk.service import Service, Summary
+from emotion_edge.kiosk.state import state_folder
 from emotion_edge.kiosk.watchdog import Watchdog
 from emotion_edge.settings import keys
 
@@ -40,6 +43,8 @@ class Runs:
         self._service = service
         self._tell = tell or _to_stderr
         self._watchdog = Watchdog()
+        self._control = Control(self.reload, self._tell)
+        self._control.remember(_kept(config), start=True)
         self._lock = threading.Lock()  # of what follows
         self._ended = False
         self._config = config
@@ -54,6 +59,7 @@ class Runs:
         """
         previous: Config | None = None
         while True:
+            self._control.remember(_kept(self._config))
             try:
                 summary = self._present.run()
             except EmotionEdgeError as error:
@@ -102,7 +108,13 @@ class Runs:
 
     def _make(self, config: Config) -> tuple[Service, threading.Event]:
         stop = threading.Event()
-        return self._service(config, stop=stop, watchdog=self._watchdog), stop
+        made = self._service(config, stop=stop, watchdog=self._watchdog, control=self._control)
+        return made, stop
+
+
+def _kept(config: Config) -> Path | None:
+    """Where a pause is kept, None where it is not."""
+    return state_folder(config.state_dir) if config.keep_paused else None
 
 
 def _continued(config: Config, present: Config) -> Config:

@@ -18,13 +18,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emotion_edge.cameras import Camera, find_camera, open_camera
+from emotion_edge.cameras import Camera, find_camera, open_camera, v4l2
 from emotion_edge.cameras.supervised import SupervisedCamera
 from emotion_edge.detectors import open_detector
 from emotion_edge.errors import CameraNotFound, FrameTimeout, UsageError
 from emotion_edge.factory import load
 from emotion_edge.kiosk.board import Condition, read_condition
 from emotion_edge.kiosk.configuration import Config
+from emotion_edge.kiosk.control import Control
 from emotion_edge.kiosk.thermal import BoardWatch, ThermalGovernor
 from emotion_edge.kiosk.visits import End, Visits
 from emotion_edge.kiosk.watchdog import Watchdog
@@ -35,6 +36,7 @@ from emotion_edge.values import VISIT, Event
 READ_S = 1.0
 """Longest wait for a frame, in seconds, before the loop checks events, watchdog and time limit."""
 
+_PAUSED_S = 0.25  # between two looks at whether a pause has ended
 _CLOSE_S = 1.7  # for the camera, which closes while the sinks do: below the two seconds promised
 
 
@@ -78,6 +80,7 @@ class Service:
         pipeline: Pipeline | None = None,
         condition: Callable[[], Condition] = read_condition,
         watchdog: Watchdog | None = None,
+        control: Control | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         """Load the model and the detector; no camera and no output is opened yet.
@@ -85,6 +88,7 @@ class Service:
         stop: once set, the run ends within two seconds, with all sinks flushed.
         camera: makes a camera for each opening; by default the configured one.
         condition: reads the board's temperature and throttle state.
+        control: says whether the camera is to be closed.
         tell: receives each line meant for the user; by default it goes to standard error.
 
         Raises ModelError, DetectorError or UsageError.
@@ -95,6 +99,7 @@ class Service:
         self._pipeline = pipeline or _pipeline(config)
         self._condition = condition
         self._watchdog = watchdog or Watchdog()
+        self._control = control or Control()
         self._tell = tell or _to_stderr
         self._thermal = ThermalGovernor(config.thermal)
         self._camera = SupervisedCamera(
@@ -132,7 +137,10 @@ class Service:
             closing: threading.Thread | None = None
             deadline = math.inf
             try:
-                self._camera.__enter__()
+                if self._control.paused:
+                    self._camera.pause()
+                else:
+                    self._camera.__enter__()
                 sinks = open_sinks(
                     config.sinks,
                     labels=self._pipeline.classifier.labels,
@@ -143,10 +151,16 @@ class Service:
                     temperature=board.temperature,
                     prior=manifest.prior if manifest is not None else (),
                     visits=config.visits is not None,
+                    commands=self._control,
+                    ignored_keys=len(config.ignored),
                 )
                 with sinks:
                     self.opened = True
-                    self._watchdog.ready("running")
+                    self._watchdog.ready("paused" if self._control.paused else "running")
+                    self._events.extend(
+                        Event("config.ignored", f"{line} (ignored)", time.monotonic_ns())
+                        for line in config.ignored
+                    )
                     try:
                         counts = self._loop(sinks, board)
                     finally:
@@ -172,6 +186,7 @@ class Service:
         """Process each frame; returns frames, skipped, faces and seconds."""
         config, pipeline = self._config, self._pipeline
         frames = skipped = faces = 0
+        paused = False
         begun = last = started = time.monotonic()
         while not (self._stop.is_set() or sinks.finished):
             now = time.monotonic()
@@ -179,6 +194,14 @@ class Service:
             if left <= 0 or (config.frames and frames >= config.frames):
                 break
             self._check_board(board, sinks)
+            if paused != self._control.paused:
+                paused = not paused
+                self._pause() if paused else self._resume()
+            if paused:
+                self._drain(sinks)
+                self._watchdog.alive("paused")
+                self._stop.wait(min(_PAUSED_S, left))
+                continue
             if self._thermal.max_fps and frames:
                 due = last + 1 / self._thermal.max_fps
                 if now < due:
@@ -234,6 +257,27 @@ class Service:
         self._silent = self._silent or event.kind == "sink.closed"
         if self._silent:
             self._tell(event.message)
+
+    def _pause(self) -> None:
+        """Close the camera, and report whether its device is free."""
+        self._end_visits("paused")
+        self._camera.pause()
+        held = v4l2.held()
+        message = "paused: the camera is closed"
+        if held:
+            message = (
+                f"paused, but {' and '.join(held)} is still open: its driver hangs; restart the "
+                "service to release it"
+            )
+        self._events.append(
+            Event("camera.paused", message, time.monotonic_ns(), {"held": list(held)})
+        )
+
+    def _resume(self) -> None:
+        self._camera.resume()
+        self._events.append(
+            Event("camera.resumed", "resumed: the camera is being opened", time.monotonic_ns())
+        )
 
     def _end_visits(self, why: End) -> None:
         if self._visits is not None:

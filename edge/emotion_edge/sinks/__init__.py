@@ -68,6 +68,20 @@ class Sink(Protocol):
         """Flush and close; safe to call twice, and after a failed open."""
 
 
+class Commands(Protocol):
+    """What a sink may do to the run; every method may be called from any thread."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the camera is closed on request."""
+
+    def obey(self, command: str) -> bool:
+        """Carry out ``pause``, ``resume`` or ``reload``; False for another text. It may take long.
+
+        What fails is reported to the user in one line.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What a sink may need to know about the run that it serves.
@@ -78,6 +92,7 @@ class Run:
     aggregate: whether it receives counts over a period in place of faces.
     visits: whether visits are followed, and arrive as events of kind ``visit``.
     states: the state of each sink of the run. temperature: the board's degrees Celsius.
+    commands: None where the run takes none. ignored_keys: of the configuration.
     """
 
     labels: Sequence[str]
@@ -87,6 +102,8 @@ class Run:
     visits: bool
     states: Callable[[], Sequence[SinkState]]
     temperature: Callable[[], float | None] | None
+    commands: Commands | None
+    ignored_keys: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +185,8 @@ def open_sinks(
     on_event: Callable[[Event], None] | None = None,
     temperature: Callable[[], float | None] | None = None,
     prior: Sequence[float] = (),
+    commands: Commands | None = None,
+    ignored_keys: int = 0,
 ) -> Sinks:
     """All outputs of a run behind one, to be entered: ``with open_sinks(...) as sinks``.
 
@@ -183,6 +202,7 @@ def open_sinks(
         announcements, failures, drops, recoveries. The console sink shows them as well.
     temperature: the board's degrees Celsius, for the metrics.
     prior: of the model's manifest, for corrected shares in aggregate mode.
+    commands: pauses, resumes and reloads the run. ignored_keys: of the configuration.
 
     Raises UsageError when sinks contradict each other, PluginError when one of another package is
     not a sink; entering raises what the first sink that cannot be opened raises, with the others
@@ -202,6 +222,8 @@ def open_sinks(
         visits=visits,
         states=sinks.states,
         temperature=temperature,
+        commands=commands,
+        ignored_keys=ignored_keys,
     )
     for each in settings:
         sink = each.open(run)

@@ -1,7 +1,7 @@
 """Judges whether a run is healthy: frames arrive, and every output works.
 
 ``starting``: no frame yet, and not overdue. ``ok``. ``degraded``: frames arrive, but an output
-fails or drops records. ``failing``: no frames.
+fails or drops records. ``failing``: no frames. ``paused``: no frames, on request.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from emotion_edge.sinks.camera_state import camera_state
+from emotion_edge.sinks.camera_state import PAUSED, camera_state
 from emotion_edge.sinks.fanout import SinkState
 from emotion_edge.values import Event, Observation
 
 _DROPPING_S = 90.0  # a sink that is too slow reports it once a minute
 
-Status = Literal["starting", "ok", "degraded", "failing"]
-STATUSES: tuple[Status, ...] = ("starting", "ok", "degraded", "failing")
+Status = Literal["starting", "ok", "paused", "degraded", "failing"]
+STATUSES: tuple[Status, ...] = ("starting", "ok", "paused", "degraded", "failing")
+HEALTHY: tuple[Status, ...] = ("ok", "paused")
+"""Those that need no one's attention."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """reason: one line for a person; empty when the status is ``ok``."""
+    """The status, and the reason in one line for a person; empty when the status is ``ok``."""
 
     status: Status
     reason: str
+
+
+_PAUSED = Verdict("paused", "the camera is closed")
 
 
 class Health:
@@ -41,6 +46,7 @@ class Health:
         self._started = time.monotonic()
         self._last_ns: int | None = None
         self._dropping: dict[str, tuple[float, str]] = {}  # by sink: when, what
+        self._held = False  # whether a paused camera's device is still open
         self.camera = "starting"
         """``ok``, ``starting``, or why it is away (``camera_state``)."""
         self.message = ""
@@ -59,6 +65,9 @@ class Health:
             if state is not None:
                 self.camera = state
                 self.message = "" if state == "ok" else event.message
+            if event.kind == "camera.resumed":
+                self._started, self._last_ns = time.monotonic(), None
+            self._held = event.kind == "camera.paused" and bool(event.details.get("held"))
             if event.kind == "sink.dropping":
                 self._dropping[str(event.details.get("sink"))] = (time.monotonic(), event.message)
 
@@ -79,6 +88,11 @@ class Health:
         now = time.monotonic()
         with self._lock:
             age = self.age_s
+            reasons = [sink.failing for sink in self._sinks() if sink.failing]
+            reasons += [what for at, what in self._dropping.values() if now - at <= _DROPPING_S]
+            if self.camera == PAUSED:
+                reasons = [self.message] * self._held + reasons
+                return Verdict("degraded", "; ".join(reasons)) if reasons else _PAUSED
             if self.camera not in ("ok", "starting"):
                 return Verdict("failing", f"camera {self.camera}: {self.message}")
             if age is None and now - self._started <= self._stale_s:
@@ -87,6 +101,4 @@ class Health:
                 return Verdict("failing", f"no frame within {now - self._started:.0f} s")
             if age > self._stale_s:
                 return Verdict("failing", f"no frame for {age:.0f} s")
-            reasons = [sink.failing for sink in self._sinks() if sink.failing]
-            reasons += [what for at, what in self._dropping.values() if now - at <= _DROPPING_S]
         return Verdict("degraded", "; ".join(reasons)) if reasons else Verdict("ok", "")

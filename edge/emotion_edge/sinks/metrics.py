@@ -1,6 +1,7 @@
 """Prometheus metrics and health over HTTP (extra ``[metrics]``).
 
-``/metrics``: the Prometheus text format. ``/healthz``: 200 while the run is healthy, else 503, with
+``/metrics``: the Prometheus text format. ``/healthz``: 200 while the run is healthy (a paused one
+is), else 503, with
 a JSON object that gives the status, its reason and the state of each output.
 """
 
@@ -22,7 +23,8 @@ from emotion_edge.settings import key
 from emotion_edge.sinks import Run, Sink, SinkSettings
 from emotion_edge.sinks.address import from_address
 from emotion_edge.sinks.aggregate import AGGREGATE
-from emotion_edge.sinks.health import STATUSES, Health
+from emotion_edge.sinks.camera_state import PAUSED
+from emotion_edge.sinks.health import HEALTHY, STATUSES, Health
 from emotion_edge.sinks.serving import Answer, Server
 from emotion_edge.values import EVENT_KINDS, STAGES, VISIT, Event, Observation
 from emotion_edge.version import __version__
@@ -61,6 +63,7 @@ class MetricsSettings(SinkSettings):
             sinks=run.states,
             temperature=run.temperature,
             aggregate=run.aggregate,
+            ignored_keys=run.ignored_keys,
         )
 
 
@@ -83,13 +86,16 @@ class MetricsSink(Sink):
         sinks: Callable[[], Iterable[SinkState]] = tuple,
         temperature: Callable[[], float | None] | None = None,
         aggregate: bool = False,
+        ignored_keys: int = 0,
     ) -> None:
         """labels: the classifier's; each counts from zero, seen or not.
 
         sinks: the state of the run's sinks. temperature: of the board, in degrees Celsius.
         aggregate: whether nothing about a single person may be counted as it happens.
+        ignored_keys: of the configuration.
         """
         self._aggregate = aggregate
+        self._ignored_keys = ignored_keys
         self._held_labels: Counter[str] = Counter()
         self._held_visits: list[Event] = []
         self._server = Server(settings.host, settings.port, self._answer)
@@ -175,7 +181,8 @@ class MetricsSink(Sink):
             return Answer(*self._series.text())
         if path == "/healthz":
             health = self._report()
-            status = HTTPStatus.OK if health["status"] == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
+            healthy = health["status"] in HEALTHY
+            status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
             return Answer(f"{to_json(health)}\n".encode(), "application/json", status)
         return None
 
@@ -262,6 +269,12 @@ class _Series:
             "faces_present",
             "Faces in the last frame; 0 while no frames come.",
             lambda: sink._faces_now if health.seeing else 0,
+        )
+        gauge("paused", "1 while the camera is closed on request.", lambda: health.camera == PAUSED)
+        gauge(
+            "config_ignored_keys",
+            "Keys of the configuration that this version does not have.",
+            lambda: sink._ignored_keys,
         )
         gauge("camera_up", "1 while the camera delivers.", lambda: int(health.camera == "ok"))
         gauge(

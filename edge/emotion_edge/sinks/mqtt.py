@@ -3,7 +3,9 @@
 Topics, below the base (``emotion-edge/HOSTNAME``), all QoS 1::
 
     status      online; stopped (ended on purpose); offline (the last will: it died); retained
-    camera      online / offline (retained)
+    camera      online / offline (retained); offline while paused
+    running     ON / OFF: whether the camera is meant to film (retained)
+    command     pause, resume and reload are taken from here; retained messages are ignored
     state       the newest record, as emotion_edge.records describes it (retained)
     faces       how many (retained)
     label       of the largest face, or "none" (retained)
@@ -40,10 +42,10 @@ from emotion_edge.errors import MissingExtra, SinkError, UsageError
 from emotion_edge.model.labels import UNSURE
 from emotion_edge.records import event_record, observation_record, to_json
 from emotion_edge.settings import key
-from emotion_edge.sinks import Run, Sink, SinkSettings
+from emotion_edge.sinks import Commands, Run, Sink, SinkSettings
 from emotion_edge.sinks.address import from_address
 from emotion_edge.sinks.aggregate import AGGREGATE
-from emotion_edge.sinks.camera_state import camera_state
+from emotion_edge.sinks.camera_state import PAUSED, camera_state
 from emotion_edge.values import VISIT, Event, Observation
 from emotion_edge.version import __version__
 
@@ -92,6 +94,11 @@ class MqttSettings(SinkSettings):
         "`device` (one description of everything; Home Assistant 2024.11 and later) or `entities` "
         "(one for each entity).",
     )
+    commands: bool = key(
+        True,
+        "take `pause`, `resume` and `reload` from the topic `command`: from all who may publish "
+        "there.",
+    )
     configuration_url: str = key(
         "", "address that Home Assistant links to from the device, such as the page's."
     )
@@ -127,7 +134,13 @@ class MqttSettings(SinkSettings):
 
     def open(self, run: Run) -> MqttSink:
         """Nothing is opened yet."""
-        return MqttSink(self, run.labels, aggregate=run.aggregate, visits=run.visits)
+        return MqttSink(
+            self,
+            run.labels,
+            aggregate=run.aggregate,
+            visits=run.visits,
+            commands=run.commands,
+        )
 
 
 class MqttSink(Sink):
@@ -148,10 +161,11 @@ class MqttSink(Sink):
         *,
         aggregate: bool = False,
         visits: bool = False,
+        commands: Commands | None = None,
     ) -> None:
         """labels: the classifier's. aggregate: whether counts are published instead of faces.
 
-        visits: whether visits are followed.
+        visits: whether visits are followed. commands: pauses, resumes and reloads the run.
         """
         host = socket.gethostname()
         self.name = f"mqtt {settings.host}:{settings.port}"
@@ -159,6 +173,7 @@ class MqttSink(Sink):
         self._labels = tuple(dict.fromkeys((*labels, UNSURE)))
         self._aggregate = aggregate
         self._visits = visits
+        self._commands = commands if settings.commands else None
         self._base = (settings.topic or f"emotion-edge/{host}").strip("/")
         self._device = settings.device or f"Emotion {host}"
         # Where discovery is switched off, entries of an earlier configuration are cleared.
@@ -178,6 +193,8 @@ class MqttSink(Sink):
         # Retained payloads by topic, as they should be; an empty one clears the topic.
         ours = ("aggregate",) if aggregate else _SINGLE_FACES
         self._wanted = {"status": "online"}
+        if commands is not None:
+            self._wanted["running"] = "OFF" if commands.paused else "ON"
         self._wanted |= {topic: "" for topic in _RETAINED if topic not in ours}
         self._there: dict[str, str] = {}  # as the broker has them
         self._shown: tuple[tuple[int | None, str], ...] | None = None
@@ -252,6 +269,13 @@ class MqttSink(Sink):
                 self._wanted["aggregate"] = record
             elif state is not None:
                 self._wanted["camera"] = "online" if state == "ok" else "offline"
+            if state == PAUSED:
+                self._wanted["running"] = "OFF"
+                if not self._aggregate:  # what was seen last is no longer seen
+                    self._wanted |= _NOTHING
+                self._shown_ns = float("-inf")
+            elif event.kind == "camera.resumed":
+                self._wanted["running"] = "ON"
         topic = VISIT if event.kind == VISIT else "event"
         if event.kind != AGGREGATE and not self._publish(topic, record, retain=False):
             self.dropped += 1
@@ -325,6 +349,7 @@ class MqttSink(Sink):
                 # Our own entries; QoS 0, so that all retained ones come before the next PUBACK.
                 (f"{self._prefix}/device/{me}/config", 0),
                 (f"{self._prefix}/+/{me}/+/config", 0),
+                *([(f"{self._base}/command", 1)] if self._commands else []),
             ]
         )
         with self._counting:
@@ -375,8 +400,17 @@ class MqttSink(Sink):
             self._counting.notify_all()
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
-        """Home Assistant has started, or the broker holds a discovery entry under our name."""
-        if message.topic != f"{self._prefix}/status":
+        """A command, Home Assistant's start, or a discovery entry that the broker holds for us."""
+        if message.topic == f"{self._base}/command":
+            # A retained command would be carried out again at each connection.
+            if self._commands is not None and not message.retain:
+                threading.Thread(
+                    target=self._commands.obey,
+                    args=(message.payload.decode(errors="replace").strip().lower(),),
+                    name="mqtt command",
+                    daemon=True,
+                ).start()
+        elif message.topic != f"{self._prefix}/status":
             with self._lock:
                 if not message.retain or not message.payload:
                     return
@@ -451,6 +485,25 @@ class MqttSink(Sink):
                 "availability": [alive],
             },
         }
+        if self._commands is not None:
+            command = {"command_topic": f"{base}/command", "availability": [alive]}
+            entities["switch", "running"] = {
+                "name": "Filming",
+                "icon": "mdi:cctv",
+                "state_topic": f"{base}/running",
+                "state_on": "ON",
+                "state_off": "OFF",
+                "payload_on": "resume",
+                "payload_off": "pause",
+                **command,
+            }
+            entities["button", "reload"] = {
+                "name": "Reload configuration",
+                "icon": "mdi:reload",
+                "payload_press": "reload",
+                "entity_category": "config",
+                **command,
+            }
         if self._aggregate:
             count = {
                 "state_topic": f"{base}/aggregate",
@@ -522,6 +575,9 @@ class MqttSink(Sink):
             **seeing,
         }
         return entities
+
+
+_NOTHING = {"state": "", "faces": "0", "label": _NONE, "confidence": _UNKNOWN}
 
 
 def _counted(what: str) -> str:

@@ -24,7 +24,7 @@ from emotion_edge.records import observation_record, to_json
 from emotion_edge.settings import key
 from emotion_edge.sinks import Run, Sink, SinkSettings
 from emotion_edge.sinks.address import from_address
-from emotion_edge.sinks.camera_state import camera_state
+from emotion_edge.sinks.camera_state import PAUSED, camera_state
 from emotion_edge.sinks.serving import Answer, Server
 from emotion_edge.values import Event, Observation
 
@@ -87,6 +87,7 @@ class PageSink(Sink):
         self._encoding = False
         self._viewers = 0
         self._trouble = ""
+        self._paused = False
         self._frame_ns = 0.0  # between two frames, smoothed
         self._closed = False
 
@@ -113,6 +114,7 @@ class PageSink(Sink):
             self._latest = observation
             self._number += 1
             self._trouble = ""
+            self._paused = False
             self._changed.notify_all()
 
     def event(self, event: Event) -> None:
@@ -121,6 +123,10 @@ class PageSink(Sink):
         if state is not None:
             with self._changed:
                 self._trouble = "" if state == "ok" else event.message
+                self._paused = state == PAUSED
+                if self._paused:  # no one is to see the last frame any more
+                    self._latest, self._jpeg, self._jpeg_number = None, b"", self._number
+                    self._changed.notify_all()
 
     def __exit__(self, *error: object) -> None:
         """Stop listening and send the viewers away."""
@@ -149,9 +155,10 @@ class PageSink(Sink):
     def _state(self) -> dict[str, Any]:
         with self._changed:
             latest, trouble, frame_ns = self._latest, self._trouble, self._frame_ns
-            viewers = self._viewers
+            viewers, paused = self._viewers, self._paused
         state: dict[str, Any] = {
             "trouble": trouble or ("" if latest else "waiting for the first frame"),
+            "paused": paused,
             "viewers": viewers,
             "frames_per_second": round(1e9 / frame_ns, 1) if frame_ns > 0 else None,
             "seconds_since_frame": None,
@@ -229,6 +236,8 @@ class PageSink(Sink):
             with self._changed:
                 # In one step: between two, another viewer would encode the same again.
                 self._encoding = False
+                if self._paused:
+                    jpeg = b""
                 self._jpeg, self._jpeg_number = jpeg, number
                 self._changed.notify_all()
         return jpeg, number

@@ -17,7 +17,7 @@ from emotion_edge.annotate import annotate
 from emotion_edge.errors import MissingExtra, SinkError
 from emotion_edge.settings import key
 from emotion_edge.sinks import Run, Sink, SinkSettings
-from emotion_edge.sinks.camera_state import camera_state
+from emotion_edge.sinks.camera_state import PAUSED, camera_state
 from emotion_edge.values import Event, Image, Observation
 
 _TITLE = "Emotion Edge"
@@ -79,6 +79,8 @@ class WindowSink(Sink):
         state = camera_state(event)
         if state is not None:
             self._trouble = "" if state == "ok" else event.message
+            if state == PAUSED:
+                self._latest = None
 
     def __exit__(self, *error: object) -> None:
         """Close the window."""
@@ -145,6 +147,9 @@ class WindowSink(Sink):
                 root.destroy()
                 return
             latest = self._latest
+            if latest is None and shown is not None:
+                label.configure(image="")
+                photo = shown = None
             if latest is not None and latest is not shown:
                 if shown is None and not self._fullscreen:
                     height, width = latest.frame.image.shape[:2]

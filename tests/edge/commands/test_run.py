@@ -340,7 +340,10 @@ def said(process: subprocess.Popen[str], words: str) -> str:
 def test_sighup_reads_the_configuration_again(tmp_path: Path) -> None:
     process = kiosk(tmp_path, "")
     wait_for_lines(tmp_path / "out.jsonl", 5, process)
-    for wrong, why in (("nonsense = 1", "unknown key"), ("detector = 'no-such'", "no-such")):
+    for wrong, why in (
+        ("strict = true\nnonsense = 1", "unknown key"),
+        ("detector = 'no-such'", "no-such"),
+    ):
         (tmp_path / "kiosk.toml").write_text(wrong)
         process.send_signal(signal.SIGHUP)
         line = said(process, "reload rejected")

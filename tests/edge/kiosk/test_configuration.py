@@ -107,7 +107,9 @@ def test_overwrite_reaches_every_file() -> None:
     ],
 )
 def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, named: str) -> None:
-    path = write(tmp_path, text)
+    (ignored,) = load_config(write(tmp_path, text)).ignored
+    assert named in ignored
+    path = write(tmp_path, f"strict = true\n{text}")
     with pytest.raises(UsageError, match="unknown key") as caught:
         load_config(path)
     assert named in str(caught.value)
@@ -139,8 +141,8 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, named: str)
         ("[camera]\nsource = ''", "camera.source is empty: give a text"),
         ("[sinks.jsonl]\npath = 'a'\nkeep = 99999999999", "keep is 99999999999: use 0 to 1,000"),
         ("[cameras.demo]\nfaces = 101", "cameras.demo.faces is 101: use 0 to 100"),
-        ("[cameras.demmo]\nfaces = 1", "cameras.demmo; did you mean cameras.demo?"),
-        ("[detectors.haar]\nside = 1", "unknown key detectors.haar.side"),
+        ("strict = true\n[cameras.demmo]\nfaces = 1", "cameras.demmo; did you mean cameras.demo?"),
+        ("strict = true\n[detectors.haar]\nside = 1", "unknown key detectors.haar.side"),
         ("[sinks]\njsonl = 'a.jsonl'", "sinks.jsonl is 'a.jsonl'; write it as a table"),
         ("model = ", "is not a TOML file"),
         ("model = '\xe9\udcff", "is not a TOML file"),
@@ -253,3 +255,67 @@ def test_an_output_cannot_replace_the_source(tmp_path: Path) -> None:
         tables = {"camera": {"source": str(video)}, "sinks": sinks, "overwrite": True}
         with pytest.raises(UsageError, match="is the source of the run"):
             build(tables)
+
+
+def drop_in(folder: Path, name: str, text: str) -> None:
+    (folder / "conf.d").mkdir(exist_ok=True)
+    (folder / "conf.d" / name).write_text(text)
+
+
+def test_drop_ins_are_laid_over_in_the_order_of_their_names(tmp_path: Path) -> None:
+    path = write(tmp_path, "[camera]\nfps = 5\nwidth = 320\n[sinks.mqtt]\nhost = 'a'")
+    drop_in(tmp_path, "20.toml", "camera.fps = 7\n[sinks.mqtt]\nport = 1884")
+    drop_in(tmp_path, "10.toml", "camera.fps = 6\n[sinks.metrics]")
+    drop_in(tmp_path, "30.toml", "[[sinks.mqtt]]\nhost = 'b'")
+    drop_in(tmp_path, "40.toml.bak", "nonsense")
+    config = load_config(path)
+    assert (config.camera.fps, config.camera.width) == (7.0, 320)
+    mqtt = [sink for sink in config.sinks if isinstance(sink, MqttSettings)]
+    assert mqtt == [MqttSettings(host="a", port=1884), MqttSettings(host="b")]
+    assert len(config.sinks) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("camera.fps = 'x'", "camera.fps is 'x'"),
+        ("camera = 5", "camera does not fit an earlier file, where it is a table"),
+        ("camera.", "is not a TOML file"),
+        ("[sinks.jsonl]", "[sinks.jsonl] needs path"),
+    ],
+)
+def test_an_error_names_the_drop_in(tmp_path: Path, text: str, says: str) -> None:
+    path = write(tmp_path, "camera.fps = 5")
+    drop_in(tmp_path, "10.toml", "camera.width = 320")
+    drop_in(tmp_path, "20.toml", text)
+    with pytest.raises(UsageError) as caught:
+        load_config(path)
+    assert says in str(caught.value) and str(tmp_path / "conf.d/20.toml") in str(caught.value)
+
+
+def test_every_problem_is_found_in_one_pass(tmp_path: Path) -> None:
+    tables = {
+        "modell": "x",
+        "camera": {"fps": "x", "width": 1},
+        "sinks": {"jsonl": {}, "page": {"port": -1}, "shelf": {}},
+        "strict": True,
+    }
+    config, errors = c.examine(tables, "k.toml")
+    assert config is None
+    for part in ("modell", "camera.fps", "camera.width", "needs path", "page.port", "sinks.shelf"):
+        assert len([line for line in errors if part in line and line.startswith("k.toml: ")]) == 1
+    assert len(errors) == 6
+
+
+def test_the_effective_configuration_loads_again_and_hides_secrets(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, KIOSK + "username = 'me'"))
+    again = load_config(write(tmp_path, "\n".join(c.effective(config))))
+    assert again == config
+    text = (
+        "camera.source = 'rtsp://me:sesame@10.0.0.9/live'\n"
+        "[cameras.stream]\nurl = 'rtsp://me:sesame@10.0.0.9/live'\n"
+        "[sinks.mqtt]\npassword = 'sesame'\nusername = 'quote\"d\\\\'"
+    )
+    shown = "\n".join(c.effective(load_config(write(tmp_path, text))))
+    assert "sesame" not in shown and 'password = "***"' in shown
+    assert 'camera.source = "rtsp://***@10.0.0.9/live"' in shown

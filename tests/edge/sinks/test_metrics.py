@@ -109,7 +109,9 @@ def test_event_kinds_and_stages_are_those_of_the_code() -> None:
     package = Path(values_module.__file__).parent
     used = set()
     for path in package.rglob("*.py"):
-        used |= set(re.findall(r'"((?:camera|sink|thermal|power)\.[a-z_]+)"', path.read_text()))
+        used |= set(
+            re.findall(r'"((?:camera|sink|thermal|power|config)\.[a-z_]+)"', path.read_text())
+        )
     used -= set(keys())  # camera.fps and others are keys of the configuration
     assert used == set(EVENT_KINDS) - {AGGREGATE, VISIT}
 

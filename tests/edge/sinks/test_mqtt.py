@@ -562,3 +562,56 @@ def test_a_withheld_count_is_unknown_and_not_an_error(broker, listener, until) -
         "people_sad": ["None", "0"],
         "visits": ["None", "None"],
     }
+
+
+class Run:
+    """What a sink may do to the run, noted."""
+
+    def __init__(self) -> None:
+        self.paused = False
+        self.obeyed: list[str] = []
+
+    def obey(self, command: str) -> bool:
+        self.obeyed.append(command)
+        return command in ("pause", "resume", "reload")
+
+
+def test_commands_arrive_but_not_retained_ones(broker, listener, until) -> None:
+    run = Run()
+    listener.client.publish("kiosk/hall/command", "reload", qos=1, retain=True).wait_for_publish()
+    with MqttSink(settings(broker), EMOTIONS, commands=run) as sink:
+        until(lambda: sink._ready)
+        for command in ("pause", " Resume\n"):
+            listener.client.publish("kiosk/hall/command", command, qos=1)
+        until(lambda: len(run.obeyed) == 2)
+    assert sorted(run.obeyed) == ["pause", "resume"]
+
+
+def test_a_switch_shows_the_pause_and_nothing_is_measured(
+    broker, listener, observation, event, until
+) -> None:
+    with MqttSink(settings(broker), EMOTIONS, commands=Run()) as sink:
+        sink.write(observation(0))
+        until(lambda: listener.retained.get("kiosk/hall/running") == "ON")
+        sink.event(event("camera.paused", "paused: the camera is closed"))
+        until(lambda: listener.retained.get("kiosk/hall/camera") == "offline")
+        state = listener.retained
+        assert (state["kiosk/hall/running"], state["kiosk/hall/state"]) == ("OFF", "")
+        assert (state["kiosk/hall/faces"], state["kiosk/hall/label"]) == ("0", "none")
+        sink.event(event("camera.resumed", "resumed"))
+        sink.write(observation(1))
+        until(lambda: state["kiosk/hall/camera"] == "online" and state["kiosk/hall/state"])
+        assert state["kiosk/hall/running"] == "ON"
+    switch = described(listener)["running"]
+    assert (switch["command_topic"], switch["payload_off"]) == ("kiosk/hall/command", "pause")
+    assert (switch["state_topic"], switch["state_off"]) == ("kiosk/hall/running", "OFF")
+
+
+def test_commands_can_be_switched_off(broker, listener, until) -> None:
+    run = Run()
+    with MqttSink(settings(broker, commands=False), EMOTIONS, commands=run) as sink:
+        until(lambda: sink._ready)
+        listener.client.publish("kiosk/hall/command", "pause", qos=1).wait_for_publish()
+        listener.client.publish("homeassistant/status", "online", qos=1).wait_for_publish()
+        until(lambda: len(listener.on("homeassistant/device/kiosk_hall/config")) > 1)
+    assert run.obeyed == [] and "running" not in described(listener)

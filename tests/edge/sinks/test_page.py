@@ -189,3 +189,32 @@ def test_an_open_page_says_so() -> None:
         assert "everyone on this network can watch" in page.announcement
     with PageSink(PageSettings(port=0)) as page:
         assert "everyone" not in page.announcement
+
+
+def test_a_pause_shows_no_frame_any_more(page, observation, event) -> None:
+    page.write(observation(0))
+    assert get(page, "/frame.jpg")[0] == 200
+    page.event(event("camera.paused", "paused: the camera is closed"))
+    assert get(page, "/frame.jpg")[0] == 503
+    state = json.loads(get(page, "/state.json")[1])
+    assert (state["paused"], state["record"]) == (True, None)
+    assert state["trouble"] == "paused: the camera is closed"
+    page.write(observation(1))
+    assert get(page, "/frame.jpg")[0] == 200
+    assert json.loads(get(page, "/state.json")[1])["paused"] is False
+
+
+def test_a_frame_that_was_being_encoded_is_not_shown_in_a_pause(
+    page, observation, event, monkeypatch
+) -> None:
+    encode = PageSink._encode
+
+    def slow(self: PageSink, seen: object) -> bytes:
+        jpeg = encode(self, seen)
+        page.event(event("camera.paused", "paused"))
+        return jpeg
+
+    monkeypatch.setattr(PageSink, "_encode", slow)
+    page.write(observation(0))
+    assert get(page, "/frame.jpg")[0] == 503
+    assert get(page, "/frame.jpg")[0] == 503
