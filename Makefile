@@ -58,7 +58,7 @@ wheel: $(VENV)/$(ready) ## dist/emotion_edge-*.whl, the int8 models inside
 		--no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
 
-constraints: ## resolve anew; writes the file of PYTHON's version
+constraints: ## resolve again; writes the file of PYTHON's version
 	.ci/make-constraints $(PYTHON)
 
 clean: ## what make made

@@ -9,14 +9,14 @@ with one thread and XNNPACK, the variants in turn.
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import accuracy_plots
 from benchmarks.variants import find_variants
 from emotion_edge.bench import measure as bench
 from emotion_edge.bench import operators
@@ -25,11 +25,11 @@ from emotion_edge.bench.report import add_output_arguments, check_outputs, emit,
 from emotion_edge.errors import UsageError
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.shipped import shipped_models
-from train.data import load_fer2013
+from train.data import Split, load_fer2013
 from train.evaluate import Classifier, of_device, score
+from train.targets import majority
 
-_AREA = 0.4  # of a mark, in square points, for each kB of the file
-HELP = "accuracy, latency, size and MACs of every shipped model and variant; Pareto plot"
+HELP = "accuracy, latency, size and MACs of every shipped model and variant; plots"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--restarts", type=int, default=3)
-    parser.add_argument("--plot", type=Path, metavar="STEM", help="write STEM.png and STEM.svg")
+    parser.add_argument(
+        "--plot", type=Path, metavar="STEM", help="write STEM and STEM-ranking, .png and .svg"
+    )
     add_output_arguments(parser)
 
 
@@ -90,9 +92,18 @@ def run(options: argparse.Namespace) -> int:
         ]
     progress("")
     if options.plot:
-        plot(result["rows"], options.split, options.plot)
+        points = accuracy_plots.points_of(result["rows"])
+        if options.split == "PrivateTest":
+            points += accuracy_plots.published()
+        accuracy_plots.draw(points, faces_of(split), options.split, options.plot)
     emit(options, result, result["rows"], f"{options.split}, {len(split)} images")
     return 0
+
+
+def faces_of(split: Split) -> dict[str, int]:
+    """How many faces each convention has: without near-duplicates, and with a majority in FER+."""
+    voted = 0 if split.votes is None else int(majority(split.votes)[1].sum())
+    return {"without_near_duplicates": int((~split.twin).sum()), "ferplus": voted}
 
 
 def classifier(model: Model) -> Classifier:
@@ -133,127 +144,6 @@ def cost(model: Model, record: Mapping[str, Any]) -> dict[str, Any]:
         "kB": round(model.size / 1000),
         "MMAC": round(operators.macs(model.flatbuffer) / 1e6, 1),
     }
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Positions of the points (latency, accuracy) that no other point beats in both, by latency."""
-    order = sorted(range(len(points)), key=lambda n: (points[n][0], -points[n][1]))
-    front: list[int] = []
-    for index in order:
-        if not front or points[index][1] > points[front[-1]][1]:
-            front.append(index)
-    return front
-
-
-def plot(rows: Sequence[Mapping[str, Any]], split: str, stem: Path) -> None:
-    """Accuracy against latency; the area of a mark is the file's size."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    from train import plots
-
-    points = [(row["p50 ms"], row["accuracy %"]) for row in rows]
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
-    with plots.figure(7.0, 4.6) as (page, axes):
-        front = [points[index] for index in pareto(points)]
-        axes.plot(
-            *zip(*front, strict=True),
-            color="#777777",
-            linestyle="--",
-            zorder=1,
-            label="Pareto front",
-        )
-        for number, variant in enumerate(variants):
-            chosen = [(p, r) for p, r in zip(points, rows, strict=True) if r["variant"] == variant]
-            look = plots.series(number)
-            # Later variants are larger files; in front they would hide the earlier ones.
-            axes.scatter(
-                [p[0] for p, _ in chosen],
-                [p[1] for p, _ in chosen],
-                s=[_AREA * row["kB"] for _, row in chosen],
-                color=look["color"],
-                marker=look["marker"],
-                edgecolor="white",
-                label=variant,
-                zorder=3 - number / len(variants),
-            )
-        low, high = min(p[1] for p in points), max(p[1] for p in points)
-        # Less than two points of accuracy are within the interval: do not make them look large.
-        axes.set_ylim(low - 1.5, high + 1.5)
-        axes.set_xscale("log")
-        axes.set_xlim(min(p[0] for p in points) / 2.5, 2.5 * max(p[0] for p in points))
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("latency of one face, ms (median, one thread)")
-        axes.set_ylabel(f"accuracy on {split}, %")
-        axes.set_title("Accuracy against latency; area: file size")
-        legend: Any = page.legend(loc="outside lower center", ncols=len(variants) + 1)
-        for mark in legend.legend_handles[1:]:
-            mark.set_sizes([40])
-        page.draw_without_rendering()  # places the axes, so that names can be placed in them
-        _name(axes, points, rows)
-        plots.save(page, stem)
-
-
-def _name(
-    axes: Any, points: Sequence[tuple[float, float]], rows: Sequence[Mapping[str, Any]]
-) -> None:
-    """Write each model's name next to its mark, inside the axes and over nothing else."""
-    from matplotlib.transforms import Bbox
-
-    inch = axes.figure.dpi / 72  # pixels per point
-    radii = [math.sqrt(_AREA * row["kB"]) / 2 for row in rows]
-    taken = []
-    for point, radius in zip(points, radii, strict=True):
-        x, y = axes.transData.transform(point)
-        reach = inch * radius
-        taken.append(Bbox([(x - reach, y - reach), (x + reach, y + reach)]))
-    for group in _neighbours(points):
-        text = "\n".join(
-            f"{rows[i]['model']} {rows[i]['variant']}, {rows[i]['kB']:,} kB" for i in group
-        )
-        reach = max(radii[i] for i in group) + 4
-        taken.append(_place(axes, text, points[group[0]], reach, taken))
-
-
-def _neighbours(points: Sequence[tuple[float, float]]) -> list[list[int]]:
-    """Positions of points, those that almost coincide together."""
-    groups: list[list[int]] = []
-    for index, (latency, accuracy) in enumerate(points):
-        for group in groups:
-            x, y = points[group[0]]
-            if abs(latency / x - 1) < 0.1 and abs(accuracy - y) < 0.3:
-                group.append(index)
-                break
-        else:
-            groups.append([index])
-    return groups
-
-
-def _place(
-    axes: Any, text: str, point: tuple[float, float], reach: float, taken: Sequence[Any]
-) -> Any:
-    """Write a text around a point, at the first free place or else the last; returns its box.
-
-    reach: points between the text and the point. taken: boxes that other things cover.
-    """
-    for side, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
-        name = axes.annotate(
-            text,
-            point,
-            xytext=(side * reach, up * reach),
-            textcoords="offset points",
-            ha=("center", "left", "right")[side],
-            va=("center", "bottom", "top")[up],
-            fontsize=8,
-        )
-        box = name.get_window_extent()
-        inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
-        if inside and not any(box.overlaps(other) for other in taken):
-            return box
-        name.remove()
-    axes.add_artist(name)
-    return box
 
 
 def _percent(share: float | None) -> float | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from textwrap import wrap
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -17,11 +18,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from train.files import replacing
+from train.metrics import wilson_interval
 
 COLOURS = ("#0b3c5d", "#d1495b", "#3a8f6b", "#e0a030", "#6c5b9e", "#777777")
 """From dark to light, so that they differ in gray too."""
 MARKERS = ("o", "s", "^", "D", "v", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+
+SMALL = 7.5
+"""Points of the letters in a figure that is printed half a column wide."""
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 120,
@@ -222,4 +227,75 @@ def bars(
         axes.set(ylabel=unit, title=title)
         if len(values) > 1:
             axes.legend()
+        return save(page, stem)
+
+
+class Panel(NamedTuple):
+    """A column of ``ranking``."""
+
+    title: str
+    values: Sequence[float | None]
+    """Percent, one per row; None where it is not known."""
+    count: int
+    """Images that the percentages are of."""
+
+
+def interval(percent: float, count: int) -> tuple[float, float]:
+    """How far the 95% interval (Wilson) reaches below and above, in percentage points."""
+    low, high = wilson_interval(round(percent * count / 100), count)
+    return max(0.0, percent - 100 * low), max(0.0, 100 * high - percent)
+
+
+def mark(axes: Any, x: float, y: float, *, strong: bool, **error: Any) -> None:
+    """A value with its interval: a filled circle if ``strong``, else an open square."""
+    colour = COLOURS[0] if strong else COLOURS[1]
+    axes.errorbar(
+        [x],
+        [y],
+        **error,
+        color=colour,
+        marker="o" if strong else "s",
+        markersize=5 if strong else 4,
+        markerfacecolor=colour if strong else "white",
+        elinewidth=1,
+        capsize=0,
+        zorder=3,
+    )
+
+
+def ranking(
+    names: Mapping[str, bool], panels: Sequence[Panel], stem: str | Path, note: str = ""
+) -> list[Path]:
+    """Rows from the top, a column for each panel, with 95% intervals and the figures.
+
+    names: of the rows, and whether each is bold.
+    """
+    places = range(len(names) - 1, -1, -1)
+    height = 0.19 * len(names) + 0.95
+    with figure(4.6, height, 1, len(panels), sharey=True, squeeze=False) as (page, grid):
+        for axes, panel in zip(grid[0], panels, strict=True):
+            for at, value, strong in zip(places, panel.values, names.values(), strict=True):
+                if value is None:
+                    continue
+                below, above = interval(value, panel.count)
+                mark(axes, value, at, strong=strong, xerr=[[below], [above]])
+                axes.annotate(
+                    f"{value:.1f}",
+                    (value + above, at),
+                    xytext=(3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=SMALL - 0.5,
+                )
+            low, high = axes.get_xlim()
+            axes.set_xlim(low, high + 0.22 * (high - low))  # room for the figures
+            axes.set_ylim(-0.7, len(names) - 0.3)
+            axes.set_yticks(places, list(names), fontsize=SMALL)
+            axes.tick_params(axis="x", labelsize=SMALL)
+            axes.tick_params(axis="y", length=0)
+            axes.set_title("\n".join(wrap(panel.title, 18)), fontsize=SMALL + 0.5)
+            axes.set_xlabel(f"right of {panel.count:,} faces, %", fontsize=SMALL)
+        for text, strong in zip(grid[0][0].get_yticklabels(), names.values(), strict=True):
+            text.set_fontweight("bold" if strong else "normal")
+        page.supxlabel(note, fontsize=SMALL, x=0.99, ha="right")
         return save(page, stem)

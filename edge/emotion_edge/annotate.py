@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from emotion_edge.model.labels import UNSURE
 from emotion_edge.values import Box, Face, Image, reading_order
 
 _SMALLEST = 320  # pixels of the longer side below which no label would be legible
@@ -35,7 +36,7 @@ def annotate(
     width: int | None = None,
     numbered: bool | None = None,
 ) -> Image:
-    """A copy of the image with a box, a label and a confidence for each face.
+    """A copy of the image with a box, a label and, unless unsure, a confidence for each face.
 
     A label is as large as its face allows and covers no other label. Where there is no room it is
     shortened, at last to the face's number.
@@ -64,7 +65,8 @@ def annotate(
     for i in order:  # the small ones first: a large face has room inside its box
         face, others = faces[i], [place for j, place in enumerate(places) if j != i]
         label, confidence = _ascii(face.label), f"{round(100 * face.shown.confidence)}%"
-        texts = [f"{label} {confidence}", label]
+        # The greatest probability of an unsure face is another label's.
+        texts = [label] if face.label == UNSURE else [f"{label} {confidence}", label]
         if counted:
             texts = [f"{counted[i]} {text}" for text in texts] + [str(counted[i])]
         tag = _tag(canvas, texts, places[i], others, taken)

@@ -18,6 +18,14 @@ def is_image_name(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
+def printable(path: str | os.PathLike[str]) -> str:
+    """A file's name on one line: line feeds and other control characters as ``\\n``, ``\\x1b``."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+        for sign in os.fspath(path)
+    )
+
+
 @contextlib.contextmanager
 def replacing(path: Path, failure: Callable[[str], Exception] = SinkError) -> Iterator[Path]:
     """A temporary name next to ``path`` to write to; it replaces ``path`` at the end of the block.

@@ -27,6 +27,9 @@ from emotion_edge.errors import UsageError
 
 T = TypeVar("T")
 
+_ALIKE = 0.6
+"""Likeness below which a key in another table is not what was meant."""
+
 REQUIRED: Any = dataclasses.MISSING
 """In place of a default: the key must be given."""
 
@@ -220,8 +223,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        with Path(path).open("rb") as file:
-            return tomllib.load(file)
+        # Windows' Notepad writes a byte order mark, which TOML does not have.
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -314,7 +317,11 @@ def unknown_key(where: str, dotted: str, known: Iterable[str]) -> UsageError:
         ratio = difflib.SequenceMatcher(None, last, name).ratio()
         return ratio + (0.25 if home == table else 0.0)
 
-    nearest = max((*known, *sorted(tables - {""})), key=likeness)
+    candidates = (*known, *sorted(tables - {""}))
+    nearest = max(candidates, key=likeness)
+    if likeness(nearest) < _ALIKE:  # nothing is spelled like it: stay in its own table
+        siblings = [each for each in candidates if each.rpartition(".")[0] == table]
+        nearest = max(siblings, key=likeness, default=nearest)
     return UsageError(f"{where}: unknown key {dotted}; did you mean {nearest}?")
 
 

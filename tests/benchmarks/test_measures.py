@@ -1,7 +1,6 @@
 """Pipeline, soak, roofline and accuracy: their sums, on figures made to order."""
 
 import dataclasses
-import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -208,19 +207,6 @@ def test_scores_by_hand():
     assert accuracy.agreement(probabilities, None) is None
 
 
-def test_the_pareto_front_is_what_nobody_beats():
-    points = [(1.0, 60.0), (2.0, 59.0), (3.0, 70.0), (3.0, 71.0), (5.0, 71.0)]
-    assert accuracy.pareto(points) == [0, 3]
-
-
-def test_the_plot_is_drawn_in_both_formats(tmp_path):
-    row = {"model": "m", "variant": "int8", "p50 ms": 0.1, "accuracy %": 60.0, "kB": 300}
-    other = row | {"variant": "float32", "p50 ms": 0.4, "kB": 1200}
-    accuracy.plot([row, other], "PublicTest", tmp_path / "pareto")
-    assert (tmp_path / "pareto.png").read_bytes()[:4] == b"\x89PNG"
-    assert "<svg" in (tmp_path / "pareto.svg").read_text()
-
-
 def test_a_variant_without_a_source_is_refused(tmp_path):
     path = tmp_path / "mine-int8.tflite"
     path.write_bytes(TINY.read_bytes())
@@ -231,22 +217,3 @@ def test_a_variant_without_a_source_is_refused(tmp_path):
     (tmp_path / "mine.keras").write_bytes(b"x")
     with pytest.raises(UsageError, match="--data"):
         variants.find_variants([str(path)], ["float32"], None)
-
-
-def test_names_stand_within_the_plot_and_over_nothing(tmp_path, monkeypatch):
-    from train import plots
-
-    shapes = [("fast", "int8", 67.1, 0.065, 287), ("fast", "float16", 67.0, 0.281, 532)]
-    shapes += [("fast", "float32", 67.0, 0.283, 1042), ("accurate", "int8", 67.3, 0.07, 1919)]
-    shapes += [("accurate", "float32", 68.0, 2.07, 7477)]
-    keys = ("model", "variant", "accuracy %", "p50 ms", "kB")
-    rows = [dict(zip(keys, shape, strict=True)) for shape in shapes]
-    seen = []
-    monkeypatch.setattr(plots, "save", lambda page, stem: seen.append(page))
-    accuracy.plot(rows, "PublicTest", tmp_path / "pareto")
-    (axes,) = seen[0].axes
-    names = [text for text in axes.texts if text.get_text()]
-    assert sum(text.get_text().count("kB") for text in names) == len(rows)
-    places = [text.get_window_extent() for text in names]
-    assert all(axes.bbox.x0 <= place.x0 and place.x1 <= axes.bbox.x1 for place in places)
-    assert not any(a.overlaps(b) for a, b in itertools.combinations(places, 2))

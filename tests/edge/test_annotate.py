@@ -159,6 +159,8 @@ def test_a_single_face_and_tracked_faces_have_no_number(monkeypatch) -> None:
     tracked = [replace(face(Box(x, 150, 90, 90)), track_id=x) for x in (10, 300)]
     image = np.zeros((480, 640, 3), np.uint8)
     assert [tag.text for tag in plates(image, [one], monkeypatch)] == ["happy 91%"]
+    unsure = replace(one, label="unsure")  # the 91% are those of happy
+    assert [tag.text for tag in plates(image, [unsure], monkeypatch)] == ["unsure"]
     assert [tag.text for tag in plates(image, tracked, monkeypatch)] == ["happy 91%"] * 2
     texts = [tag.text for tag in plates(image, tracked, monkeypatch, numbered=True)]
     assert sorted(texts) == ["1 happy 91%", "2 happy 91%"]

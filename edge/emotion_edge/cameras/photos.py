@@ -34,8 +34,10 @@ class PhotosSettings(CameraSettings):
 
     @classmethod
     def matches(cls, spec: str) -> bool:
-        """A folder, or a file that is an image."""
+        """A folder, or a file that is an image; an animated GIF is a video."""
         path = Path(spec)
+        if path.suffix.lower() == ".gif" and frame_count(path) > 1:
+            return False
         return path.is_dir() or (path.is_file() and is_photo(path))
 
     def open(self, request: CameraRequest) -> Photos:
@@ -148,6 +150,16 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     """Sort key: digits by value, letters without case."""
     parts = re.findall(r"\d+|\D+", path.name.lower())
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def frame_count(path: Path) -> int:
+    """How many frames an image file has: more than one for an animated GIF or WebP."""
+    if path.suffix.lower() not in (".gif", ".webp") or not path.is_file():
+        return 1
+    try:
+        return int(cv2.imcount(str(path)))
+    except cv2.error:  # damaged: reading it reports that
+        return 1
 
 
 def is_photo(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,14 +13,14 @@ from pathlib import Path
 import cv2
 
 from emotion_edge.annotate import annotate
-from emotion_edge.cameras.photos import photos_in
+from emotion_edge.cameras.photos import frame_count, photos_in
 from emotion_edge.commands.flags import add_backend_arguments, backend
 from emotion_edge.detectors import names, open_detector
 from emotion_edge.detectors.stills import StillDetector
-from emotion_edge.errors import EmotionEdgeError, ImageError, OutputExists, SinkError
+from emotion_edge.errors import EmotionEdgeError, ImageError, OutputExists, SinkError, UsageError
 from emotion_edge.factory import load
-from emotion_edge.files import write_whole
-from emotion_edge.model.labels import EMOJI
+from emotion_edge.files import printable, write_whole
+from emotion_edge.model.labels import EMOJI, UNSURE
 from emotion_edge.model.preprocessing import read_image
 from emotion_edge.model.shipped import DEFAULT
 from emotion_edge.records import image_record
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     def report(error: EmotionEdgeError) -> None:
         if options.debug:
             raise error
-        print(f"emotion-edge: {error}", file=sys.stderr)
+        print(f"emotion-edge: {printable(str(error))}", file=sys.stderr)
         failed.append(error)
 
     files: list[Path] = []
@@ -103,10 +104,14 @@ def run(options: argparse.Namespace) -> int:
         except EmotionEdgeError as error:
             report(error)
             continue
+        name = printable(path)
+        if (frames := frame_count(path)) > 1:
+            every = f": emotion-edge run --camera {name} reads all" if path.suffix == ".gif" else ""
+            print(f"emotion-edge: {name}: the first of {frames} frames{every}", file=sys.stderr)
         faces = pipeline.image(image).faces
         if isinstance(detector, StillDetector) and (unsearched := detector.unsearched):
             print(
-                f"emotion-edge: {path}: out of time; {unsearched:.0%} of the image was not "
+                f"emotion-edge: {name}: out of time; {unsearched:.0%} of the image was not "
                 "searched for small faces: raise --max-seconds or --min-face",
                 file=sys.stderr,
             )
@@ -116,30 +121,39 @@ def run(options: argparse.Namespace) -> int:
             # JSON is UTF-8; a terminal of another encoding gets escapes, which mean the same.
             print(json.dumps(record, ensure_ascii=not _utf8()))
         elif not faces:
-            print(f"{path}: no face found")
+            print(f"{name}: no face found")
         else:
             for face in faces:
                 box, emoji = face.box, EMOJI.get(face.label, "")
                 label = f"{emoji} {face.label}" if emoji and _encodes(emoji) else face.label
-                print(
-                    f"{path}: {label} {face.shown.confidence:.0%} "
-                    f"at {box.x},{box.y} {box.width}x{box.height}"
-                )
+                confidence = f"{face.shown.confidence:.0%}"
+                if face.label == UNSURE:  # the number is another label's
+                    confidence = f"({face.shown.label} {confidence})"
+                print(f"{name}: {label} {confidence} at {box.x},{box.y} {box.width}x{box.height}")
         if target is not None:
             _write(target, annotate(image, faces))
-            print(f"{path}: annotated copy in {target}", file=sys.stderr)
+            print(f"{name}: annotated copy in {printable(target)}", file=sys.stderr)
     return failed[0].exit_code if failed else 0
 
 
 def _targets(
     files: Iterable[Path], folder: Path | None, *, overwrite: bool
 ) -> dict[Path, Path | None]:
-    """Each file's annotated copy. Raises OutputExists or SinkError before any work is done."""
+    """Each file's annotated copy, which is never one of the files.
+
+    Raises OutputExists, UsageError or SinkError before any work is done.
+    """
     paths = list(dict.fromkeys(files))
     if folder is None:
         return dict.fromkeys(paths)
     targets = {path: folder / f"{name}-emotions.png" for path, name in _names(paths).items()}
-    for target in targets.values():
+    inputs = {os.path.realpath(path) for path in paths}
+    for path, target in targets.items():
+        if os.path.realpath(target) in inputs:
+            raise UsageError(
+                f"the annotated copy of {printable(path)} would replace {printable(target)}, which "
+                "is one of the images: give another --annotate folder"
+            )
         if target.exists() and not overwrite:
             raise OutputExists(target)
     try:

@@ -35,6 +35,7 @@ from emotion_edge import settings
 from emotion_edge.cameras import CAMERAS
 from emotion_edge.detectors import AUTO, DETECTORS
 from emotion_edge.errors import UsageError
+from emotion_edge.files import is_image_name
 from emotion_edge.kiosk.thermal import ThermalSettings
 from emotion_edge.kiosk.visits import VisitSettings
 from emotion_edge.model.backend import Backend
@@ -301,6 +302,15 @@ def _check_files(config: Config) -> None:
         written.add(file)
         if source.is_file() and file == Path(os.path.realpath(source)):
             raise UsageError(f"{sink.file} is the source of the run: give the output another name")
+        if (
+            source.is_dir()
+            and is_image_name(file)
+            and file.parent == Path(os.path.realpath(source))
+        ):
+            raise UsageError(
+                f"{sink.file} is named like an image of the run's folder: give the output another "
+                "name or folder"
+            )
 
 
 def merge(tables: Mapping[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:

@@ -124,6 +124,8 @@ class Service:
                 )
             self._visits = Visits(config.visits, config.tracker)
         self._silent = not any(sink.prints for sink in config.sinks)
+        if camera is None and config.camera.wait:
+            self._check_source()
 
     def run(self) -> Summary:
         """Run until the source ends, a limit is reached, a window is closed or ``stop`` is set.
@@ -282,6 +284,13 @@ class Service:
     def _end_visits(self, why: End) -> None:
         if self._visits is not None:
             self._events.extend(self._visits.close(why))
+
+    def _check_source(self) -> None:
+        """Report a source that nothing has: it would be waited for as an unplugged camera is."""
+        try:
+            find_camera(self._config.camera.source, self._config.cameras)
+        except CameraNotFound as error:
+            self._tell(f"{error}; waiting for it (camera.wait)")
 
     def _open_camera(self) -> Camera:
         camera = self._config.camera

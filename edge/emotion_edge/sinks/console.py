@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self, TextIO
 
 from emotion_edge.errors import SinkError
-from emotion_edge.model.labels import EMOJI
+from emotion_edge.model.labels import EMOJI, UNSURE
 from emotion_edge.records import wall_clock
 from emotion_edge.settings import key
 from emotion_edge.sinks import Run, Sink, SinkSettings
@@ -115,7 +115,9 @@ class ConsoleSink(Sink):
         bar = "█" * full + "░" * (_BAR - full) if self._unicode else "#" * full
         emoji = f"{EMOJI.get(face.label, '  ')} " if self._unicode else ""
         who = f"#{face.track_id}" if face.track_id is not None else ""
-        return f"{who:>5} {emoji}{face.label:<9}{p:>5.0%} {bar}"
+        # The greatest probability of an unsure face is another label's.
+        share = "" if face.label == UNSURE else f"{p:.0%}"
+        return f"{who:>5} {emoji}{face.label:<9}{share:>5} {bar}"
 
     def _changes(self, observation: Observation) -> list[str]:
         lines = []
@@ -126,7 +128,8 @@ class ConsoleSink(Sink):
             who = face.track_id if face.track_id is not None else place
             worn[who] = face.label
             if self._worn.get(who) != face.label:
-                lines.append(f"face {who}: {face.label} {face.shown.confidence:.0%}")
+                share = "" if face.label == UNSURE else f" {face.shown.confidence:.0%}"
+                lines.append(f"face {who}: {face.label}{share}")
         lines += [f"face {who}: gone" for who in self._worn if who not in worn]
         self._worn = worn
         return lines

@@ -263,11 +263,28 @@ def _content(path: Path) -> str:
         frames, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
     finally:
         video.release()
+    if frames <= 0:
+        frames = _avi_frames(path)
     played = "VLC, mpv and ffplay play it up to the cut"
-    if not (frames > 0 and fps > 0):  # an AVI gets its length when it is complete
+    if not (frames > 0 and fps > 0):
         return played
     minutes, seconds = divmod(round(frames / fps), 60)
     return f"about {minutes}:{seconds:02}, {played}"
+
+
+def _avi_frames(path: Path) -> int:
+    """How many whole frames an AVI has; its header states that only when it is complete."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        place = file.read(1_000_000).find(b"movi") + 4
+        frames = 0
+        while True:
+            file.seek(place)
+            name, length = file.read(4), int.from_bytes(file.read(4), "little")
+            place += 8 + length + length % 2  # chunks begin at even places
+            if name != b"00dc" or place > size:
+                return frames
+            frames += 1
 
 
 def _fit(image: Image, size: tuple[int, int]) -> Image:

@@ -44,6 +44,13 @@ class ModelAnswer(BaseModel):
     name: str
     bytes: int = Field(ge=1)
     labels: list[str]
+    convention: str | None = Field(
+        description="`people`: the label most people would give. `fer2013`: FER2013's original "
+        "labels. Null where the model does not state it."
+    )
+    unsure_below: float = Field(
+        ge=0, le=1, description="A face whose greatest probability is lower is `unsure`; 0: none."
+    )
     accuracy: dict[str, Any] = Field(description="As its manifest states it, for each data split.")
 
 
@@ -297,5 +304,7 @@ def model_record(one: Installed) -> dict[str, Any]:
         "name": one.name,
         "bytes": one.size,
         "labels": list(one.manifest.labels),
+        "convention": one.manifest.convention or None,
+        "unsure_below": one.unsure_below,
         "accuracy": dict(one.manifest.accuracy),
     }

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from emotion_edge.annotate import annotate, colour_of
-from emotion_edge.model.labels import EMOJI, UNSURE
+from emotion_edge.model.labels import CONVENTIONS, EMOJI, UNSURE
 from emotion_edge.values import Box, Emotion, Face, Image, Observation
 from emotion_edge.web.api import image_record
 from emotion_edge.web.images import DecodedImage
@@ -131,6 +131,8 @@ def card(one: Installed) -> str:
         "File": f"{escape(one.path.name)}, {_size(one.size)}",
         "Variant": escape(manifest.variant),
         "Input": f"{spec.width} × {spec.height} pixels, {escape(spec.colour)}, uint8",
+        "Answers": escape(CONVENTIONS.get(manifest.convention, "not stated")),
+        "Not sure": f"below {one.unsure_below:.0%}" if one.unsure_below else "never said",
         "Labels": ", ".join(f"{_emoji(label)} {escape(label)}" for label in manifest.labels),
         "Licence": escape(manifest.licence) or "not stated",
         "SHA-256": f"<code>{escape(manifest.model_sha256)}</code>",

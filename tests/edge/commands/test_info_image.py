@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from emotion_edge.cameras import find_camera, open_camera
 from emotion_edge.cli import main
 from emotion_edge.model import manifest as manifests
 from emotion_edge.model.labels import EMOTIONS
@@ -114,6 +116,66 @@ def test_a_folder_and_files_of_the_same_name(
         "b-face-png-emotions.png",
         "face-jpg-emotions.png",
     ]
+
+
+def test_an_annotated_copy_never_replaces_an_image(
+    portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(portrait, tmp_path / "a.jpg")
+    shutil.copy(portrait, tmp_path / "a-emotions.png")
+    before = (tmp_path / "a-emotions.png").read_bytes()
+    words = ["image", str(tmp_path), "--model", TINY, "--annotate", str(tmp_path), "--overwrite"]
+    assert main(words) == 2
+    assert "is one of the images: give another --annotate folder" in capsys.readouterr().err
+    assert (tmp_path / "a-emotions.png").read_bytes() == before
+
+
+def test_a_file_name_prints_on_one_line(
+    portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "a\nfake: happy\x1b[2J.jpg", tmp_path / "b\nfake.jpg"
+    shutil.copy(portrait, good)
+    bad.write_text("no image")
+    assert main(["image", str(good), str(bad), "--model", TINY]) == 2
+    output = capsys.readouterr()
+    assert "a\\nfake: happy\\x1b[2J.jpg: " in output.out and output.out.count("\n") == 1
+    assert "b\\nfake.jpg is not an image" in output.err and output.err.count("\n") == 1
+    assert "\x1b" not in output.out
+
+
+def test_an_unsure_face_shows_whose_share_the_number_is(
+    portrait: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["image", str(portrait), "--model", TINY, "--unsure-below", "1"]) == 0
+    assert re.search(r"unsure \(\w+ \d+%\) at ", capsys.readouterr().out)
+
+
+def animation(path: Path, frames: int) -> Path:
+    images = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    first, *others = (
+        images.fromarray(np.full((64, 64, 3), 40 * number, np.uint8)) for number in range(frames)
+    )
+    first.save(path, save_all=True, append_images=others, duration=100)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_of_an_animation_the_first_frame_is_read_and_that_is_said(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["image", str(animation(tmp_path / f"a{suffix}", 3)), "--model", TINY]) == 0
+    told = capsys.readouterr().err
+    assert f"a{suffix}: the first of 3 frames" in told
+    assert ("emotion-edge run --camera" in told) == (suffix == ".gif")
+    assert main(["image", str(animation(tmp_path / f"b{suffix}", 1)), "--model", TINY]) == 0
+    assert "frames" not in capsys.readouterr().err
+
+
+def test_an_animated_gif_is_a_video_and_a_still_one_an_image(tmp_path: Path) -> None:
+    assert find_camera(animation(tmp_path / "a.gif", 3)).stream
+    assert not find_camera(animation(tmp_path / "b.gif", 1)).stream
+    with open_camera(animation(tmp_path / "a.gif", 3)) as camera:
+        assert len(list(iter(lambda: camera.read(1.0), None))) == 3
 
 
 def test_an_empty_folder_does_not_stop_the_others(

@@ -100,6 +100,7 @@ def test_overwrite_reaches_every_file() -> None:
         ('modell = "fast"', "modell; did you mean model?"),
         ("[camera]\nfsp = 5", "camera.fsp; did you mean camera.fps?"),
         ("[sinks.jsonl]\npath = 'a'\nrotate = 5", "did you mean sinks.jsonl.rotate_mb?"),
+        ("[sinks.nix]\na = 1", "sinks.nix; did you mean sinks."),
         ("[sinks.mqqt]\nhost = 'a'", "sinks.mqqt; did you mean sinks.mqtt?"),
         ("[trakcer]\nlead = 2", "trakcer; did you mean tracker?"),
         ("unsure_below = 0.4", "did you mean tracker.unsure_below?"),
@@ -246,6 +247,21 @@ def test_two_outputs_cannot_share_a_file(tmp_path: Path) -> None:
         sinks = {"jsonl": {"path": str(path)}, "csv": {"path": str(second)}}
         with pytest.raises(UsageError, match="2 outputs write to"):
             build({"sinks": sinks, "overwrite": True})
+
+
+def test_an_output_is_never_named_like_an_image_of_the_source(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"an image")
+    tables = {"camera": {"source": str(tmp_path)}, "overwrite": True}
+    outputs = {"jsonl": {"path": str(tmp_path / "a.jpg")}}
+    with pytest.raises(UsageError, match="named like an image of the run's folder"):
+        build(tables | {"sinks": outputs})
+    build(tables | {"sinks": {"jsonl": {"path": str(tmp_path / "out.jsonl")}}})
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "kiosk.toml"
+    path.write_bytes(b"\xef\xbb\xbfmodel = 'accurate'\r\n")
+    assert read_toml(path) == {"model": "accurate"}
 
 
 def test_an_output_cannot_replace_the_source(tmp_path: Path) -> None:

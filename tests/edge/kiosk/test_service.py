@@ -162,6 +162,17 @@ def test_camera_absent(tmp_path: Path) -> None:
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_source_that_is_waited_for_and_that_nothing_has_is_reported(tmp_path: Path) -> None:
+    for source, reported in (("picamra2", True), ("/dev/video7", False), ("auto", False)):
+        told: list[str] = []
+        set_up = config(tmp_path, camera={"source": source, "wait": True})
+        Service(set_up, pipeline=Pipeline(Detector(), Classifier()), tell=told.append)
+        assert (told != []) == reported
+        if reported:
+            assert "there is no camera, file or folder picamra2: give one of" in told[0]
+            assert told[0].endswith("waiting for it (camera.wait)")
+
+
 @pytest.mark.parametrize(
     ("error", "reason"), [(CameraNotFound("none"), "absent"), (CameraBusy("held"), "busy")]
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -190,6 +191,7 @@ def test_a_killed_recording_is_kept_reported_and_plays(
         assert f"is kept as {kept} (" in sink.announcement
         assert (not kept_frames) == ("cut before the first frames" in sink.announcement)
         assert bool(kept_frames) == ("play it up to the cut" in sink.announcement)
+        assert bool(kept_frames) == bool(re.search(r"about \d+:\d\d", sink.announcement))
         sink.write(observation(0))
     assert len(read(path)[0]) == 1
     if kept_frames:

@@ -197,6 +197,13 @@ def test_the_card_shows_what_the_converter_measured() -> None:
     assert "What a person feels" in html and "failed its accuracy gate" not in html
 
 
+def test_the_card_states_the_convention_and_when_it_is_not_sure() -> None:
+    html = render.card(replace(installed(convention="people"), unsure_below=0.52))
+    assert "the label most people would give" in html and "below 52%" in html
+    html = render.card(installed(convention=""))
+    assert "not stated" in html and "never said" in html
+
+
 def test_the_card_of_a_model_that_failed_says_so() -> None:
     html = render.card(installed(gate={"passed": False, "failures": ["too <few> agree"]}))
     parse(html)

@@ -165,6 +165,7 @@ def test_the_installed_models(site: TestClient, two_models: list[Path]) -> None:
     assert [one["name"] for one in installed] == ["tiny int8", "other int8"]
     assert installed[0]["bytes"] == two_models[0].stat().st_size
     assert "happy" in installed[0]["labels"]
+    assert {"convention", "unsure_below"} <= set(installed[0])
 
 
 def test_the_page_loads_nothing_from_elsewhere(site: TestClient) -> None:
