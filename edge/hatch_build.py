@@ -1,4 +1,4 @@
-"""Puts the shipped int8 models into the wheel (a hatchling build hook).
+"""Puts the shipped int8 models and a kiosk's files into the wheel (a hatchling build hook).
 
 Only the models that answer what people would say: those of the ``fer2013`` convention are for
 comparison with the literature, which is done in a checkout, and would double the wheel's size.
@@ -32,3 +32,7 @@ class ShippedModels(BuildHookInterface[Any]):
             if path.parent.name.endswith("-fer2013"):
                 continue
             build_data["force_include"][str(path)] = f"emotion_edge/shipped/{path.name}"
+        # What an update installs on a kiosk in addition to the package: kiosk/update.py.
+        edge = root / "edge"
+        for path in sorted([*edge.glob("systemd/*"), *edge.glob("constraints-*.txt")]):
+            build_data["force_include"][str(path)] = f"emotion_edge/device/{path.name}"

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Sets up emotion-edge as a service on a Raspberry Pi (64-bit Bookworm or Trixie), or removes it.
-# Running it again updates.
+# Running it again updates: the new release is tested, and runs on trial.
 #
-#   sudo edge/install-kiosk.sh [--wheel FILE] [--dry-run]
+#   sudo edge/install-kiosk.sh [--wheel FILE] [--dry-run] [-- FLAGS OF emotion-edge update]
 #   sudo edge/install-kiosk.sh --uninstall [--purge] [--dry-run]
 #
 # Installs --wheel FILE; else the checkout around this script; else the newest wheel next to it.
@@ -15,9 +15,10 @@ root=${DESTDIR:-}
 home=/opt/emotion-edge
 config=/etc/emotion-edge
 state=/var/lib/emotion-edge
-unit=$root/etc/systemd/system/emotion-edge.service
+units=$root/etc/systemd/system
 command=$root/usr/local/bin/emotion-edge
 here=$(cd "$(dirname "$0")" && pwd)
+updater=$here/emotion_edge/kiosk/update.py
 wheel='' dry=no uninstall=no purge=no
 
 say() { echo "install-kiosk: $*" >&2; }
@@ -33,6 +34,7 @@ while [ $# -gt 0 ]; do
         --dry-run) dry=yes ;;
         --uninstall) uninstall=yes ;;
         --purge) purge=yes ;;
+        --) shift; break ;;
         *) fail "unknown flag $1: use --wheel FILE, --dry-run, --uninstall or --purge" ;;
     esac
     shift
@@ -41,12 +43,17 @@ done
 [ "$dry" = yes ] || [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "this changes the system: run it with sudo"
 
 if [ "$uninstall" = yes ]; then
-    if [ -e "$unit" ]; then # two commands: disable --now fails where systemd does not run
-        run systemctl stop emotion-edge.service
-        run systemctl disable emotion-edge.service
-    fi
-    run rm -rf "$unit" "$root$home"
-    [ "$(readlink "$command" || true)" != "$home/bin/emotion-edge" ] || run rm -f "$command"
+    for unit in emotion-edge-update.timer emotion-edge-update.service emotion-edge.service; do
+        if [ -e "$units/$unit" ]; then # two commands: disable --now fails where systemd does not run
+            run systemctl stop "$unit"
+            run systemctl disable "$unit"
+        fi
+        run rm -rf "$units/$unit"
+    done
+    run rm -rf "$root$home"
+    case $(readlink "$command" || true) in
+        "$home"/*) run rm -f "$command" ;;
+    esac
     run systemctl daemon-reload
     if [ "$purge" = yes ]; then
         run rm -rf "$root$config" "$root$state"
@@ -69,17 +76,16 @@ case $architecture in
     arm64 | amd64) ;;
     *) fail "this is a 32-bit system ($architecture): install the 64-bit Raspberry Pi OS" ;;
 esac
-constraints=$here/constraints-$VERSION_CODENAME.txt
-[ -f "$constraints" ] || fail "$constraints is missing: copy the whole edge folder"
+[ -f "$here/kiosk.toml" ] || fail "$here/kiosk.toml is missing: copy the whole edge folder"
 
 # What to install.
 if [ -n "$wheel" ]; then
     [ -f "$wheel" ] || fail "there is no wheel $wheel: build one with make wheel"
-    what=$wheel
+    what=$wheel kind=--wheel
 elif [ -f "$here/../pyproject.toml" ]; then
-    what=$(cd "$here/.." && pwd)
+    what=$(cd "$here/.." && pwd) kind=--checkout
 else
-    # sort -V: 0.10.0 is newer than 0.9.0.
+    kind=--wheel # sort -V: 0.10.0 is newer than 0.9.0.
     what=$(find "$here" -maxdepth 1 -name 'emotion_edge-*.whl' | sort -V | tail -n 1)
     [ -n "$what" ] || fail "no wheel next to this script and no checkout around it: use --wheel FILE"
 fi
@@ -101,35 +107,24 @@ if ! id emotion-edge >/dev/null 2>&1; then
     run useradd --system --home-dir "$state" --shell /usr/sbin/nologin --groups video emotion-edge
 fi
 
-# The system's packages stay visible for picamera2; the constraints keep NumPy 1 on Bookworm.
-run python3 -m venv --system-site-packages "$root$home"
-pip() { run "$root$home/bin/python" -m pip install --quiet --constraint "$constraints" "$@"; }
-pip --upgrade "$what[metrics,mqtt]"
-# pip keeps the installed code when only the code has changed and not the version.
-pip --force-reinstall --no-deps "$what"
-
 run install -d -m 755 "$root$config"
 if [ -e "$root$config/kiosk.toml" ]; then
     echo "Kept: $config/kiosk.toml"
 else
     run install -m 644 "$here/kiosk.toml" "$root$config/kiosk.toml"
 fi
-# The better face detector, for the user that the service runs as; without a network Haar is used.
-if run install -d -o emotion-edge -g emotion-edge -m 750 "$root$state"; then
-    run runuser -u emotion-edge -- env HOME="$root$state" XDG_DATA_HOME="$root$state/.local/share" \
-        "$root$home/bin/emotion-edge" detectors get yunet --optional || true
+run install -d -o emotion-edge -g emotion-edge -m 750 "$root$state" || say "cannot make $state"
+
+# The same program that later updates and rolls back; it needs nothing but Python. A wheel has its own.
+if [ "$kind" = --wheel ]; then
+    updater=$(mktemp)
+    trap 'rm -f "$updater"' EXIT
+    [ "$dry" = yes ] || python3 -c 'import sys, zipfile
+sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read("emotion_edge/kiosk/update.py"))' \
+        "$what" >"$updater" || fail "$what is damaged, or too old for this installer"
 fi
-if [ -e "$command" ] && [ "$(readlink "$command" || true)" != "$home/bin/emotion-edge" ]; then
-    say "$command exists and is kept: the service's own command is $home/bin/emotion-edge"
-else
-    run install -d -m 755 "$(dirname "$command")"
-    run ln -sfn "$home/bin/emotion-edge" "$command"
-fi
-run install -D -m 644 "$here/systemd/emotion-edge.service" "$unit"
-run systemctl daemon-reload
-run systemctl enable emotion-edge.service
-run systemctl restart emotion-edge.service
-run "$root$home/bin/emotion-edge" doctor --config "$root$config/kiosk.toml" || true
+run python3 "$updater" "$kind" "$what" "$@" || exit 1
+run "$root$home/current/bin/emotion-edge" doctor --config "$root$config/kiosk.toml" || true
 echo
 if [ "$dry" = yes ]; then
     echo "Dry run: nothing was changed."

@@ -26,6 +26,7 @@ COMMANDS = (
     "bench",
     "status",
     "config",
+    "update",
     "web",
 )
 """Each is a module of ``emotion_edge.commands`` with ``HELP``, ``add_arguments`` and ``run``."""

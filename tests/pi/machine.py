@@ -288,7 +288,7 @@ def pack_cargo(cargo: Path, wheel: Path, architecture: str) -> None:
         shutil.copy(HERE / name, cargo)
     edge = cargo / "edge"
     edge.mkdir()
-    for name in ("install-kiosk.sh", "kiosk.toml", TRIXIE.constraints.name):
+    for name in ("install-kiosk.sh", "kiosk.toml"):
         shutil.copy(prove.CHECKOUT / "edge" / name, edge)
     shutil.copytree(prove.CHECKOUT / "edge/systemd", edge / "systemd")
     pack_picamera2(cargo / "apt", architecture)
@@ -433,6 +433,8 @@ def run(work: Path, options: argparse.Namespace) -> bool:
     chosen = {"boot", "install", *options.steps}
     if "rebooted" in chosen:
         chosen.add("reboot")
+    if "resumed" in chosen:
+        chosen.add("cut")
 
     def record(name: str, well: bool, begun: float, text: str) -> None:
         row = [name, "passed" if well else "FAILED", f"{time.monotonic() - begun:.0f}", text]
@@ -454,7 +456,7 @@ def run(work: Path, options: argparse.Namespace) -> bool:
                     continue
                 begun = time.monotonic()
                 print(f"== {name}: {titles[name]}", flush=True)
-                if name in ("boot", "rebooted"):
+                if name in ("boot", "rebooted", "resumed"):
                     machine.hello(STEP_S)
                 well, text = machine.step(name, STEP_S)
                 record(name, well, begun, text)

@@ -21,6 +21,7 @@ import time
 import traceback
 import urllib.error
 import urllib.request
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,8 +32,8 @@ CARGO = Path("/srv/cargo")
 PORT = Path("/dev/virtio-ports/machine")
 CONFIG = Path("/etc/emotion-edge/kiosk.toml")
 JSONL = Path("/var/lib/emotion-edge/emotions.jsonl")
-PYTHON = "/opt/emotion-edge/bin/python"
-COMMAND = "/opt/emotion-edge/bin/emotion-edge"
+PYTHON = "/opt/emotion-edge/current/bin/python"
+COMMAND = "/opt/emotion-edge/current/bin/emotion-edge"
 FROZEN = Path("/run/virtual-camera/frozen")
 UNIT = "emotion-edge.service"
 
@@ -63,6 +64,16 @@ DROP_IN = """\
 TimeoutStartSec=900
 TimeoutStopSec=60
 Environment=VIRTUAL_CAMERA_FPS=5
+"""
+
+
+PIPELINE = "emotion_edge/pipeline.py"
+UPDATE = ("--wheels", str(CARGO / "wheels"), "--trial", "20", "--patience", "240")
+# What makes a release that passes its self-test and never sees a frame of a camera.
+BLIND = """
+import os as _os, time as _time
+if "INVOCATION_ID" in _os.environ and _os.environ.get("NOTIFY_SOCKET"):
+    Pipeline.process = lambda *_: _time.sleep(10**6)
 """
 
 
@@ -504,6 +515,92 @@ def vivid() -> str:
         run("systemctl", "restart", UNIT)
 
 
+def update() -> str:
+    """A good release, one that does not start, and one that never sees a frame."""
+    wheel = next(CARGO.glob("emotion_edge-*.whl"))
+    first = Path("/opt/emotion-edge/current").resolve()
+    good = altered(wheel, "9.0.1")
+    say(run(COMMAND, "update", "--wheel", good, *UPDATE))
+    release = Path("/opt/emotion-edge/current").resolve()
+    if not release.name.startswith("9.0.1-") or health()["version"] != "9.0.1":
+        raise Failed(f"{release.name} is current, {health()} answers")
+    Records().observations(3, 120)
+    told = []
+    for version, module, code in (
+        ("9.0.2", "emotion_edge/cli.py", "raise ImportError('broken on purpose')"),
+        ("9.0.3", PIPELINE, BLIND),
+    ):
+        said = run(
+            COMMAND,
+            "update",
+            "--wheel",
+            altered(wheel, version, module, code),
+            *UPDATE,
+            check=False,
+        )
+        say(said)
+        if Path("/opt/emotion-edge/current").resolve() != release:
+            raise Failed(f"{version} stayed: {said[-300:]}")
+        told.append(said.strip().splitlines()[-1])
+    if "broken on purpose" not in told[0] or "was rolled back: not healthy" not in told[1]:
+        raise Failed(" | ".join(told))
+    until("/healthz 200", lambda: http("/healthz")[0] == 200, 300)
+    if health()["version"] != "9.0.1" or not first.exists():
+        raise Failed(f"after the rollback {health()['version']} answers")
+    return f"9.0.1 good; 9.0.2 and 9.0.3 refused: {told[1].partition('back: ')[2]}"
+
+
+def cut() -> str:
+    """The power goes while a release that never sees a frame is on trial."""
+    wheel = altered(next(CARGO.glob("emotion_edge-*.whl")), "9.0.4", PIPELINE, BLIND)
+    before = Path("/opt/emotion-edge/current").resolve().name
+    Path("/var/lib/before-cut").write_text(before)
+    run("systemd-run", "--unit=cut", COMMAND, "update", "--wheel", wheel, *UPDATE, "--force")
+    until(
+        "the switch",
+        lambda: Path("/opt/emotion-edge/current").resolve().name.startswith("9.0.4-"),
+        900,
+    )
+    # Without stopping services and without writing what is not on the disk.
+    run("systemd-run", "--on-active=2", "systemctl", "reboot", "--force", "--force")
+    return f"{before} replaced by 9.0.4 and cut off"
+
+
+def resumed() -> str:
+    """After a power cut during a trial, the timer judges the release and goes back."""
+    before = Path("/var/lib/before-cut").read_text()
+    until(
+        "the release before the trial",
+        lambda: Path("/opt/emotion-edge/current").resolve().name == before,
+        1200,
+    )
+    until("/healthz 200", lambda: http("/healthz")[0] == 200, 300)
+    until("no trial", lambda: not Path("/opt/emotion-edge/update.json").exists(), 60)
+    Records().observations(3, 120)
+    last = json.loads(Path("/opt/emotion-edge/updates.jsonl").read_text().splitlines()[-1])
+    return str(last["result"])
+
+
+def altered(wheel: Path, version: str, module: str = "", code: str = "") -> str:
+    """A copy of the wheel with another version, and with a line added to one of its modules."""
+    folder = Path("/var/tmp/wheels")
+    folder.mkdir(exist_ok=True)
+    path = folder / f"emotion_edge-{version}-py3-none-any.whl"
+    old = wheel.name.split("-")[1]
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name == "emotion_edge/version.py" or name.endswith(".dist-info/METADATA"):
+                data = data.replace(old.encode(), version.encode(), 1)
+            if name.endswith(".dist-info/RECORD"):
+                data = b"".join(line for line in data.splitlines(True) if b".py," not in line)
+                data = data.replace(f"-{old}.dist".encode(), f"-{version}.dist".encode())
+            if name == module:
+                data += f"\n{code}\n".encode()
+            target.writestr(name.replace(f"-{old}.dist-info", f"-{version}.dist-info"), data)
+    return str(path)
+
+
 def reboot() -> str:
     """Begin to restart the machine."""
     Path("/var/lib/before-reboot").write_text(str(JSONL.stat().st_size))
@@ -552,8 +649,11 @@ STEPS = (
     disk,
     loans,
     vivid,
+    update,
     reboot,
     rebooted,
+    cut,
+    resumed,
     uninstall,
 )
 

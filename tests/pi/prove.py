@@ -539,12 +539,12 @@ set -eux
 cp -r /src/emotion-edge/edge /tmp/edge && cp /proof/*.whl /tmp/edge/
 export SYSTEMD_OFFLINE=1
 sh /tmp/edge/install-kiosk.sh
-test -x /opt/emotion-edge/bin/emotion-edge
+test -x /opt/emotion-edge/current/bin/emotion-edge
 id emotion-edge | grep -q video
 cmp /tmp/edge/kiosk.toml /etc/emotion-edge/kiosk.toml
 test "$(systemctl is-enabled emotion-edge.service)" = enabled
-/opt/emotion-edge/bin/emotion-edge info
-/opt/emotion-edge/bin/python -m pip freeze >/proof/installed.txt
+/opt/emotion-edge/current/bin/emotion-edge info
+/opt/emotion-edge/current/bin/python -m pip freeze >/proof/installed.txt
 echo '# mine' >>/etc/emotion-edge/kiosk.toml
 sh /tmp/edge/install-kiosk.sh
 grep -q '# mine' /etc/emotion-edge/kiosk.toml

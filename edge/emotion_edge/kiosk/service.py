@@ -96,7 +96,7 @@ class Service:
         self._config = config
         self._stop = stop or threading.Event()
         self._events: deque[Event] = deque()  # a camera may report from its own thread
-        self._pipeline = pipeline or _pipeline(config)
+        self._pipeline = pipeline or open_pipeline(config)
         self._condition = condition
         self._watchdog = watchdog or Watchdog()
         self._control = control or Control()
@@ -317,7 +317,8 @@ class Service:
         return thread
 
 
-def _pipeline(config: Config) -> Pipeline:
+def open_pipeline(config: Config) -> Pipeline:
+    """The pipeline of a configuration. Raises what ``factory.load`` and ``open_detector`` raise."""
     try:
         stream = find_camera(config.camera.source, config.cameras).stream
     except CameraNotFound:

@@ -1,7 +1,8 @@
-"""Finds the models that the package ships."""
+"""Finds the models that the package ships, and those that an update put in their place."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from emotion_edge.errors import ModelError
@@ -10,13 +11,15 @@ DEFAULT = "fast"
 _PACKAGE = Path(__file__).parents[1]
 _WHEEL = _PACKAGE / "shipped"
 _CHECKOUT = _PACKAGE.parents[1] / "models"
+_UPDATED = Path(sys.prefix, "share/emotion-edge/models")
+"""Files that ``emotion-edge update --model`` installed in place of shipped ones."""
 
 
 def shipped_models() -> dict[str, Path]:
-    """The shipped int8 files by name: from the wheel, or from the checkout that is running."""
+    """The int8 files by name: from the wheel or the checkout that is running, or updated."""
     found = {
         path.name.removesuffix("-int8.tflite"): path
-        for folder in (_CHECKOUT, _WHEEL)
+        for folder in (_CHECKOUT, _WHEEL, _UPDATED)
         for path in sorted(folder.glob("**/*-int8.tflite"))
     }
     return dict(sorted(found.items(), key=lambda item: _place(item[0])))

@@ -4,9 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +16,8 @@ from emotion_edge.settings import read_toml
 from emotion_edge.sinks.jsonl import JsonlSettings
 from emotion_edge.sinks.metrics import MetricsSettings
 from emotion_edge.sinks.mqtt import CREDENTIAL
+from tests.edge.kiosk.kiosk_standin import UNTESTED, Kiosk
+from tests.edge.kiosk.kiosk_standin import wheel as release_wheel
 
 EDGE = Path(__file__).parents[3] / "edge"  # the package itself may be an installed wheel's
 UNIT = EDGE / "systemd" / "emotion-edge.service"
@@ -62,9 +62,27 @@ def test_the_unit_verifies(tmp_path: Path) -> None:
     # The program it starts is not installed here.
     unit = tmp_path / UNIT.name
     text = UNIT.read_text()
-    unit.write_text(text.replace("/opt/emotion-edge/bin/emotion-edge", shutil.which("true") or ""))
+    program = "/opt/emotion-edge/current/bin/emotion-edge"
+    assert program in text
+    unit.write_text(text.replace(program, shutil.which("true") or ""))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_systemd
+def test_the_units_that_resume_an_update_verify(tmp_path: Path) -> None:
+    for kind in ("service", "timer"):
+        name = f"emotion-edge-update.{kind}"
+        text = (EDGE / "systemd" / name).read_text()
+        programs = re.sub(r"/opt/emotion-edge/\w+/bin/emotion-edge", "/bin/true", text)
+        (tmp_path / name).write_text(programs)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / "emotion-edge-update.timer")],
         capture_output=True,
         text=True,
         check=False,
@@ -101,7 +119,7 @@ def test_the_unit_notifies_restarts_and_runs_what_is_installed() -> None:
     assert f"LoadCredential={CREDENTIAL}" in lines
     start = next(line for line in lines if line.startswith("ExecStart="))
     program, *words = start.removeprefix("ExecStart=").split()
-    home = Path(program).parents[1]
+    home = Path(program).parents[2]
     installer = INSTALLER.read_text()
     assert f"home={home}\n" in installer
     assert f"config={Path(words[-1]).parent}\n" in installer
@@ -149,18 +167,12 @@ def wheel(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("codename", ["bookworm", "trixie"])
 def test_the_installer(tmp_path: Path, codename: str, wheel: str) -> None:
-    said = install("--wheel", wheel, codename=codename, folder=tmp_path)
+    said = install("--wheel", wheel, "--", "--force", codename=codename, folder=tmp_path)
     assert said.startswith("0\n")
-    assert "venv --system-site-packages /opt/emotion-edge" in said
-    pip = f"pip install --quiet --constraint {EDGE}/constraints-{codename}.txt"
-    assert f"{pip} --upgrade {wheel}[metrics,mqtt]" in said
-    # Else pip keeps the code of an equal version.
-    assert f"{pip} --force-reinstall --no-deps {wheel}\n" in said
-    assert "+ ln -sfn /opt/emotion-edge/bin/emotion-edge /usr/local/bin/emotion-edge" in said
+    assert re.search(rf"^\+ python3 \S+ --wheel {wheel} --force$", said, re.MULTILINE)
+    assert said.index("useradd") < said.index("+ python3")  # which runs parts as that user
     assert said.rstrip().endswith("Dry run: nothing was changed.")
     assert "running" not in said.lower()
-    assert f"install -D -m 644 {UNIT} /etc/systemd/system/emotion-edge.service" in said
-    assert said.index("daemon-reload") < said.index("systemctl enable")
 
 
 def alone(folder: Path, *wheels: str) -> Path:
@@ -179,14 +191,15 @@ def test_a_checkout_wins_over_wheels_that_lie_around(tmp_path: Path) -> None:
     (checkout / "dist/emotion_edge-9.0.0-py3-none-any.whl").touch()
     said = install(codename="trixie", folder=tmp_path, script=script)
     assert f"install-kiosk: installing {checkout}\n" in said
-    assert f"--force-reinstall --no-deps {checkout}\n" in said
+    updater = "edge/emotion_edge/kiosk/update.py"
+    assert f"+ python3 {checkout}/{updater} --checkout {checkout}\n" in said
 
 
 def test_the_newest_of_several_wheels(tmp_path: Path) -> None:
     names = [f"emotion_edge-{v}-py3-none-any.whl" for v in ("0.9.0", "0.10.0", "0.2.1")]
     script = alone(tmp_path / "usb", *names)
     said = install(codename="trixie", folder=tmp_path, script=script)
-    assert f"{tmp_path}/usb/emotion_edge-0.10.0-py3-none-any.whl[metrics,mqtt]" in said
+    assert f"--wheel {tmp_path}/usb/emotion_edge-0.10.0-py3-none-any.whl\n" in said
     assert "0.9.0" not in said
     for name in names:
         (tmp_path / "usb" / name).unlink()
@@ -194,56 +207,40 @@ def test_the_newest_of_several_wheels(tmp_path: Path) -> None:
     assert said.startswith("2\n") and "use --wheel FILE" in said
 
 
-def little_wheel(folder: Path, word: str) -> Path:
-    """A wheel of version 0.1.0 whose command prints a word."""
-    folder.mkdir()
-    path = folder / "emotion_edge-0.1.0-py3-none-any.whl"
-    info = "emotion_edge-0.1.0.dist-info"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("emotion_edge/__init__.py", f"def main():\n    print({word!r})\n")
-        wheel.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: emotion-edge\nVersion: 0.1.0\n"
-        )
-        wheel.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        entry = "[console_scripts]\nemotion-edge = emotion_edge:main\n"
-        wheel.writestr(f"{info}/entry_points.txt", entry)
-        wheel.writestr(f"{info}/RECORD", "")
-    return path
+def test_installing_updating_and_uninstalling(tmp_path: Path) -> None:
+    """On a disk in a folder, with stand-ins for the system's programs."""
+    kiosk = Kiosk(tmp_path / "kiosk")
+    kiosk.config.unlink()
+    for name in ("apt-get", "useradd", "id"):
+        (kiosk.programs / name).write_text("#!/bin/sh\n")
+        (kiosk.programs / name).chmod(0o755)
+    environment = kiosk.environment | {"PATH": f"{kiosk.programs}:{os.environ['PATH']}"}
 
+    def installed(version: str) -> str:
+        words = ("--wheel", str(release_wheel(tmp_path, version)), "--", "--trial", "0")
+        return install(*words, codename="trixie", folder=tmp_path, dry=False, more=environment)
 
-@pytest.mark.slow  # it makes a virtual environment, with pip
-def test_installing_again_replaces_the_code_of_an_equal_version(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    (disk / "usr/local/bin").mkdir(parents=True)
-    python = tmp_path / "python3"  # for venv, not the system's, which may lack it
-    python.symlink_to(sys.executable)
-    for name in ("apt-get", "useradd", "systemctl", "id"):
-        (tmp_path / name).write_text(
-            "#!/bin/sh\nexit 1\n" if name == "systemctl" else "#!/bin/sh\n"
-        )
-        (tmp_path / name).chmod(0o755)
-    # systemctl is-active answers no, everything else works.
-    (tmp_path / "systemctl").write_text('#!/bin/sh\n[ "$1" != is-active ]\n')
-    environment = {"DESTDIR": str(disk), "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    for word in ("old", "new"):
-        wheel = little_wheel(tmp_path / word, word)
-        words = ("--wheel", str(wheel))
-        said = install(*words, codename="trixie", folder=tmp_path, dry=False, more=environment)
+    for version in ("1.0", "1.1"):
+        said = installed(version)
         assert said.startswith("0\n"), said
-        assert "The service is running" not in said
-        command = disk / "opt/emotion-edge/bin/emotion-edge"
-        done = subprocess.run([command], env={}, capture_output=True, text=True, check=True)
-        assert done.stdout == f"{word}\n"
-    link = disk / "usr/local/bin/emotion-edge"
-    assert link.readlink() == Path("/opt/emotion-edge/bin/emotion-edge")
-    kept = disk / "etc/emotion-edge/kiosk.toml"
-    assert kept.read_text() == (EDGE / "kiosk.toml").read_text()
+        assert "The service is running" in said
+        assert kiosk.version() == kiosk.running == version
+    assert kiosk.config.read_text() == (EDGE / "kiosk.toml").read_text()
+    kiosk.config.write_text("# mine\n")
+    said = install(
+        *("--wheel", str(release_wheel(tmp_path, "1.2", UNTESTED))),
+        codename="trixie",
+        folder=tmp_path,
+        dry=False,
+        more=environment,
+    )
+    assert said.startswith("1\n") and "failed its self-test" in said
     said = install("--uninstall", codename="trixie", folder=tmp_path, dry=False, more=environment)
     assert said.startswith("0\n"), said
-    assert not os.path.lexists(link) and not (disk / "opt/emotion-edge").exists()
-    assert kept.exists()
+    assert not os.path.lexists(kiosk.root / "usr/local/bin/emotion-edge")
+    assert not kiosk.home.exists()
+    assert not list((kiosk.root / "etc/systemd/system").iterdir())
+    assert kiosk.config.read_text() == "# mine\n"
 
 
 def test_picamera2_is_looked_for_in_fresh_lists(tmp_path: Path, wheel: str) -> None:
@@ -272,7 +269,8 @@ def test_the_installer_refuses(
 
 def test_the_uninstaller_keeps_what_was_recorded(tmp_path: Path) -> None:
     kept = install("--uninstall", codename="bookworm", folder=tmp_path)
-    assert "rm -rf /etc/systemd/system/emotion-edge.service /opt/emotion-edge" in kept
+    assert "rm -rf /etc/systemd/system/emotion-edge.service\n" in kept
+    assert "rm -rf /opt/emotion-edge\n" in kept
     assert "/var/lib/emotion-edge" not in kept.partition("Kept")[0]
     purged = install("--uninstall", "--purge", codename="bookworm", folder=tmp_path)
     assert "rm -rf /etc/emotion-edge /var/lib/emotion-edge" in purged
