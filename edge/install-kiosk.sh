@@ -2,10 +2,11 @@
 # Sets up emotion-edge as a service on a Raspberry Pi (64-bit Bookworm or Trixie), or removes it.
 # Running it again updates: the new release is tested, and runs on trial.
 #
-#   sudo edge/install-kiosk.sh [--wheel FILE] [--dry-run] [-- FLAGS OF emotion-edge update]
+#   sudo edge/install-kiosk.sh [--wheel FILE | --wheels FOLDER] [--dry-run] [-- UPDATE FLAGS]
 #   sudo edge/install-kiosk.sh --uninstall [--purge] [--dry-run]
 #
-# Installs --wheel FILE; else the checkout around this script; else the newest wheel next to it.
+# Installs --wheel FILE; or, without a network, the newest of --wheels FOLDER; else the checkout
+# around this script; else the newest wheel next to it. UPDATE FLAGS: emotion-edge update --help.
 # --dry-run only prints the commands. --purge also deletes the configuration and the records.
 # DESTDIR in the environment installs below another folder, for a disk image and for tests.
 set -eu
@@ -19,7 +20,7 @@ units=$root/etc/systemd/system
 command=$root/usr/local/bin/emotion-edge
 here=$(cd "$(dirname "$0")" && pwd)
 updater=$here/emotion_edge/kiosk/update.py
-wheel='' dry=no uninstall=no purge=no
+wheel='' wheels='' dry=no uninstall=no purge=no
 
 say() { echo "install-kiosk: $*" >&2; }
 fail() { say "$*"; exit 2; }
@@ -31,11 +32,12 @@ run() { # print the command, and do it unless --dry-run
 while [ $# -gt 0 ]; do
     case $1 in
         --wheel) [ $# -gt 1 ] || fail "--wheel needs a file"; wheel=$2; shift ;;
+        --wheels) [ $# -gt 1 ] || fail "--wheels needs a folder"; wheels=$2; shift ;;
         --dry-run) dry=yes ;;
         --uninstall) uninstall=yes ;;
         --purge) purge=yes ;;
         --) shift; break ;;
-        *) fail "unknown flag $1: use --wheel FILE, --dry-run, --uninstall or --purge" ;;
+        *) fail "unknown flag $1: use --wheel FILE, --wheels FOLDER, --dry-run, --uninstall or --purge" ;;
     esac
     shift
 done
@@ -82,6 +84,9 @@ esac
 if [ -n "$wheel" ]; then
     [ -f "$wheel" ] || fail "there is no wheel $wheel: build one with make wheel"
     what=$wheel kind=--wheel
+elif [ -n "$wheels" ]; then
+    what=$(find "$wheels" -maxdepth 1 -name 'emotion_edge-*.whl' | sort -V | tail -n 1) kind=--wheels
+    [ -n "$what" ] || fail "$wheels has no wheel of emotion-edge"
 elif [ -f "$here/../pyproject.toml" ]; then
     what=$(cd "$here/.." && pwd) kind=--checkout
 else
@@ -116,13 +121,14 @@ fi
 run install -d -o emotion-edge -g emotion-edge -m 750 "$root$state" || say "cannot make $state"
 
 # The same program that later updates and rolls back; it needs nothing but Python. A wheel has its own.
-if [ "$kind" = --wheel ]; then
+if [ "$kind" != --checkout ]; then
     updater=$(mktemp)
     trap 'rm -f "$updater"' EXIT
     [ "$dry" = yes ] || python3 -c 'import sys, zipfile
 sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read("emotion_edge/kiosk/update.py"))' \
         "$what" >"$updater" || fail "$what is damaged, or too old for this installer"
 fi
+[ -z "$wheels" ] || what=$wheels
 run python3 "$updater" "$kind" "$what" "$@" || exit 1
 run "$root$home/current/bin/emotion-edge" doctor --config "$root$config/kiosk.toml" || true
 echo

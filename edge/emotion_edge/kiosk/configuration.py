@@ -115,6 +115,7 @@ class _Plain(Settings):
     aggregate: None for single faces. visits: None to follow none.
     """
 
+    site: str = key("", "the name of this place, for the metrics of a fleet: `emotion_edge_info`.")
     model: str = key(DEFAULT, "a shipped model's name, or a `.tflite` file.", filled=True)
     detector: str = key(AUTO, "a detector's name, or `auto` for the best one installed.")
     precision: float | None = key(

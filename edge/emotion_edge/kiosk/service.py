@@ -29,6 +29,7 @@ from emotion_edge.kiosk.control import Control
 from emotion_edge.kiosk.thermal import BoardWatch, ThermalGovernor
 from emotion_edge.kiosk.visits import End, Visits
 from emotion_edge.kiosk.watchdog import Watchdog
+from emotion_edge.model.manifest import Manifest
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.sinks import Sink, open_sinks
 from emotion_edge.values import VISIT, Event
@@ -152,6 +153,7 @@ class Service:
                     on_event=self._on_sink_event,
                     temperature=board.temperature,
                     prior=manifest.prior if manifest is not None else (),
+                    about=self._about(manifest),
                     visits=config.visits is not None,
                     commands=self._control,
                     ignored_keys=len(config.ignored),
@@ -308,6 +310,16 @@ class Service:
             flip=camera.flip,
             tables=self._config.cameras,
         )
+
+    def _about(self, manifest: Manifest | None) -> dict[str, str]:
+        facts = {"site": self._config.site}
+        if manifest is None:
+            return facts | {"model": self._config.model}
+        return facts | {
+            "model": manifest.name,
+            "model_sha256": manifest.model_sha256[:12],
+            "convention": manifest.convention,
+        }
 
     def _close_camera(self) -> threading.Thread:
         thread = threading.Thread(

@@ -262,9 +262,9 @@ class Updater:
 
     def _get_yunet(self, release: Path, pip: Sequence[str]) -> None:
         """The better face detector, for the user that the service runs as; without it: Haar."""
-        beside = [Path(folder) / _YUNET for folder in _after(pip, "--find-links")]
+        nearby = [Path(folder) / _YUNET for folder in _after(pip, "--find-links")]
         words = ["detectors", "get", "yunet"]
-        found = next((str(path) for path in beside if path.is_file()), None)
+        found = next((str(path) for path in nearby if path.is_file()), None)
         if found:
             words += ["--from", found]
         elif "--no-index" in pip:

@@ -8,8 +8,8 @@ block and it may fail: the camera does not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -93,6 +93,7 @@ class Run:
     visits: whether visits are followed, and arrive as events of kind ``visit``.
     states: the state of each sink of the run. temperature: the board's degrees Celsius.
     commands: None where the run takes none. ignored_keys: of the configuration.
+    about: what runs where: ``model``, ``model_sha256``, ``convention``, ``site``.
     """
 
     labels: Sequence[str]
@@ -104,6 +105,7 @@ class Run:
     temperature: Callable[[], float | None] | None
     commands: Commands | None
     ignored_keys: int
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,7 @@ def open_sinks(
     prior: Sequence[float] = (),
     commands: Commands | None = None,
     ignored_keys: int = 0,
+    about: Mapping[str, str] | None = None,
 ) -> Sinks:
     """All outputs of a run behind one, to be entered: ``with open_sinks(...) as sinks``.
 
@@ -203,6 +206,7 @@ def open_sinks(
     temperature: the board's degrees Celsius, for the metrics.
     prior: of the model's manifest, for corrected shares in aggregate mode.
     commands: pauses, resumes and reloads the run. ignored_keys: of the configuration.
+    about: what runs where, as ``Run.about``.
 
     Raises UsageError when sinks contradict each other, PluginError when one of another package is
     not a sink; entering raises what the first sink that cannot be opened raises, with the others
@@ -224,6 +228,7 @@ def open_sinks(
         temperature=temperature,
         commands=commands,
         ignored_keys=ignored_keys,
+        about=about or {},
     )
     for each in settings:
         sink = each.open(run)

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from emotion_edge.sinks.fanout import SinkState
 
 _DWELL_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_ABOUT = ("model", "model_sha256", "convention", "site")
 _BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -64,6 +65,7 @@ class MetricsSettings(SinkSettings):
             temperature=run.temperature,
             aggregate=run.aggregate,
             ignored_keys=run.ignored_keys,
+            about=run.about,
         )
 
 
@@ -87,15 +89,18 @@ class MetricsSink(Sink):
         temperature: Callable[[], float | None] | None = None,
         aggregate: bool = False,
         ignored_keys: int = 0,
+        about: Mapping[str, str] | None = None,
     ) -> None:
         """labels: the classifier's; each counts from zero, seen or not.
 
         sinks: the state of the run's sinks. temperature: of the board, in degrees Celsius.
         aggregate: whether nothing about a single person may be counted as it happens.
         ignored_keys: of the configuration.
+        about: what runs where, as ``Run.about``; the labels of ``emotion_edge_info``.
         """
         self._aggregate = aggregate
         self._ignored_keys = ignored_keys
+        self._about = {name: (about or {}).get(name, "") for name in _ABOUT}
         self._held_labels: Counter[str] = Counter()
         self._held_visits: list[Event] = []
         self._server = Server(settings.host, settings.port, self._answer)
@@ -234,8 +239,8 @@ class _Series:
         def gauge(name: str, text: str, value: Callable[[], float]) -> None:
             prometheus.Gauge(prefix + name, text, registry=registry).set_function(value)
 
-        prometheus.Info(prefix.rstrip("_"), "The version that runs.", registry=registry).info(
-            {"version": __version__}
+        prometheus.Info(prefix.rstrip("_"), "What runs where.", registry=registry).info(
+            {"version": __version__, **sink._about}
         )
         self.frames = counter("frames", "Frames processed.")
         self.skipped = counter("frames_skipped", "Frames replaced by a newer one unprocessed.")

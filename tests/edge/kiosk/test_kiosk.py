@@ -148,7 +148,7 @@ def install(
         | {
             "OS_RELEASE": str(release),
             "ARCHITECTURE": architecture,
-            "PATH": f"{folder}:{os.environ['PATH']}",
+            "PATH": f"{folder}:{more.get('PATH', os.environ['PATH'])}",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -241,9 +241,9 @@ def operations(kiosk: Kiosk, tmp_path: Path, *words: str | Path) -> int:
     copy = Kiosk(tmp_path / "counting")
     shutil.rmtree(copy.root)
     (folder / "disk").rename(copy.root)
-    done = copy.update(*words, faults=f"count:{tmp_path}/count")
+    done = copy.update(*words, faults=f"count:{tmp_path}/operations")
     assert done.returncode == 0, done.stderr
-    return int((tmp_path / "count").read_text())
+    return int((tmp_path / "operations").read_text())
 
 
 def copies(kiosk: Kiosk, tmp_path: Path) -> Callable[[], None]:
