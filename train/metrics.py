@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_edge.shares import wilson_interval as wilson_interval
+
 Counts = NDArray[np.int64]
 Integers = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
@@ -41,16 +43,6 @@ def macro_f1(confusion: Counts) -> float:
     """Mean of the harmonic means of precision and recall, over the classes that occur."""
     both = confusion.sum(axis=1) + confusion.sum(axis=0)
     return float((2 * np.diag(confusion)[both > 0] / both[both > 0]).mean())
-
-
-def wilson_interval(right: int, n: int, z: float = 1.959963985) -> tuple[float, float]:
-    """95% interval of a share of ``right`` in ``n`` (Wilson 1927)."""
-    if n == 0:
-        return 0.0, 1.0
-    share = right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

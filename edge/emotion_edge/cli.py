@@ -25,6 +25,7 @@ COMMANDS = (
     "detectors",
     "bench",
     "status",
+    "site-check",
     "config",
     "update",
     "web",
@@ -143,7 +144,7 @@ def add_commands(
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     named = next((word for word in words if not word.startswith("-")), None)
     for name in [name for name in names if name == named] or names:
-        command = importlib.import_module(f"{package}.{name}")
+        command = importlib.import_module(f"{package}.{name.replace('-', '_')}")
         sub = commands.add_parser(name, help=command.HELP, description=command.HELP)
         sub.add_argument("--debug", action="store_true", help="show tracebacks")
         command.add_arguments(sub)

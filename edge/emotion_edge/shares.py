@@ -9,6 +9,7 @@ Computation 14).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,3 +105,13 @@ def fit_prior(probabilities: Floats, truth: NDArray[np.int64]) -> Floats:
         if np.abs(posterior - actual).max() < 1e-7:
             break
     return np.asarray(prior, np.float64)
+
+
+def wilson_interval(right: int, n: int, z: float = 1.959963985) -> tuple[float, float]:
+    """95% interval of a share of ``right`` in ``n`` (Wilson 1927)."""
+    if n == 0:
+        return 0.0, 1.0
+    share = right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)

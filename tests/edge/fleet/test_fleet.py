@@ -317,7 +317,8 @@ def test_a_fleet_is_installed_updated_stopped_and_rolled_back(tmp_path: Path) ->
     assert status == 0, said
     for name, kiosk in kiosks.items():
         assert kiosk.version() == kiosk.running == "1.0"
-        assert kiosk.config.read_text().startswith(f'site = "site {name}"\n')
+        site = kiosk.config.parent / "conf.d/50-site.toml"
+        assert site.read_text() == f'site = "site {name}"\n'
     status, said = play("kiosks.yml")
     assert status == 0 and not re.search(r"changed=[1-9]", said), said
     # A bad release stops in the first batch.

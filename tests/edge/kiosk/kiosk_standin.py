@@ -35,6 +35,9 @@ def main():
         if not service.exists():
             sys.exit("nothing answers")
         print(service.read_text())
+    elif words[:2] == ["config", "check"]:
+        if "wrong" in Path(words[-1]).read_text():
+            sys.exit("wrong is not a key")
     elif words[0] == "update":
         import runpy
         sys.argv = ["update.py", *words[1:]]

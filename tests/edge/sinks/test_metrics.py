@@ -27,7 +27,7 @@ pytest.importorskip("prometheus_client", reason="the [metrics] extra is not inst
 
 LINE = re.compile(
     r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)"
-    r"(?:\{(?P<labels>[a-z_]+=\"(?:[^\"\\\n]|\\[\\\"n])*\"(?:,[a-z_]+=\"(?:[^\"\\\n]|\\[\\\"n])*\")*)\})?"
+    r"(?:\{(?P<labels>[a-z_0-9]+=\"(?:[^\"\\\n]|\\[\\\"n])*\"(?:,[a-z_0-9]+=\"(?:[^\"\\\n]|\\[\\\"n])*\")*)\})?"
     r" (?P<value>NaN|-?[0-9.]+(?:e[+-]?[0-9]+)?)"
 )
 
