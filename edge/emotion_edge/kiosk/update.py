@@ -166,7 +166,7 @@ class Updater:
         else:
             text = self._in_release(
                 current,
-                *("-m", "emotion_edge.kiosk.self_test", "--config", str(self.config)),
+                *("-m", "emotion_edge.commands.self_test", "--config", str(self.config)),
                 *("--compare", str(model), *(["--force"] if force else [])),
                 what="the model was not accepted",
                 as_user=False,  # the file may be one that only root can read
@@ -310,7 +310,7 @@ class Updater:
 
     def _test(self, release: Path) -> None:
         say("testing it: installation, models, fifty frames")
-        words = ["-m", "emotion_edge.kiosk.self_test"]
+        words = ["-m", "emotion_edge.commands.self_test"]
         if self.config.exists():
             words += ["--config", str(self.config)]
         self._in_release(release, *words, what=f"{release.name} failed its self-test")

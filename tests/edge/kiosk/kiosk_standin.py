@@ -194,7 +194,8 @@ def wheel(folder: Path, version: str, behaviour: str = GOOD) -> Path:
         "emotion_edge/__init__.py": "",
         "emotion_edge/cli.py": _CLI.format(**values),
         "emotion_edge/kiosk/__init__.py": "",
-        "emotion_edge/kiosk/self_test.py": _SELF_TEST.format(**values),
+        "emotion_edge/commands/__init__.py": "",
+        "emotion_edge/commands/self_test.py": _SELF_TEST.format(**values),
         "emotion_edge/kiosk/update.py": UPDATE.read_text(),
         "emotion_edge/device/constraints-trixie.txt": "",
     }

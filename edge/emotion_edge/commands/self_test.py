@@ -2,7 +2,7 @@
 
 ``update.py`` runs this module in the new release, as a process of its own::
 
-    RELEASE/bin/python -m emotion_edge.kiosk.self_test --config /etc/emotion-edge/kiosk.toml
+    RELEASE/bin/python -m emotion_edge.commands.self_test --config /etc/emotion-edge/kiosk.toml
 
 It opens neither the kiosk's camera nor its outputs. ``--compare FILE`` compares a model file with
 the active one instead. The last line of standard error says what is wrong; the status is then 1.
@@ -149,7 +149,7 @@ def _both(old: Manifest, new: Manifest) -> tuple[str, float, float] | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line that ``update.py`` uses; see the module."""
-    parser = argparse.ArgumentParser(prog="python -m emotion_edge.kiosk.self_test")
+    parser = argparse.ArgumentParser(prog="python -m emotion_edge.commands.self_test")
     parser.add_argument("--config", metavar="FILE")
     parser.add_argument("--compare", metavar="FILE")
     parser.add_argument("--force", action="store_true")
