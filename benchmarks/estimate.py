@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compare import read_latency
 from benchmarks.estimation import calibration, emulator
 from benchmarks.estimation.calibration import Estimate, boards, estimate_row
-from benchmarks.record import read_document
+from benchmarks.record import RESULTS, read_document, read_results
 from emotion_edge.bench import measure as bench
 from emotion_edge.bench import operators
 from emotion_edge.bench.measure import Model
@@ -43,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exit 1 when a kernel differs from FILE's or instructions grew by more than 3%%",
     )
     parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="compare a board's latencies, from emotion-edge bench --share, with the recorded "
+        "estimates; exit 1 when one lies outside its range",
+    )
+    parser.add_argument(
         "--calibration", action="store_true", help="only print the fit to published latencies"
     )
     add_output_arguments(parser)
@@ -56,6 +64,10 @@ def run(options: argparse.Namespace) -> int:
     if options.calibration:
         print(table(calibration.judged()))
         return 0
+    if options.against is not None:
+        rows = against(read_latency(options.against), recorded())
+        print(table(rows))
+        return 0 if all(row["inside"] == "yes" for row in rows) else 1
     check_outputs(options)
     chosen = list(known) if options.board == "all" else [options.board]
     models = [Model.read(model_path(name)) for name in options.models or shipped_models()]
@@ -128,6 +140,60 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         ratio = case["counts"]["instructions"] / was["counts"]["instructions"]
         if ratio > GROWTH:
             found.append(f"{name}: {ratio - 1:.1%} more instructions")
+    return found
+
+
+def recorded() -> list[dict[str, Any]]:
+    """The newest recorded estimates of every board. Raises UsageError when none is recorded."""
+    for result in read_results(RESULTS):
+        for document in result["documents"]:
+            if document["benchmark"] == "estimate":
+                return list(document["estimates"])
+    raise UsageError(f"{RESULTS} holds no estimate: python -m benchmarks estimate --output FILE")
+
+
+def against(
+    measured: Mapping[str, Any], estimates: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Each measured latency of one thread with XNNPACK next to its estimate, as rows.
+
+    A board whose clock differs from the estimate's, by more than 2%, is compared with the range at
+    its own clock. Raises UsageError when there is nothing to compare.
+    """
+    machine = measured["machine"]
+    names = {name: board for name, board in boards().items() if board["device"] in machine["name"]}
+    if not names:
+        raise UsageError(
+            f"no estimate is for {machine['name']!r}: estimates exist for "
+            + ", ".join(board["device"] for board in boards().values())
+        )
+    ((name, board),) = names.items()
+    clock = (machine["clock_mhz"]["after"] or 0) / 1000
+    same = not clock or abs(clock / board["clock_ghz"] - 1) <= 0.02
+    factor = 1.0 if same else board["clock_ghz"] / clock
+    found = []
+    for case in measured["cases"]:
+        alone = case["threads"] == 1 and case["xnnpack"] and not case.get("delegate")
+        for one in estimates:
+            if alone and (one["board"], one["sha256"]) == (name, case["sha256"]):
+                warm = {key: value * factor for key, value in one["warm_ms"].items()}
+                p50 = case["latency_ms"]["p50"]
+                found.append(
+                    {
+                        "on": board["name"],
+                        "model": case["model"],
+                        "GHz": round(clock or board["clock_ghz"], 2),
+                        "measured p50 ms": round(p50, 3),
+                        "estimate ms": f"{warm['ms']:.3g} ({warm['low']:.3g}-{warm['high']:.3g})",
+                        "measured / estimate": round(p50 / warm["ms"], 2),
+                        "inside": "yes" if warm["low"] <= p50 <= warm["high"] else "no",
+                    }
+                )
+    if not found:
+        raise UsageError(
+            "none of the measured models has an estimate for one thread with XNNPACK on "
+            f"{board['name']}: measure a shipped model, emotion-edge bench fast --share FILE"
+        )
     return found
 
 

@@ -27,6 +27,10 @@ _RETURN = 0xD65F0000  # RET Xn, the register in bits 5 to 9
 _RETURN_MASK = 0xFFFFFC1F
 _COVER = 0.995
 """Share of the instructions that is simulated; the rest gets the average."""
+_SIMULATED = 400_000
+"""Instructions in distinct windows that are simulated in full; of the others a sample is."""
+_SAMPLES = 120
+"""Windows of that sample."""
 
 
 class EstimateError(EmotionEdgeError):
@@ -112,25 +116,41 @@ def cost(
     weight = [length * part.count for length, part in zip(lengths, parts, strict=True)]
     total = sum(weight)
     order = sorted(range(len(parts)), key=lambda index: -weight[index])
-    chosen, covered = [], 0
+    chosen, covered, spent = [], 0, 0
     for index in order:
-        if covered >= _COVER * total:
+        if covered >= _COVER * total or spent >= _SIMULATED:
             break
         chosen.append(index)
         covered += weight[index]
+        spent += lengths[index]
+    # How often a window counts: one that is left out is represented by those of the sample.
+    times = {index: float(parts[index].count) for index in chosen}
+    if covered < _COVER * total:
+        rest = order[len(chosen) :]
+        drawn = _sample([weight[index] for index in rest], _SAMPLES)
+        each = (total - covered) / sum(drawn.values())
+        for number, count in drawn.items():
+            times[rest[number]] = each * count / lengths[rest[number]]
+        covered = total
     texts = [
         [assembly[word] for block in parts[index].blocks for word in blocks.words[block]]
-        for index in chosen
+        for index in times
     ]
-    each = simulate(texts, cpu)
     kernels: defaultdict[str, float] = defaultdict(float)
     cycles = 0.0
-    for index, text, taken in zip(chosen, texts, each, strict=True):
-        cycles += taken * parts[index].count
-        kernels[kernel(text)] += taken * parts[index].count
+    for text, taken, count in zip(texts, simulate(texts, cpu), times.values(), strict=True):
+        cycles += taken * count
+        kernels[kernel(text)] += taken * count
     scale = total / covered if covered else 0.0
     largest = sorted(kernels.items(), key=lambda item: -item[1])
     return Cost(total, cycles * scale, covered / total, dict(largest))
+
+
+def _sample(weights: Sequence[int], count: int) -> Counter[int]:
+    """Positions drawn in proportion to their weight, evenly spaced; how often each was drawn."""
+    ends = np.cumsum(weights)
+    points = (np.arange(count) + 0.5) * ends[-1] / count
+    return Counter(np.searchsorted(ends, points, "right").tolist())
 
 
 def kernel(text: Sequence[str]) -> str:

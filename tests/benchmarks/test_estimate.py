@@ -18,6 +18,7 @@ from benchmarks.estimation import calibration, cycles, emulator
 from benchmarks.estimation.cycles import Blocks, EstimateError, Window
 from benchmarks.record import read_results
 from emotion_edge.bench.measure import Model
+from emotion_edge.errors import UsageError
 from emotion_edge.model.shipped import shipped_models
 
 ROOT = Path(__file__).parents[2]
@@ -164,6 +165,40 @@ def test_missing_tools_are_one_line_that_says_what_to_do(
 def test_an_unknown_board_is_named_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["estimate", "--board", "pi9"]) == 2
     assert "pi3, zero2w" in capsys.readouterr().err
+
+
+def measurement(ms: float, **machine: Any) -> dict[str, Any]:
+    """A latency document of a Pi 4, as emotion-edge bench --share writes it."""
+    case = {"model": "fast", "sha256": "a" * 64, "threads": 1, "xnnpack": True}
+    board = {"name": "Raspberry Pi 4 Model B Rev 1.5", "clock_mhz": {"after": 1800.0}}
+    return {"machine": board | machine, "cases": [case | {"latency_ms": {"p50": ms}}]}
+
+
+ESTIMATE = {
+    "board": "pi4",
+    "sha256": "a" * 64,
+    "warm_ms": {"ms": 1.5, "low": 1.2, "high": 1.9, "floor": 1.0},
+}
+
+
+def test_a_measurement_is_inside_its_estimate_or_not() -> None:
+    (inside,) = estimate.against(measurement(1.8), [ESTIMATE])
+    assert (inside["inside"], inside["measured / estimate"]) == ("yes", 1.2)
+    (outside,) = estimate.against(measurement(2.1), [ESTIMATE])
+    assert outside["inside"] == "no"
+
+
+def test_a_measurement_at_another_clock_is_compared_with_the_range_at_that_clock() -> None:
+    slow = measurement(2.1, clock_mhz={"after": 1500.0})
+    (row,) = estimate.against(slow, [ESTIMATE])
+    assert row["inside"] == "yes" and row["GHz"] == 1.5
+
+
+def test_what_cannot_be_compared_is_one_line() -> None:
+    with pytest.raises(UsageError, match="Raspberry Pi 5"):
+        estimate.against(measurement(1.8, name="Orange Pi 5"), [ESTIMATE])
+    with pytest.raises(UsageError, match="emotion-edge bench fast --share"):
+        estimate.against(measurement(1.8), [ESTIMATE | {"board": "pi5"}])
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import record
 from benchmarks.__main__ import main
+from emotion_edge.bench.share import shareable
 from emotion_edge.cli import main as edge
 from emotion_edge.errors import UsageError
 from emotion_edge.model.backend import installed
@@ -37,6 +38,13 @@ def test_the_schema_is_one():
 
 def test_what_the_tool_writes_fits_the_schema(document):
     validator.validate(document)
+
+
+def test_a_shared_document_fits_the_schema_without_further_keys(document):
+    case = document["cases"][0] | {"variant": "int8", "secret": "x"}
+    shared = shareable(document | {"cases": [case], "secret": "x"})
+    validator.validate(shared)
+    assert "secret" not in json.dumps(shared)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,12 @@ from emotion_edge.bench.report import (
     emit,
     progress_of,
     table,
+    to_json,
 )
+from emotion_edge.bench.share import shareable
 from emotion_edge.commands.flags import add_backends_arguments, backends, numbers, words
-from emotion_edge.errors import ImageError, UsageError
-from emotion_edge.files import is_image_name
+from emotion_edge.errors import ImageError, OutputExists, UsageError
+from emotion_edge.files import is_image_name, write_whole
 from emotion_edge.kiosk.board import read_board
 from emotion_edge.model.backend import RUNTIMES, installed
 from emotion_edge.model.classifier import TFLiteClassifier
@@ -67,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="for random inputs and the order")
     parser.add_argument("--operators", action="store_true", help="also time each operator")
+    parser.add_argument(
+        "--share",
+        type=Path,
+        metavar="FILE",
+        help="also write a file for a pull request: the board and its figures, nothing personal",
+    )
     add_output_arguments(parser)
 
 
@@ -88,6 +96,8 @@ def run(options: argparse.Namespace, python_for: Callable[[str], str] = installe
     python_for: gives the interpreter of an environment that has a runtime.
     """
     check_outputs(options)
+    if options.share is not None and options.share.exists() and not options.overwrite:
+        raise OutputExists(options.share)
     plan = _plan(options)
     progress = progress_of(options)
     chosen = backends(options)
@@ -112,6 +122,12 @@ def run(options: argparse.Namespace, python_for: Callable[[str], str] = installe
     progress("")
     notes = [str(read_board())]
     notes += [operator_table(part) for part in result.get("operators", ())]
+    if options.share is not None:
+        write_whole(options.share, to_json(shareable(result)) + "\n")
+        notes.append(
+            f"{options.share} holds the board's model, software versions, state and latencies; "
+            "no names of people, computers or files."
+        )
     emit(options, result, [row(record) for record in result["cases"]], "\n\n".join(notes))
     return 0
 

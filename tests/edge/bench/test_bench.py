@@ -254,6 +254,24 @@ def test_the_command_measures_a_real_model_in_its_own_process(capsys):
 
 @needs_litert
 @needs_tiny
+def test_a_shared_file_names_no_person_computer_or_file(tmp_path, monkeypatch, capsys):
+    secret = tmp_path / "johanna-kitchen.tflite"
+    secret.write_bytes(TINY.read_bytes())
+    monkeypatch.setattr("platform.release", lambda: "6.12.47-johanna-kitchen")
+    shared = tmp_path / "share.json"
+    words = ["bench", str(secret), "--rounds", "1", "--runs", "2", "--restarts", "1", "--quiet"]
+    assert main([*words, "--share", str(shared)]) == 0
+    text = shared.read_text()
+    assert "johanna" not in text and str(tmp_path) not in text
+    found = json.loads(text)
+    assert found["machine"]["kernel"] == "6.12.47"
+    assert found["cases"][0]["latency_ms"]["count"] == 2
+    assert main([*words, "--share", str(shared)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@needs_litert
+@needs_tiny
 def test_a_case_runs_in_the_environment_that_it_is_given(tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\ntouch {tmp_path}/asked\nexec {sys.executable} "$@"\n')
