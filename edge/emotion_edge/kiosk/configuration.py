@@ -36,6 +36,7 @@ from emotion_edge.cameras import CAMERAS
 from emotion_edge.detectors import AUTO, DETECTORS
 from emotion_edge.errors import UsageError
 from emotion_edge.files import is_image_name
+from emotion_edge.kiosk.drift import DriftSettings
 from emotion_edge.kiosk.thermal import ThermalSettings
 from emotion_edge.kiosk.visits import VisitSettings
 from emotion_edge.model.backend import Backend
@@ -112,7 +113,7 @@ class CameraConfig(Settings):
 class _Plain(Settings):
     """The keys outside the tables of ``REGISTRIES``.
 
-    aggregate: None for single faces. visits: None to follow none.
+    aggregate: None for single faces. visits: None to follow none. drift: None to measure none.
     """
 
     site: str = key("", "the name of this place, for the metrics of a fleet: `emotion_edge_info`.")
@@ -147,6 +148,7 @@ class _Plain(Settings):
     zones: ZoneSettings = key(ZoneSettings(), "where faces are counted.")
     aggregate: AggregateSettings | None = key(None, "counts over a period in place of faces.")
     visits: VisitSettings | None = key(None, "one record for each person in front of the camera.")
+    drift: DriftSettings | None = key(None, "comparison of the site with its first days.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from emotion_edge.cameras import Camera, find_camera, open_camera, v4l2
@@ -26,6 +27,8 @@ from emotion_edge.factory import load
 from emotion_edge.kiosk.board import Condition, read_condition
 from emotion_edge.kiosk.configuration import Config
 from emotion_edge.kiosk.control import Control
+from emotion_edge.kiosk.drift import Drift
+from emotion_edge.kiosk.state import state_folder
 from emotion_edge.kiosk.thermal import BoardWatch, ThermalGovernor
 from emotion_edge.kiosk.visits import End, Visits
 from emotion_edge.kiosk.watchdog import Watchdog
@@ -124,6 +127,15 @@ class Service:
                     "omit [visits]"
                 )
             self._visits = Visits(config.visits, config.tracker)
+        self._drift: Drift | None = None
+        if config.drift is not None:
+            self._drift = Drift(
+                config.drift,
+                state_folder(config.state_dir),
+                self._pipeline.classifier.labels,
+                _identity(self._pipeline, config),
+                tell=self._tell,
+            )
         self._silent = not any(sink.prints for sink in config.sinks)
         if camera is None and config.camera.wait:
             self._check_source()
@@ -157,8 +169,9 @@ class Service:
                     visits=config.visits is not None,
                     commands=self._control,
                     ignored_keys=len(config.ignored),
+                    drift=self._drift.figures if self._drift is not None else None,
                 )
-                with sinks:
+                with sinks, self._drift or nullcontext():
                     self.opened = True
                     self._watchdog.ready("paused" if self._control.paused else "running")
                     self._events.extend(
@@ -228,6 +241,8 @@ class Service:
                 begun = last
             observation = pipeline.process(frame)
             sinks.write(observation)
+            if self._drift is not None:
+                self._drift.add(observation)
             if self._visits is not None:
                 self._events.extend(self._visits.update(observation))
             self._watchdog.alive("running")
@@ -344,6 +359,12 @@ def open_pipeline(config: Config) -> Pipeline:
         unsure_below=config.tracker.unsure_below,
         zones=config.zones,
     )
+
+
+def _identity(pipeline: Pipeline, config: Config) -> str:
+    """What tells one model's answers from another's."""
+    manifest = getattr(pipeline.classifier, "manifest", None)
+    return config.model if manifest is None else str(manifest.model_sha256[:16])
 
 
 def _to_stderr(line: str) -> None:

@@ -94,6 +94,7 @@ class Run:
     states: the state of each sink of the run. temperature: the board's degrees Celsius.
     commands: None where the run takes none. ignored_keys: of the configuration.
     about: what runs where: ``model``, ``model_sha256``, ``convention``, ``site``.
+    drift: the stability index of each quantity, None where it is not measured.
     """
 
     labels: Sequence[str]
@@ -106,6 +107,7 @@ class Run:
     commands: Commands | None
     ignored_keys: int
     about: Mapping[str, str] = field(default_factory=dict)
+    drift: Callable[[], Mapping[str, float]] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +192,7 @@ def open_sinks(
     commands: Commands | None = None,
     ignored_keys: int = 0,
     about: Mapping[str, str] | None = None,
+    drift: Callable[[], Mapping[str, float]] | None = None,
 ) -> Sinks:
     """All outputs of a run behind one, to be entered: ``with open_sinks(...) as sinks``.
 
@@ -207,6 +210,7 @@ def open_sinks(
     prior: of the model's manifest, for corrected shares in aggregate mode.
     commands: pauses, resumes and reloads the run. ignored_keys: of the configuration.
     about: what runs where, as ``Run.about``.
+    drift: the stability index of each quantity.
 
     Raises UsageError when sinks contradict each other, PluginError when one of another package is
     not a sink; entering raises what the first sink that cannot be opened raises, with the others
@@ -229,6 +233,7 @@ def open_sinks(
         commands=commands,
         ignored_keys=ignored_keys,
         about=about or {},
+        drift=drift,
     )
     for each in settings:
         sink = each.open(run)

@@ -66,6 +66,7 @@ class MetricsSettings(SinkSettings):
             aggregate=run.aggregate,
             ignored_keys=run.ignored_keys,
             about=run.about,
+            drift=run.drift,
         )
 
 
@@ -90,17 +91,19 @@ class MetricsSink(Sink):
         aggregate: bool = False,
         ignored_keys: int = 0,
         about: Mapping[str, str] | None = None,
+        drift: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
         """labels: the classifier's; each counts from zero, seen or not.
 
         sinks: the state of the run's sinks. temperature: of the board, in degrees Celsius.
         aggregate: whether nothing about a single person may be counted as it happens.
-        ignored_keys: of the configuration.
+        ignored_keys: of the configuration. drift: the stability index of each quantity.
         about: what runs where, as ``Run.about``; the labels of ``emotion_edge_info``.
         """
         self._aggregate = aggregate
         self._ignored_keys = ignored_keys
         self._about = {name: (about or {}).get(name, "") for name in _ABOUT}
+        self._drift = drift
         self._held_labels: Counter[str] = Counter()
         self._held_visits: list[Event] = []
         self._server = Server(settings.host, settings.port, self._answer)
@@ -342,3 +345,12 @@ class _Series:
             dropped.add_metric(name, sink.dropped)
             failing.add_metric(name, int(bool(sink.failing)))
         yield from (written, dropped, failing)
+        if self._sink._drift is not None:
+            drift = core.GaugeMetricFamily(
+                "emotion_edge_drift_psi",
+                "Population stability index against the first days; NaN before there is one.",
+                labels=["feature"],
+            )
+            for feature, index in self._sink._drift().items():
+                drift.add_metric([feature], index)
+            yield drift

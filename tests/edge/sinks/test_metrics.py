@@ -263,3 +263,11 @@ def test_aggregate_mode_counts_no_one_before_the_period_ends(observation, face, 
         sink.event(visit)
         sink.event(event(AGGREGATE, people=5, visits={"count": 1}))
         assert metrics(sink)[visits] == 1
+
+
+def test_drift_is_shown_by_quantity() -> None:
+    figures = {"labels": 0.3, "brightness": math.nan}
+    with MetricsSink(MetricsSettings(port=0), EMOTIONS, drift=lambda: figures) as sink:
+        values = metrics(sink)
+    assert values['emotion_edge_drift_psi{feature="labels"}'] == 0.3
+    assert math.isnan(values['emotion_edge_drift_psi{feature="brightness"}'])
