@@ -75,6 +75,8 @@ class Pipeline:
             faces = tuple(found[i] for i in reading_order(found))
         else:
             faces = self.tracker.update(seen, frame.captured_ns)
+        # A face that is not reported, as yet or because of its zone, is in the image all the same.
+        places = (*boxes, *getattr(self.detector, "candidates", ()), *(face.box for face in faces))
         if self.zones is not None:
             faces = self.zones.apply(faces, image.shape)
         tracked = time.perf_counter_ns()
@@ -87,7 +89,7 @@ class Pipeline:
         }
         if frame.media_time_s is None:  # a file was captured long ago, at a time unknown here
             timings["age"] = (time.monotonic_ns() - frame.captured_ns) / 1e6
-        return Observation(frame, faces, timings, skipped)
+        return Observation(frame, faces, timings, skipped, places)
 
     def _label(self, emotion: Emotion) -> str:
         return emotion.label if emotion.confidence >= self._unsure_below else UNSURE

@@ -208,12 +208,14 @@ class Observation:
     timings: milliseconds by stage: ``detect``, ``classify``, ``track``, and for live cameras
         ``age`` (from capture to the moment the labels were ready).
     skipped: frames the source produced since the last observation that were not processed.
+    places: every box in which a face may be, reported or not, for hiding faces.
     """
 
     frame: Frame
     faces: tuple[Face, ...]
     timings: Mapping[str, float] = field(default_factory=dict)
     skipped: int = 0
+    places: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import cv2
 
@@ -23,6 +24,7 @@ from emotion_edge.files import printable, write_whole
 from emotion_edge.model.labels import EMOJI, UNSURE
 from emotion_edge.model.preprocessing import read_image
 from emotion_edge.model.shipped import DEFAULT
+from emotion_edge.privacy import Hiding, hidden
 from emotion_edge.records import image_record
 from emotion_edge.values import Image
 
@@ -65,6 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON line per image")
     parser.add_argument(
         "--annotate", type=Path, metavar="FOLDER", help="write annotated copies to this folder"
+    )
+    parser.add_argument(
+        "--faces",
+        choices=get_args(Hiding),
+        default="show",
+        help="hide the faces in annotated copies; labels stay",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace annotated copies")
 
@@ -131,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
                     confidence = f"({face.shown.label} {confidence})"
                 print(f"{name}: {label} {confidence} at {box.x},{box.y} {box.width}x{box.height}")
         if target is not None:
-            _write(target, annotate(image, faces))
+            _write(target, annotate(hidden(image, faces, how=options.faces), faces))
             print(f"{name}: annotated copy in {printable(target)}", file=sys.stderr)
     return failed[0].exit_code if failed else 0
 

@@ -62,6 +62,7 @@ FLAGS = (
     Flag("--seconds", "seconds", "", "S"),
     Flag("--aggregate", "aggregate.period_s", "counts over S seconds, no faces; 60", "S", True),
     Flag("--visits", "visits.gap_s", "follow visits; S seconds bridge a loss; 2", "S", True),
+    Flag("--faces", "faces", "", "HOW"),
     Flag("--quiet", "quiet", ""),
     Flag("--overwrite", "overwrite", ""),
 )

@@ -100,7 +100,17 @@ class ScheduledDetector:
         self._window_size = window_size
         self._part_size = part_size
         self._parts_of = parts_of
+        self._thorough = False
+        self.candidates: tuple[Box, ...] = ()
+        """What the last search of the whole frame took for a face, sure or not."""
         self.reset()
+
+    def search_every_frame(self) -> None:
+        """Search each frame whole and one part of it, so that a new face is found immediately.
+
+        It costs several times as much: for runs that hide faces.
+        """
+        self._thorough = True
 
     def reset(self) -> None:
         """Forget the stream: the next frame is searched whole."""
@@ -126,6 +136,11 @@ class ScheduledDetector:
             return self._search_all(image)
         self._since_full += 1
         self._since_part += 1
+        if self._thorough:
+            self._search_all(image)
+            if self.part is not None:
+                self._search_part(image, self.part)
+            return self._boxes()
         limit = self._full_every if self._known else self._idle_every
         if self._since_full >= limit or (
             self._since_full >= self._every
@@ -157,6 +172,7 @@ class ScheduledDetector:
         before, found = self._known, self.full.detect(image)
         self._since_full = 0
         self._whole_seen = _thumbnail(image)
+        self.candidates = tuple(found)
         self._known = [
             _Known(box, seen=any(k.seen and overlap(k.box, box) > _COVERS for k in before))
             for box in found

@@ -140,6 +140,10 @@ class _Plain(Settings):
     keep_paused: bool = key(
         False, "a pause outlasts a restart of the service; otherwise it starts to film."
     )
+    faces: Literal["show", "emoji", "blur"] = key(
+        "show",
+        "`emoji` or `blur` hides faces from the page, recordings and the window; labels stay.",
+    )
     overwrite: bool = key(False, "replace files that exist.")
     camera: CameraConfig = key(CameraConfig(), "where frames come from.")
     backend: Backend = key(Backend(), "what runs the network.")

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from emotion_edge.cameras import Camera, find_camera, open_camera, v4l2
 from emotion_edge.cameras.supervised import SupervisedCamera
 from emotion_edge.detectors import open_detector
+from emotion_edge.detectors.scheduled import ScheduledDetector
 from emotion_edge.errors import CameraNotFound, FrameTimeout, UsageError
 from emotion_edge.factory import load
 from emotion_edge.kiosk.board import Condition, read_condition
@@ -169,6 +170,7 @@ class Service:
                     visits=config.visits is not None,
                     commands=self._control,
                     ignored_keys=len(config.ignored),
+                    faces=config.faces,
                     drift=self._drift.figures if self._drift is not None else None,
                 )
                 with sinks, self._drift or nullcontext():
@@ -350,9 +352,12 @@ def open_pipeline(config: Config) -> Pipeline:
         stream = find_camera(config.camera.source, config.cameras).stream
     except CameraNotFound:
         stream = True  # a path that appears later, or an error when the camera is opened
+    detector = open_detector(config.detector, scheduled=stream, tables=config.detectors)
+    if config.faces != "show" and isinstance(detector, ScheduledDetector):
+        detector.search_every_frame()
     return load(
         config.model,
-        detector=open_detector(config.detector, scheduled=stream, tables=config.detectors),
+        detector=detector,
         track=config.tracker if stream else False,
         backend=config.backend,
         precision=config.precision,

@@ -20,6 +20,7 @@ from emotion_edge.settings import Settings, key
 from emotion_edge.values import Event, Observation
 
 if TYPE_CHECKING:
+    from emotion_edge.privacy import Hiding
     from emotion_edge.sinks.aggregate import AggregateSettings
     from emotion_edge.sinks.fanout import Sinks, SinkState
 
@@ -193,6 +194,7 @@ def open_sinks(
     ignored_keys: int = 0,
     about: Mapping[str, str] | None = None,
     drift: Callable[[], Mapping[str, float]] | None = None,
+    faces: Hiding = "show",
 ) -> Sinks:
     """All outputs of a run behind one, to be entered: ``with open_sinks(...) as sinks``.
 
@@ -211,6 +213,7 @@ def open_sinks(
     commands: pauses, resumes and reloads the run. ignored_keys: of the configuration.
     about: what runs where, as ``Run.about``.
     drift: the stability index of each quantity.
+    faces: what sinks that look at the pixels see of faces.
 
     Raises UsageError when sinks contradict each other, PluginError when one of another package is
     not a sink; entering raises what the first sink that cannot be opened raises, with the others
@@ -221,7 +224,7 @@ def open_sinks(
     from emotion_edge.sinks.isolated import Isolated
 
     members: list[Isolated] = []
-    sinks = Sinks(members, on_event=on_event)
+    sinks = Sinks(members, on_event=on_event, faces=faces)
     run = Run(
         labels=labels,
         live=live,

@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from emotion_edge.privacy import FaceHider, Hiding
 from emotion_edge.sinks import Sink
 from emotion_edge.sinks.isolated import Isolated
 from emotion_edge.values import Event, Observation
@@ -50,7 +51,10 @@ class Sinks(Sink):
         *,
         on_event: Callable[[Event], None] | None = None,
         close_within_s: float = CLOSE_WITHIN_S,
+        faces: Hiding = "show",
     ) -> None:
+        """faces: what sinks that look at the pixels see of faces."""
+        self._hider = FaceHider(faces)
         self._members = members
         self._on_event = on_event
         self._close_within_s = close_within_s
@@ -99,9 +103,12 @@ class Sinks(Sink):
         standard output and its reader has gone.
         """
         blind: Observation | None = None
+        seen: Observation | None = None
         for member in self._members:
             if member.pixels:
-                member.write(observation)
+                # Here, before any sink has it: a new sink cannot forget it.
+                seen = seen or self._hider.hide(observation)
+                member.write(seen)
             else:
                 blind = blind or _without_pixels(observation)
                 member.write(blind)
