@@ -28,6 +28,8 @@ COMMANDS = (
     "site-check",
     "config",
     "update",
+    "receipt",
+    "sign",
     "web",
 )
 """Each is a module of ``emotion_edge.commands`` with ``HELP``, ``add_arguments`` and ``run``."""

@@ -28,6 +28,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -385,11 +386,14 @@ def effective(config: Config) -> Iterator[str]:
             part = REGISTRIES[registry].require(name)
             yield from ("", f"[{registry}.{name}]", *settings.table_as_toml(part, table))
     for sink in config.sinks:
-        name = next((name for name, kind in SINKS.items() if kind is type(sink)), "")
-        if not name:
-            others, _ = SINKS.others()
-            name = next(name for name, kind in others.items() if kind is type(sink))
-        yield from ("", f"[[sinks.{name}]]", *settings.as_toml(sink))
+        yield from ("", f"[[sinks.{sink_name(sink)}]]", *settings.as_toml(sink))
+
+
+def sink_name(sink: SinkSettings) -> str:
+    """The name of its kind: of its flag and its table."""
+    ours = (name for name, kind in SINKS.items() if kind is type(sink))
+    others = (name for name, kind in SINKS.others()[0].items() if kind is type(sink))
+    return next(chain(ours, others), type(sink).__name__)
 
 
 def guide_table() -> Iterator[str]:

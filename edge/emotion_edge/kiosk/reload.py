@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emotion_edge.errors import EmotionEdgeError, OutputExists
+from emotion_edge.kiosk import receipt
 from emotion_edge.kiosk.configuration import Config
 from emotion_edge.kiosk.control import Control
 from emotion_edge.kiosk.service import Service, Summary
@@ -60,6 +61,9 @@ class Runs:
         previous: Config | None = None
         while True:
             self._control.remember(_kept(self._config))
+            if not any(sink.prints for sink in self._config.sinks):  # not on a terminal
+                for line in receipt.lines(self._config):
+                    self._tell(line)
             try:
                 summary = self._present.run()
             except EmotionEdgeError as error:

@@ -112,6 +112,48 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What the outputs of a run receive.
+
+    aggregate_s: seconds of a period in aggregate mode, else None. min_people: of its counts.
+    visits: whether visits are followed. faces: ``show``, ``emoji`` or ``blur``.
+    """
+
+    aggregate_s: float | None
+    min_people: int
+    visits: bool
+    faces: str
+
+    def __str__(self) -> str:
+        """What records hold."""
+        if self.aggregate_s is not None:
+            least = f", of at least {self.min_people} people" if self.min_people > 1 else ""
+            return f"counts of people by expression every {self.aggregate_s:g} s{least}, and events"
+        visits = ", visits" * self.visits
+        return f"label, probabilities and position of each face in each frame{visits}, and events"
+
+    @property
+    def frames(self) -> str:
+        """What images show."""
+        return "frames with faces" if self.faces == "show" else "frames with hidden faces"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One thing that is stored or sent.
+
+    what: in words. where: file, address or device. until: how long it is kept.
+    leaves: whether another machine can receive it. images: whether it holds images.
+    """
+
+    what: str
+    where: str
+    until: str
+    leaves: bool = False
+    images: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SinkSettings(Settings):
     """A sink that can be opened: the base of every sink's settings.
 
@@ -155,6 +197,13 @@ class SinkSettings(Settings):
         if not cls.positional:
             raise UsageError(f"it takes no value, got {text!r}")
         return {cls.positional: text}
+
+    def receipt(self, content: Content) -> list[Kept] | None:
+        """What this output stores and sends, for ``emotion-edge receipt``.
+
+        Every output must declare it; None is shown as unknown.
+        """
+        return None
 
     def open(self, run: Run) -> Sink:
         """The sink, not yet entered."""

@@ -13,7 +13,7 @@ from emotion_edge.errors import SinkError
 from emotion_edge.model.labels import EMOJI, UNSURE
 from emotion_edge.records import wall_clock
 from emotion_edge.settings import key
-from emotion_edge.sinks import Run, Sink, SinkSettings
+from emotion_edge.sinks import Content, Kept, Run, Sink, SinkSettings
 from emotion_edge.sinks.camera_state import camera_state
 from emotion_edge.values import Event, Face, Frame, Observation
 
@@ -30,6 +30,11 @@ class ConsoleSettings(SinkSettings):
     refresh_hz: float = key(
         10.0, "redraws per second on a terminal; elsewhere only changes are printed.", gt=0, le=1000
     )
+
+    def receipt(self, content: Content) -> list[Kept]:
+        """Labels, where standard output goes."""
+        where = "standard output, which the system's journal records for a service"
+        return [Kept(str(content), where, "as long as that keeps it")]
 
     def open(self, run: Run) -> ConsoleSink:
         """On standard output."""

@@ -20,7 +20,7 @@ from emotion_edge.errors import MissingExtra
 from emotion_edge.model.labels import UNSURE
 from emotion_edge.records import to_json
 from emotion_edge.settings import key
-from emotion_edge.sinks import Run, Sink, SinkSettings
+from emotion_edge.sinks import Content, Kept, Run, Sink, SinkSettings
 from emotion_edge.sinks.address import from_address
 from emotion_edge.sinks.aggregate import AGGREGATE
 from emotion_edge.sinks.camera_state import PAUSED
@@ -55,6 +55,18 @@ class MetricsSettings(SinkSettings):
     def from_flag(cls, text: str) -> dict[str, str]:
         """Host, port, or both."""
         return from_address(text)
+
+    def receipt(self, content: Content) -> list[Kept]:
+        """Sums, for programs that read them."""
+        server = Server(self.host, self.port, lambda path: None)
+        return [
+            Kept(
+                "sums of frames, labels and visits, and the state of the run",
+                f"programs that read {server.url}/metrics",
+                "in memory until the run ends",
+                leaves=server.public,
+            )
+        ]
 
     def open(self, run: Run) -> MetricsSink:
         """Nothing is opened yet."""

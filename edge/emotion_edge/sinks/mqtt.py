@@ -42,7 +42,7 @@ from emotion_edge.errors import MissingExtra, SinkError, UsageError
 from emotion_edge.model.labels import UNSURE
 from emotion_edge.records import event_record, observation_record, to_json
 from emotion_edge.settings import key
-from emotion_edge.sinks import Commands, Run, Sink, SinkSettings
+from emotion_edge.sinks import Commands, Content, Kept, Run, Sink, SinkSettings
 from emotion_edge.sinks.address import from_address
 from emotion_edge.sinks.aggregate import AGGREGATE
 from emotion_edge.sinks.camera_state import PAUSED, camera_state
@@ -126,6 +126,18 @@ class MqttSettings(SinkSettings):
         for name, topic in (("topic", self.topic), ("discovery", self.discovery)):
             if any(sign in topic for sign in "+#\0"):
                 raise UsageError(f"{name} is {topic!r}: a topic holds no + and no #")
+
+    def receipt(self, content: Content) -> list[Kept]:
+        """Records, at the broker."""
+        how = "encrypted" if self.tls else "not encrypted"
+        return [
+            Kept(
+                str(content),
+                f"the MQTT broker {self.host}:{self.port} ({how}) and its subscribers",
+                "the newest at the broker until the next one, and as long as a subscriber keeps it",
+                leaves=True,
+            )
+        ]
 
     @classmethod
     def from_flag(cls, text: str) -> dict[str, str]:

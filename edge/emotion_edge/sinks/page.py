@@ -22,7 +22,7 @@ from emotion_edge.annotate import annotate, colour_of
 from emotion_edge.model.labels import EMOJI
 from emotion_edge.records import observation_record, to_json
 from emotion_edge.settings import key
-from emotion_edge.sinks import Run, Sink, SinkSettings
+from emotion_edge.sinks import Content, Kept, Run, Sink, SinkSettings
 from emotion_edge.sinks.address import from_address
 from emotion_edge.sinks.camera_state import PAUSED, camera_state
 from emotion_edge.sinks.serving import Answer, Server
@@ -59,6 +59,19 @@ class PageSettings(SinkSettings):
     def from_flag(cls, text: str) -> dict[str, str]:
         """Host, port, or both."""
         return from_address(text)
+
+    def receipt(self, content: Content) -> list[Kept]:
+        """Frames and records, for the people who watch."""
+        server = Server(self.host, self.port, lambda path: None)
+        return [
+            Kept(
+                f"{content.frames}, and {content}",
+                f"browsers that open {server.url}",
+                "until the next frame",
+                leaves=server.public,
+                images=True,
+            )
+        ]
 
     def open(self, run: Run) -> PageSink:
         """Nothing is opened yet."""

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, Self
 
 from emotion_edge.errors import OutputExists, SinkError
 from emotion_edge.settings import REQUIRED, key
-from emotion_edge.sinks import Sink, SinkSettings
+from emotion_edge.sinks import Content, Kept, Sink, SinkSettings
 from emotion_edge.values import Observation
 
 STANDARD_OUTPUT = Path("-")
@@ -47,6 +47,18 @@ class RecordFileSettings(SinkSettings):
         ge=0,
         le=1e6,
     )
+
+    def receipt(self, content: Content) -> list[Kept]:
+        """Records, until rotation deletes them."""
+        if self.prints_records:
+            return [Kept(str(content), "standard output", "as long as its reader keeps it")]
+        until = (
+            f"until {self.keep + 1} files of {self.rotate_mb:g} MB are full, then the oldest is "
+            "deleted"
+            if self.rotate_mb
+            else "until someone deletes the file"
+        )
+        return [Kept(str(content), str(self.path.absolute()), until)]
 
     @property
     def file(self) -> Path | None:

@@ -16,7 +16,7 @@ import cv2
 from emotion_edge.annotate import annotate
 from emotion_edge.errors import OutputExists, SinkError, UsageError
 from emotion_edge.settings import REQUIRED, key
-from emotion_edge.sinks import Run, Sink, SinkSettings
+from emotion_edge.sinks import Content, Kept, Run, Sink, SinkSettings
 from emotion_edge.sinks.encoding import Encoder, open_encoder, opening_name, players
 from emotion_edge.values import Event, Image, Observation
 
@@ -50,6 +50,12 @@ class VideoSettings(SinkSettings):
         ge=0,
         le=1e9,
     )
+
+    def receipt(self, content: Content) -> list[Kept]:
+        """Frames, for as long as the file exists."""
+        what = f"{content.frames} and labels, as a video"
+        where = str(self.path.absolute())
+        return [Kept(what, where, "until someone deletes the file", images=True)]
 
     @property
     def file(self) -> Path | None:

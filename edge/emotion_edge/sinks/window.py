@@ -16,7 +16,7 @@ import cv2
 from emotion_edge.annotate import annotate
 from emotion_edge.errors import MissingExtra, SinkError
 from emotion_edge.settings import key
-from emotion_edge.sinks import Run, Sink, SinkSettings
+from emotion_edge.sinks import Content, Kept, Run, Sink, SinkSettings
 from emotion_edge.sinks.camera_state import PAUSED, camera_state
 from emotion_edge.values import Event, Image, Observation
 
@@ -32,6 +32,11 @@ class WindowSettings(SinkSettings):
 
     fullscreen: bool = key(False, "fill the display; Escape or `q` closes it.")
     fps: float = key(20.0, "frames per second at most.", gt=0, le=1000)
+
+    def receipt(self, content: Content) -> list[Kept]:
+        """Frames, on the display only."""
+        what = f"{content.frames} and labels"
+        return [Kept(what, "this machine's display", "until the next frame", images=True)]
 
     def open(self, run: Run) -> WindowSink:
         """Nothing is opened yet."""
