@@ -248,9 +248,10 @@ def as_toml(settings: Any) -> Iterator[str]:
 
     A secret is shown as ``"***"``, an unset key as a comment.
     """
-    for name, each in _fields(type(settings)).items():
+    kind: Any = type(settings)  # mypy refuses a type where a cache requires a hashable
+    for name, each in _fields(kind).items():
         value = getattr(settings, name)
-        inner = _inner(_hints(type(settings))[name])
+        inner = _inner(_hints(kind)[name])
         if inner is not None and value is not None:
             yield from (
                 f"{name}.{line}".replace(f"{name}.# ", f"# {name}.") for line in as_toml(value)

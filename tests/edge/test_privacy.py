@@ -94,7 +94,7 @@ def test_a_face_at_the_edge(box: Box) -> None:
 
 
 class Detector:
-    """Finds the face when it is told to, and takes something else for one that is not sure."""
+    """Finds the face in some frames, and takes something else for one that is not sure."""
 
     def __init__(self, *found: bool) -> None:
         self.found = iter(found)

@@ -42,6 +42,7 @@ _EXTRAS = (
     ("metrics", "prometheus_client", "the metrics output and emotion-edge status"),
     ("mqtt", "paho.mqtt", "the MQTT output"),
     ("window", "PIL", "the window output"),
+    ("sign", "reportlab", "the printable notice"),
     ("web", "gradio", "the web page"),
 )
 _MARKS = {"ok": "ok     ", "note": "note   ", "bad": "MISSING"}

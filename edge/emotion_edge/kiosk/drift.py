@@ -7,8 +7,8 @@ counts are compared by the population stability index::
 
     PSI = sum over bins of (now - then) * ln(now / then)
 
-where *now* and *then* are shares. By convention, below 0.1 is no change, up to 0.25 a moderate one
-and above it a large one (https://www.hackingnote.com/en/machine-learning/psi). Only counts are
+where *now* and *then* are shares. By convention, below 0.1 means no change, up to 0.25 a moderate
+one and above it a large one (https://www.hackingnote.com/en/machine-learning/psi). Only counts are
 kept: no image, no time of day, no identity.
 """
 

@@ -105,7 +105,8 @@ h1 { font-size: 30pt; line-height: 1.15; margin: .3em 0 .5em }
 ul { padding-left: 1.1em }
 dl { border-top: 2pt solid #111; padding-top: .8em }
 dt { font-weight: bold } dd { margin: 0 0 .6em; overflow-wrap: anywhere }
-.qr { display: flex; gap: 1em; align-items: center } .qr svg { width: 4.6cm; height: 4.6cm; flex: none }
+.qr { display: flex; gap: 1em; align-items: center }
+.qr svg { width: 4.6cm; height: 4.6cm; flex: none }
 .law { font-size: 10pt; color: #444 }
 """
 
@@ -180,8 +181,8 @@ def as_pdf(
     missing = sorted({sign for sign in everything if ord(sign) not in made.face.charToGlyph})
     if missing := [sign for sign in missing if not sign.isspace()]:
         raise UsageError(
-            f"the font {path} lacks {' '.join(missing[:8])}: apt install fonts-dejavu-core, or name "
-            "another with --font"
+            f"the font {path} lacks {' '.join(missing[:8])}: apt install fonts-dejavu-core, or "
+            "name another with --font"
         )
     pdfmetrics.registerFont(made)
     file = io.BytesIO()
