@@ -19,10 +19,12 @@ PACKAGE = {
 LAYERS = (
     ("errors", "values", "version"),
     ("files", "head", "settings"),
-    ("annotate", "records", "registry", "shares", "zones"),
+    ("records", "registry", "shares", "zones"),
     ("model",),
+    ("annotate", "tracker"),
+    ("privacy",),
     ("cameras", "detectors", "sinks"),
-    ("pipeline", "tracker"),
+    ("pipeline",),
     ("factory",),
     ("kiosk",),
     ("bench", "web"),
@@ -98,7 +100,7 @@ def test_edge_never_imports_tensorflow_or_keras() -> None:
 
 
 def test_edge_imports_its_extras_late() -> None:
-    extras = {"matplotlib", "paho", "gradio", "PIL", "picamera2", "tkinter"}
+    extras = {"matplotlib", "paho", "gradio", "PIL", "picamera2", "tkinter", "segno", "reportlab"}
     for path in modules("edge"):
         if path.parent.name != "web":  # all of it is one extra, and imported late itself
             assert not imported(path, top_level=True) & extras, path
