@@ -115,6 +115,12 @@ def start_weights(config: Config, data: Dataset) -> list[Floats]:
     path = config.path.parent / config.start
     if not path.is_file():
         raise ConfigError(f"{config.name} starts from {path}, which does not exist")
+    weights: list[Floats] = _two_headed(path, config, data).get_weights()
+    return weights
+
+
+def _two_headed(path: Path, config: Config, data: Dataset) -> keras.Model:
+    """The network of an exported model with the heads next to it, logits out."""
     images = data.split("Training").images
     network = make_model(config, len(data.labels), (images.shape[1], images.shape[2]))
     networks.reopen(keras.models.load_model(path, compile=False), network)
@@ -123,8 +129,7 @@ def start_weights(config: Config, data: Dataset) -> list[Floats]:
     parts = [found.heads[name] for name in names]
     kernel, bias = (np.concatenate(values, axis=-1) for values in zip(*parts, strict=True))
     network.get_layer("logits").set_weights([kernel, bias])
-    weights: list[Floats] = network.get_weights()
-    return weights
+    return network
 
 
 def heads_of(model: keras.Model, data: Dataset) -> Heads:
@@ -365,20 +370,18 @@ def export_run(folder: Path, data: Dataset) -> dict[str, Any]:
 
 
 def load_run(folder: Path, data: Dataset) -> tuple[Config, keras.Model]:
-    """A run's configuration and its model with the kept weights, two-headed, logits out."""
+    """A run's configuration and its model with the kept weights, two-headed, logits out.
+
+    The folder of a shipped model counts as a run. Raises TrainingError for any other folder.
+    """
     path, checkpoint = folder / "config.json", folder / "checkpoint.npz"
+    record, shipped = folder / "training.json", folder / f"{folder.resolve().name}.keras"
+    if record.is_file() and shipped.is_file() and not path.is_file():
+        config = _config(json.loads(record.read_text())["config"])
+        return config, _two_headed(shipped, config, data)
     if not path.is_file() or not checkpoint.is_file():
         raise TrainingError(f"{folder} contains no run: expected config.json and checkpoint.npz")
-    raw = json.loads(path.read_text())
-    config = Config(
-        **{
-            **raw,
-            "targets": Targets(**raw["targets"]),
-            "augment": Augmentation(**raw["augment"]),
-            "fit": Fit(**raw["fit"]),
-            "path": Path(raw["path"]),
-        }
-    )
+    config = _config(json.loads(path.read_text()))
     images = data.split("Training").images
     model = make_model(config, len(data.labels), (images.shape[1], images.shape[2]))
     with np.load(checkpoint) as store:
@@ -389,6 +392,19 @@ def load_run(folder: Path, data: Dataset) -> tuple[Config, keras.Model]:
             for i, variable in enumerate(model.variables):
                 variable.assign(store[f"model/{i}"])
     return config, model
+
+
+def _config(raw: dict[str, Any]) -> Config:
+    """A configuration from its JSON."""
+    return Config(
+        **{
+            **raw,
+            "targets": Targets(**raw["targets"]),
+            "augment": Augmentation(**raw["augment"]),
+            "fit": Fit(**raw["fit"]),
+            "path": Path(raw["path"]),
+        }
+    )
 
 
 def soften(folders: list[Path], data: Dataset, out: Path, *, views: int = 8, seed: int = 0) -> None:

@@ -156,6 +156,21 @@ def test_a_teacher_teaches(trained: Path, data: Dataset, tmp_path: Path) -> None
         fit(lost, data, tmp_path / "lost", tensorboard=False)
 
 
+@pytest.mark.parametrize("name", ["fast", "accurate"])
+def test_a_shipped_model_can_teach(name: str, data: Dataset) -> None:
+    folder = Path(__file__).parents[2] / "models" / name
+    config, model = load_run(folder, data)
+    faces = data.split("PublicTest").images[:8]
+    _, votes = np.split(predict_logits(model, faces), 2, axis=1)
+    record = json.loads((folder / "training.json").read_text())
+    shares = Heads.load(folder / "heads.npz").shares["votes"]
+    logits = (votes - config.targets.tau * np.log(shares)) / record["temperature"]
+    exported = keras.models.load_model(folder / f"{name}.keras", compile=False)
+    np.testing.assert_allclose(
+        metrics.softmax(logits), predict_logits(exported, faces), rtol=0, atol=1e-5
+    )
+
+
 def test_a_configuration_goes_on_from_the_one_it_comes_after(
     small: Path, cache: Path, tmp_path: Path, run_train: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -13,7 +13,12 @@ HELP = "write a teacher's averaged predictions, to train students on"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_data_arguments(parser)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders that fit wrote")
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        help="folders that fit wrote, or models/NAME",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
     parser.add_argument("--views", type=int, default=8, help="augmented views of each face")
     add_overwrite(parser)
