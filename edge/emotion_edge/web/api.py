@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from importlib import resources
@@ -127,6 +128,9 @@ _BODY = {
 _STATUS: dict[type[EmotionEdgeError], int] = {TooManyBytes: 413, ImageError: 422, UsageError: 404}
 
 
+_ANSWERED_S = 0.5  # seconds after which a request and its body are gone
+
+
 class Work:
     """Answers requests for images, one at a time, in a thread.
 
@@ -151,8 +155,8 @@ class Work:
         try:
             return await anyio.to_thread.run_sync(answer, data, limiter=self._limiter)
         finally:
-            del data
-            give_back()
+            # The request holds its body until it has been answered.
+            asyncio.get_running_loop().call_later(_ANSWERED_S, give_back)
 
 
 async def _image_bytes(request: Request, limits: Limits) -> bytes:

@@ -88,7 +88,7 @@ class Models:
         if not self._installed:
             raise ModelError("no model is installed: give one with --model FILE.tflite")
         self._detector_name = detector
-        self._detector: FaceDetector = open_detector(detector)
+        open_detector(detector)  # a detector that is absent is an error now, not at the first image
         self._backend = backend
         self._opened: dict[str, TFLiteClassifier] = {}
         self._turn = threading.Lock()
@@ -159,7 +159,8 @@ class Models:
         return Stream(tuple(one.name for one in chosen), tuple(pipelines))
 
     def _finder(self, whole: bool) -> FaceDetector:
-        return _WholeImage() if whole else self._detector
+        """A detector for one image: OpenCV's keep what they searched until the next image."""
+        return _WholeImage() if whole else open_detector(self._detector_name)
 
     def _opinion(self, one: Installed, image: Image, boxes: list[Box], repeats: int) -> Opinion:
         classifier = self._classifier(one)
