@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from emotion_edge.detectors import FaceDetector
 from emotion_edge.errors import DetectorError, ManifestError, ModelError, UsageError
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.shipped import model_path
@@ -115,6 +118,24 @@ def test_a_chosen_model_without_a_curve_refuses_a_precision(
     mine = write_tiny(tmp_path / "mine.tflite", "mine")
     with pytest.raises(UsageError, match="precision cannot be chosen"):
         Models([mine], detector="haar", precision=0.9)
+
+
+def test_no_detector_outlives_its_image(
+    models: Models, photo: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def open_detector(name: str, **how: bool) -> FaceDetector:
+        detector = module_open_detector(name, **how)
+        opened.append(weakref.ref(detector))
+        return detector
+
+    module_open_detector = module.open_detector
+    monkeypatch.setattr(module, "open_detector", open_detector)
+    models.look(photo)
+    models.compare(photo, ["tiny int8"], repeats=1)
+    gc.collect()
+    assert [detector() for detector in opened] == [None, None]
 
 
 def test_streams_are_separate(models: Models) -> None:
