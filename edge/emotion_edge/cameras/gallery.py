@@ -168,7 +168,8 @@ class GalleryCamera(VirtualCamera):
         card = self._card if angle < 90 or angle > 270 else self._back
         height, width = card.shape[:2]
         around = (slice(y - 50, y + height + 70), slice(x - 50, x + width + 60))  # and its shadow
-        scene[around] = self._wall[around]
+        part = np.ascontiguousarray(self._wall[around])
+        scene[around] = part
         half = width / 2
         reach = half * math.cos(math.radians(angle))
         near = 0.16 * math.sin(math.radians(angle))  # the side that comes towards the camera
@@ -180,13 +181,14 @@ class GalleryCamera(VirtualCamera):
         bottom = y + height
         corners = [(left, y - slant), (right, y + slant), (right, bottom - slant),
                    (left, bottom + slant)]  # fmt: skip
+        corners = [(across - x + 50, down - y + 50) for across, down in corners]  # in the part
         source = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
         matrix = cv2.getPerspectiveTransform(source, np.array(corners, np.float32))
-        cv2.warpPerspective(
+        scene[around] = cv2.warpPerspective(
             card,
             matrix,
-            _ROOM,
-            dst=scene,
+            part.shape[1::-1],
+            dst=part,
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_TRANSPARENT,
         )
@@ -305,12 +307,13 @@ def _draw_hand(scene: Image, x: float, seconds: float) -> None:
     image, opacity = _hand()
     angle = 8 * math.sin(2 * math.pi * seconds / 0.9)
     matrix = cv2.getRotationMatrix2D((205, 850), angle, 1.1)
-    matrix[:, 2] += np.array((x - 205, 70))
-    size = (scene.shape[1], scene.shape[0])
-    drawn = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-    weight = cv2.warpAffine(opacity, matrix, size)[..., None]
-    left, right = max(0, int(x) - 420), min(size[0], int(x) + 420)
+    # Only the part of the room that the hand can reach: the whole room takes four times as long.
+    left, right = max(0, int(x) - 330), min(scene.shape[1], int(x) + 330)
     if left >= right:
         return
+    matrix[:, 2] += np.array((x - 205 - left, 70))
     part = scene[:, left:right]
-    part[:] = part * (1 - weight[:, left:right]) + drawn[:, left:right] * weight[:, left:right]
+    size = (right - left, scene.shape[0])
+    drawn = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    weight = np.asarray(cv2.warpAffine(opacity, matrix, size), dtype=np.float32)
+    part[:] = cv2.blendLinear(np.ascontiguousarray(part), drawn, 1 - weight, weight)
