@@ -9,7 +9,7 @@ with one thread and XNNPACK, the variants in turn.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variants", default="int8,float16,float32", metavar="V,..", help="of each model"
     )
+    parser.add_argument(
+        "--no-latency", action="store_true", help="score only, e.g. on a machine with other work"
+    )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--restarts", type=int, default=3)
     parser.add_argument(
@@ -66,7 +69,9 @@ def run(options: argparse.Namespace) -> int:
     }
     with bench.document("accuracy", settings) as result:
         cases = [Case(model) for model in models]
-        timed = bench.measure(cases, plan, lambda case: Worker(case, plan), progress)
+        timed: Sequence[Mapping[str, Any] | None] = [None] * len(cases)
+        if not options.no_latency:
+            timed = bench.measure(cases, plan, lambda case: Worker(case, plan), progress)
         answers, scores = [], []
         for model in models:
             progress(f"scoring {model.name} {model.variant}")
@@ -136,11 +141,12 @@ def agreement(answer: NDArray[np.float32], reference: NDArray[np.float32] | None
     return _percent(float((answer.argmax(axis=1) == reference.argmax(axis=1)).mean()))
 
 
-def cost(model: Model, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Time, size and work of a model; record: ``bench.measure``'s."""
+def cost(model: Model, record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Time, size and work of a model; record: ``bench.measure``'s, None if it was not timed."""
+    latency = record["latency_ms"] if record is not None else {}
     return {
-        "p50 ms": round(record["latency_ms"]["p50"], 3),
-        "p95 ms": round(record["latency_ms"]["p95"], 3),
+        "p50 ms": round(latency["p50"], 3) if latency else None,
+        "p95 ms": round(latency["p95"], 3) if latency else None,
         "kB": round(model.size / 1000),
         "MMAC": round(operators.macs(model.flatbuffer) / 1e6, 1),
     }

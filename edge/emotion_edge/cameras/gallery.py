@@ -35,8 +35,8 @@ _LEVELS = 8  # steps from a neutral face to the whole expression
 _MOOD: tuple[tuple[float, str, float], ...] = (
     (0.0, "happy", 0), (0.6, "happy", 0), (1.0, "happy", 1), (3.2, "happy", 1),
     (3.5, "happy", 0), (3.8, "surprise", 1), (5.2, "surprise", 1), (5.5, "surprise", 0),
-    (5.8, "angry", 1), (7.3, "angry", 1), (7.6, "angry", 0), (7.9, "sad", 1), (9.4, "sad", 1),
-    (9.8, "sad", 0), (10.6, "happy", 0), (10.9, "happy", 1), (11.5, "happy", 1),
+    (6.4, "angry", 0), (6.7, "angry", 1), (8.3, "angry", 1), (8.5, "angry", 0), (8.7, "sad", 1),
+    (9.7, "sad", 1), (9.9, "sad", 0), (10.6, "happy", 0), (10.9, "happy", 1), (11.5, "happy", 1),
     (11.9, "happy", 0), (12.0, "happy", 0),
 )  # fmt: skip
 _TURN = ((0.0, 0), (5.6, 0), (6.4, 180), (7.2, 180), (8.0, 360), (12.0, 360))  # degrees

@@ -86,6 +86,7 @@ def moments(seen: list[dict[str, Any]]) -> list[float]:
     """Seconds into the clip of the nine most different moments, in order.
 
     The middle of the longest run of each set of labels comes first, then what lies evenly between.
+    Frames without a face are among them only if no frame has one.
     """
     times = [_seconds(record, seen[0]) for record in seen]
     labels = [tuple(sorted(face["label"] for face in record["faces"])) for record in seen]
@@ -96,9 +97,13 @@ def moments(seen: list[dict[str, Any]]) -> list[float]:
         runs[worn] = max(runs.get(worn, (0, 0)), (length, start + length // 2))
         start += length
     wanted = _COLUMNS * _ROWS
+    if any(runs):
+        runs.pop((), None)
     longest = sorted(runs.values(), reverse=True)[:wanted]
     chosen = {middle for _, middle in longest}
     for index in np.linspace(0, len(seen) - 1, 4 * wanted).round().astype(int).tolist():
+        if labels[index] not in runs:
+            continue
         if len(chosen) < wanted and min(abs(index - other) for other in chosen) > len(seen) / 20:
             chosen.add(index)
     return [times[index] for index in sorted(chosen)]

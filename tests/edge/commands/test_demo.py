@@ -56,6 +56,12 @@ def test_moments_show_every_set_of_labels_first() -> None:
     assert {2.0, 7.0, 10.2} <= set(chosen)
 
 
+def test_moments_without_a_face_are_left_out_unless_there_are_no_others() -> None:
+    seen = [{"media_time_s": n / 15, "faces": [{"label": "sad"}] * (n > 90)} for n in range(180)]
+    assert min(demo.moments(seen)) > 90 / 15
+    assert len(demo.moments([record | {"faces": []} for record in seen])) == 9
+
+
 def test_live_records_are_placed_by_their_time() -> None:
     first, later = ({"time": f"2026-11-20T12:00:0{s}.500+00:00"} for s in (1, 3))
     assert demo._seconds(later, first) == 2.0
