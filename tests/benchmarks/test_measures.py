@@ -207,6 +207,11 @@ def test_scores_by_hand():
     assert accuracy.agreement(probabilities, None) is None
 
 
+def test_a_model_that_was_not_timed_has_no_latency():
+    found = accuracy.cost(Model.read(TINY), None)
+    assert found["p50 ms"] is found["p95 ms"] is None and found["MMAC"] > 0
+
+
 def test_a_variant_without_a_source_is_refused(tmp_path):
     path = tmp_path / "mine-int8.tflite"
     path.write_bytes(TINY.read_bytes())
