@@ -27,7 +27,7 @@ LAYERS = (
     ("pipeline",),
     ("factory",),
     ("kiosk",),
-    ("bench", "web"),
+    ("archive", "bench", "web"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -101,6 +101,7 @@ def test_edge_never_imports_tensorflow_or_keras() -> None:
 
 def test_edge_imports_its_extras_late() -> None:
     extras = {"matplotlib", "paho", "gradio", "PIL", "picamera2", "tkinter", "segno", "reportlab"}
+    extras |= {"pyarrow", "ray"}
     for path in modules("edge"):
         if path.parent.name != "web":  # all of it is one extra, and imported late itself
             assert not imported(path, top_level=True) & extras, path

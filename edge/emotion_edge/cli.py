@@ -20,6 +20,7 @@ COMMANDS = (
     "demo",
     "run",
     "image",
+    "label",
     "info",
     "doctor",
     "detectors",

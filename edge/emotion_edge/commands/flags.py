@@ -6,7 +6,10 @@ import argparse
 from itertools import product
 from pathlib import Path
 
+from emotion_edge.archive.recipe import Recipe
+from emotion_edge.detectors import names
 from emotion_edge.model.backend import RUNTIMES, Backend
+from emotion_edge.model.shipped import DEFAULT
 
 BACKEND_HELP = {
     "runtime": f"auto, {', '.join(RUNTIMES)}",
@@ -22,6 +25,51 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime", default="auto", help=BACKEND_HELP["runtime"])
     parser.add_argument("--threads", type=int, default=1, metavar="N", help=BACKEND_HELP["threads"])
     _add_switches(parser)
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for how single images are labelled; read them with ``recipe``."""
+    parser.add_argument("--model", default=DEFAULT, help="a shipped name or a .tflite file")
+    parser.add_argument("--detector", default="auto", help=names())
+    parser.add_argument(
+        "--min-face",
+        type=int,
+        metavar="PIXELS",
+        help="side of the smallest face to find (default: 24); smaller takes longer",
+    )
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        metavar="S",
+        help="stop looking for small faces in an image after S seconds (default: 10)",
+    )
+    add_backend_arguments(parser)
+    parser.add_argument(
+        "--precision",
+        type=float,
+        metavar="P",
+        help="share of the labels shown that should be right, e.g. 0.9; other faces are unsure "
+        "(default: the model's own)",
+    )
+    parser.add_argument(
+        "--unsure-below",
+        type=float,
+        metavar="P",
+        help="a probability instead of a precision; 0 labels every face",
+    )
+
+
+def recipe(options: argparse.Namespace) -> Recipe:
+    """How the flags ask to label images. Raises UsageError."""
+    return Recipe(
+        model=options.model,
+        detector=options.detector,
+        min_face=options.min_face,
+        max_seconds=options.max_seconds,
+        backend=backend(options),
+        precision=options.precision,
+        unsure_below=options.unsure_below,
+    )
 
 
 def backend(options: argparse.Namespace) -> Backend:

@@ -14,18 +14,15 @@ from typing import get_args
 import cv2
 
 from emotion_edge.annotate import annotate
+from emotion_edge.archive.recipe import record_of
 from emotion_edge.cameras.photos import frame_count, photos_in
-from emotion_edge.commands.flags import add_backend_arguments, backend
-from emotion_edge.detectors import names, open_detector
-from emotion_edge.detectors.stills import StillDetector
+from emotion_edge.commands.flags import add_recipe_arguments, recipe
+from emotion_edge.detectors.stills import unsearched
 from emotion_edge.errors import EmotionEdgeError, ImageError, OutputExists, SinkError, UsageError
-from emotion_edge.factory import load
 from emotion_edge.files import printable, write_whole
 from emotion_edge.model.labels import EMOJI, UNSURE
 from emotion_edge.model.preprocessing import read_image
-from emotion_edge.model.shipped import DEFAULT
 from emotion_edge.privacy import Hiding, hidden
-from emotion_edge.records import image_record
 from emotion_edge.values import Image
 
 HELP = "name the emotions in images"
@@ -36,34 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="an image, or a folder of images"
     )
-    parser.add_argument("--model", default=DEFAULT, help="a shipped name or a .tflite file")
-    parser.add_argument("--detector", default="auto", help=names())
-    parser.add_argument(
-        "--min-face",
-        type=int,
-        metavar="PIXELS",
-        help="side of the smallest face to find (default: 24); smaller takes longer",
-    )
-    parser.add_argument(
-        "--max-seconds",
-        type=float,
-        metavar="S",
-        help="stop looking for small faces in an image after S seconds (default: 10)",
-    )
-    add_backend_arguments(parser)
-    parser.add_argument(
-        "--precision",
-        type=float,
-        metavar="P",
-        help="share of the labels shown that should be right, e.g. 0.9; other faces are unsure "
-        "(default: the model's own)",
-    )
-    parser.add_argument(
-        "--unsure-below",
-        type=float,
-        metavar="P",
-        help="a probability instead of a precision; 0 labels every face",
-    )
+    add_recipe_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON line per image")
     parser.add_argument(
         "--annotate", type=Path, metavar="FOLDER", help="write annotated copies to this folder"
@@ -94,18 +64,7 @@ def run(options: argparse.Namespace) -> int:
         except EmotionEdgeError as error:
             report(ImageError(str(error)))  # bad input, though the folder is read as a camera's
     targets = _targets(files, options.annotate, overwrite=options.overwrite)
-    limits = {"min_face": options.min_face, "max_seconds": options.max_seconds}
-    detector = open_detector(
-        options.detector,
-        changes={name: value for name, value in limits.items() if value is not None},
-    )
-    pipeline = load(
-        options.model,
-        detector=detector,
-        backend=backend(options),
-        precision=options.precision,
-        unsure_below=options.unsure_below,
-    )
+    pipeline = recipe(options).open()
     for path, target in targets.items():
         try:
             image = read_image(path)
@@ -116,16 +75,16 @@ def run(options: argparse.Namespace) -> int:
         if (frames := frame_count(path)) > 1:
             every = f": emotion-edge run --camera {name} reads all" if path.suffix == ".gif" else ""
             print(f"emotion-edge: {name}: the first of {frames} frames{every}", file=sys.stderr)
-        faces = pipeline.image(image).faces
-        if isinstance(detector, StillDetector) and (unsearched := detector.unsearched):
+        observation = pipeline.image(image)
+        faces = observation.faces
+        if share := unsearched(pipeline.detector):
             print(
-                f"emotion-edge: {name}: out of time; {unsearched:.0%} of the image was not "
+                f"emotion-edge: {name}: out of time; {share:.0%} of the image was not "
                 "searched for small faces: raise --max-seconds or --min-face",
                 file=sys.stderr,
             )
         if options.json:
-            height, width = image.shape[:2]
-            record = image_record(faces, width, height, file=str(path))
+            record = record_of(pipeline, image, observation, str(path))
             # JSON is UTF-8; a terminal of another encoding gets escapes, which mean the same.
             print(json.dumps(record, ensure_ascii=not _utf8()))
         elif not faces:

@@ -114,6 +114,11 @@ class StillDetector:
         ]
 
 
+def unsearched(detector: FaceDetector) -> float:
+    """Share of the last image in which small faces were not looked for, 0 where none was left."""
+    return detector.unsearched if isinstance(detector, StillDetector) else 0.0
+
+
 def _tiles(
     height: int, width: int, scale: float, largest: float
 ) -> Iterator[tuple[int, int, int, int]]:

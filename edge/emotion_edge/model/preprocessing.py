@@ -196,7 +196,10 @@ def read_image(path: str | Path) -> Image:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:  # more pixels than OpenCV's limit, or than there is memory for
+        raise ImageError(f"OpenCV cannot decode {path}: {error.err}") from error
     if image is None:
         raise ImageError(
             f"{path} is not an image OpenCV can decode ({data.size:,} bytes): "
