@@ -14,6 +14,7 @@ from emotion_edge.errors import ModelError
 from emotion_edge.files import size_text
 from emotion_edge.model.labels import CONVENTIONS
 from emotion_edge.model.manifest import Manifest
+from emotion_edge.model.shipped import DEFAULT
 from train import metrics
 from train.files import table, write_text
 
@@ -322,9 +323,14 @@ def _verdict(manifest: Manifest) -> str:
         return "**Not measured.**"
     share = _share(figures["accuracy"])
     if manifest.convention == "people":
+        use = (
+            "Start with this one."
+            if manifest.name == DEFAULT
+            else f"Use it where accuracy matters more than time; `{DEFAULT}` is the default."
+        )
         return (
             f"**Gives the label most people would give for {share} of the faces on which people "
-            "agree. Use it unless you compare with the literature.**"
+            f"agree. {use}**"
         )
     return (
         f"**Gives FER2013's original label for {share} of the faces. Use it to compare with "
