@@ -18,6 +18,7 @@ COMMANDS = (
     "roofline",
     "estimate",
     "soak",
+    "fleet",
     "web",
     "peers",
     "compare",

@@ -204,5 +204,6 @@ _TABLES = (
         lambda document: [estimate_row(case) for case in document["estimates"]],
     ),
     ("Soak", "soak", itemgetter("rows")),
+    ("Fleets of kiosks, one broker and one Prometheus", "fleet", itemgetter("rows")),
     ("Web page under uploads, MB resident", "web", itemgetter("rows")),
 )

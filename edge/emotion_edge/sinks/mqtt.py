@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import socket
 import threading
@@ -111,6 +112,13 @@ class MqttSettings(SinkSettings):
         "messages kept while the broker is away; newer ones are dropped and counted.",
         ge=1,
         le=65535,
+    )
+    reconnect_spread_s: float = key(
+        5.0,
+        "a lost connection is tried again after 1 s and a random part of this, so that the "
+        "devices of a restarted broker do not all come back in the same second.",
+        ge=0,
+        le=3600,
     )
     keepalive_s: int = key(30, "seconds after which a silent connection is probed.", ge=1, le=65535)
 
@@ -221,6 +229,16 @@ class MqttSink(Sink):
             return f"{self.name} refuses us: {self._refusal}: check username and password"
         return f"{self.name} does not answer: check the address and that the broker runs"
 
+    @property
+    def connections(self) -> int:
+        """How often it has connected."""
+        return self._connections
+
+    @property
+    def unacknowledged(self) -> int:
+        """Messages that the broker has not confirmed; paho repeats them after a reconnection."""
+        return self._sent - self._acknowledged
+
     def __enter__(self) -> Self:
         """Begin to connect; it does not wait for the broker, which may come later.
 
@@ -239,7 +257,7 @@ class MqttSink(Sink):
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.max_queued_messages_set(settings.queue)
-        client.reconnect_delay_set(*_RECONNECT_S)
+        self._spread(client)
         client.will_set(f"{self._base}/status", "offline", qos=1, retain=True)
         if settings.username:
             client.username_pw_set(settings.username, _password(settings))
@@ -399,7 +417,14 @@ class MqttSink(Sink):
             self._counting.wait_for(lambda: self._acknowledged >= sent or over())
             return not over()
 
-    def _on_disconnect(self, *_: Any) -> None:
+    def _spread(self, client: Any) -> None:
+        """Draw the first pause before the next connection; paho doubles it at each failure."""
+        first, longest = _RECONNECT_S
+        pause = first + random.uniform(0, self._settings.reconnect_spread_s)
+        client.reconnect_delay_set(pause, max(pause, longest))
+
+    def _on_disconnect(self, client: Any, *_: Any) -> None:
+        self._spread(client)
         with self._counting:
             if self._connected:
                 self._away_since = time.monotonic()

@@ -127,7 +127,8 @@ def quick(monkeypatch) -> None:
 
 
 def settings(broker: Broker, **others) -> MqttSettings:
-    return MqttSettings(host="127.0.0.1", port=broker.port, topic="kiosk/hall", **others)
+    others = {"topic": "kiosk/hall", "reconnect_spread_s": 0, **others}
+    return MqttSettings(host="127.0.0.1", port=broker.port, **others)
 
 
 def test_states_availability_and_the_largest_face(
@@ -615,3 +616,31 @@ def test_commands_can_be_switched_off(broker, listener, until) -> None:
         listener.client.publish("homeassistant/status", "online", qos=1).wait_for_publish()
         until(lambda: len(listener.on("homeassistant/device/kiosk_hall/config")) > 1)
     assert run.obeyed == [] and "running" not in described(listener)
+
+
+def test_connections_of_many_devices_come_back_spread_out(broker) -> None:
+    """Each draws a first pause of its own, and a new one after every loss."""
+
+    class Client:
+        def __init__(self) -> None:
+            self.pauses: list[tuple[float, float]] = []
+
+        def reconnect_delay_set(self, first: float, longest: float) -> None:
+            self.pauses.append((first, longest))
+
+    client = Client()
+    for _ in range(200):
+        MqttSink(settings(broker, reconnect_spread_s=60), EMOTIONS)._on_disconnect(client)
+    first = [pause for pause, _ in client.pauses]
+    assert all(1 <= pause <= 61 and longest >= pause for pause, longest in client.pauses)
+    assert all(sum(10 * k <= pause < 10 * k + 10 for pause in first) < 100 for k in range(7))
+
+
+def test_a_lost_connection_draws_its_pause_from_the_settings(broker, until) -> None:
+    with MqttSink(settings(broker, reconnect_spread_s=3), EMOTIONS) as sink:
+        until(lambda: sink.connections == 1)
+        before = sink._client._reconnect_min_delay
+        broker.stop()
+        until(lambda: sink._client._reconnect_min_delay != before)
+        broker.start()
+        until(lambda: sink.connections == 2)
