@@ -32,11 +32,13 @@ def result(decoded: DecodedImage, observation: Observation, model: str) -> str:
     if not faces:
         return _layout(_figure(decoded.image, ()), NO_FACE + _notes(decoded), "No face found.")
     timings = observation.timings
+    height, width = decoded.image.shape[:2]
+    whole = [face.box for face in faces] == [Box(0, 0, width, height)]
     facts = [
         f"{decoded.width} × {decoded.height} pixels",
         escape(model),
-        f"faces found in {timings['detect']:.0f} ms",
-        f"read in {timings['classify'] / len(faces):.2f} ms each",
+        "the whole image as one face" if whole else f"faces found in {timings['detect']:.0f} ms",
+        f"read in {_milliseconds(timings['classify'] / len(faces))}{' each' * (len(faces) > 1)}",
     ]
     panels = "".join(_panel(i, face, len(faces)) for i, face in enumerate(faces))
     annotated = _data_url(annotate(decoded.image, faces, width=_SAVED_WIDTH), 90)
@@ -435,6 +437,11 @@ def _emoji(label: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}%"
+
+
+def _milliseconds(ms: float) -> str:
+    """Two figures: ``0.21 ms``, ``4.7 ms``, ``47 ms``."""
+    return f"{ms:.2f} ms" if ms < 1 else f"{ms:.1f} ms" if ms < 10 else f"{ms:.0f} ms"
 
 
 def _size(size: int) -> str:

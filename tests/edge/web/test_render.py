@@ -87,6 +87,17 @@ def test_one_face_needs_no_number() -> None:
     assert 'data-summary="One face: happy, 75%."' in html
 
 
+def test_the_facts_fit_what_was_done() -> None:
+    html = render.result(decoded(), seen("happy"), "fast int8")
+    assert "faces found in 4 ms" in html and "read in 0.80 ms<" in html.replace(" · ", "<")
+    whole = Face(Box(0, 0, 400, 300), Emotion(("happy", "sad"), (0.75, 0.25)), "happy")
+    timings = {"detect": 0.0, "classify": 46.66}
+    observation = Observation(Frame(decoded().image, 0, 0), (whole,), timings)
+    html = render.result(decoded(), observation, "fast int8")
+    assert "the whole image as one face" in html and "faces found" not in html
+    assert "read in 47 ms" in html and "each" not in html
+
+
 def test_no_face_offers_the_whole_image_and_no_downloads() -> None:
     html = render.result(decoded(), seen(), "fast int8")
     parse(html)
