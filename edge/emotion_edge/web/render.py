@@ -79,7 +79,8 @@ def comparison(decoded: DecodedImage, opinions: Sequence[Opinion]) -> str:
         for mark, o in ((_A, first), (_B, second))
     )
     if same == count:
-        agree = "the same label" if count == 1 else f"the same label to all {count} faces"
+        faces = {1: "", 2: " to both faces"}.get(count, f" to all {count} faces")
+        agree = f"the same label{faces}"
     elif count == 1:
         agree = "different labels"
     else:
@@ -134,7 +135,9 @@ def card(one: Installed) -> str:
         "Variant": escape(manifest.variant),
         "Input": f"{spec.width} × {spec.height} pixels, {escape(spec.colour)}, uint8",
         "Answers": escape(CONVENTIONS.get(manifest.convention, "not stated")),
-        "Not sure": f"below {one.unsure_below:.0%}" if one.unsure_below else "never said",
+        "Not sure": f"when the highest probability is below {one.unsure_below:.0%}"
+        if one.unsure_below
+        else "never said",
         "Labels": ", ".join(f"{_emoji(label)} {escape(label)}" for label in manifest.labels),
         "Licence": escape(manifest.licence) or "not stated",
         "SHA-256": f"<code>{escape(manifest.model_sha256)}</code>",
@@ -318,7 +321,7 @@ def _accuracy(split: str, figures: Mapping[str, Any], labels: Sequence[str]) -> 
     ours, floats = figures.get("converted", {}), figures.get("float", {})
     rows = {}
     if "accuracy" in ours:
-        rows["Accuracy"] = f"<b>{_percent(ours['accuracy'])}</b> of this file"
+        rows["Accuracy"] = f"<b>{_percent(ours['accuracy'])}</b>"
         if "accuracy_interval" in ours:
             low, high = ours["accuracy_interval"]
             rows["Accuracy"] += f" (95% interval {_percent(low)} to {_percent(high)})"
