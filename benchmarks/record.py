@@ -155,7 +155,7 @@ def _remarks(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _kind(document: Mapping[str, Any]) -> tuple[str, str]:
     """Identifies a measurement among the documents of one board and day."""
-    variant = ("rate", "threads", "source", "frames", "backend")
+    variant = ("rate", "threads", "source", "frames", "backend", "detectors")
     named = {key: document["settings"].get(key) for key in variant}
     return document["benchmark"], json.dumps(named, sort_keys=True)
 
@@ -191,6 +191,7 @@ _TABLES = (
     ("Latency of one inference, ms", "latency", _latency),
     ("Camera to label", "pipeline", itemgetter("rows")),
     ("Accuracy and latency", "accuracy", itemgetter("rows")),
+    ("Faces found and labelled as most people would", "faces", itemgetter("rows")),
     ("Share of the machine's roof", "roofline", itemgetter("shares")),
     ("Peers, same frames, one run", "peers", itemgetter("rows")),
     (

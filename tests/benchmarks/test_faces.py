@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from emotion_edge.values import Box, Image
 
 TINY = Path(__file__).parents[1] / "edge" / "tiny.tflite"
 LABELS = ("happy", "sad")
+SCHEMA = json.loads((Path(benchmarks.__file__).parent / "schema.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,15 @@ def test_watch_counts_late_and_stale_frames(faces: Image) -> None:
         assert row["false_per_100_frames"] == 0
 
 
+def test_a_sampled_clip_is_counted_in_frames(faces: Image) -> None:
+    frames = list(film(faces, np.random.default_rng(0)))
+    watch = Watch("replay", Replay([box for _, box in frames[::3]], 1), every=3)
+    watch.see(frames)
+    row = watch.summary()
+    assert row["missed"] == pytest.approx(1 / 20)
+    assert row["noticed_frames"] == row["stale_frames"] == 3
+
+
 def test_a_shaken_face_is_still_that_face(faces: Image) -> None:
     rng = np.random.default_rng(0)
     frames = [shake(faces[0], rng, 48) for _ in range(50)]
@@ -207,7 +218,9 @@ def test_faces_ends_with_one_json_document(data: Path, capsys: pytest.CaptureFix
     words += ["--empty", "2", "--turned", "2"]
     assert _run(*words) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert document["faces"] == 6
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    assert document["settings"]["faces"] == 6
+    assert [row["detector"] for row in document["rows"]] == ["haar, photo", "haar, stream"]
     assert [row["detector"] for row in document["detection"]] == ["haar, photo", "haar, stream"]
     assert all(0 <= row["missed"] <= 1 for row in document["detection"])
     assert {row["margin"] for row in document["crops"]} <= {-0.05, 0.0, 0.05}
@@ -226,6 +239,7 @@ def test_found_and_correct_counts_clear_faces_only() -> None:
     assert row["found"] == pytest.approx(2 / 3)
     assert row["correct_of_found"] == pytest.approx(1 / 2)
     assert row["found_and_correct"] == pytest.approx(1 / 3)
+    assert row["ci95"][0] < 1 / 3 < row["ci95"][1]
 
 
 def test_a_turn_moves_the_nose_to_its_side_and_no_turn_changes_nothing() -> None:
