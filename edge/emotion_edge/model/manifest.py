@@ -39,7 +39,7 @@ class InputSpec:
     margin: of ``preprocessing.crop_face``.
     interpolation: ``area``: shrink by area, enlarge bilinearly (``preprocessing.resize_to_input``).
     alignment: ``eyes``: level a tilted face if the detector finds its landmarks
-        (``preprocessing.level_face``); ``none``: never. A manifest without it means ``eyes``.
+        (``preprocessing.face_input``); ``none``: never. A manifest without it means ``eyes``.
     """
 
     height: int
