@@ -10,6 +10,9 @@ reported when both are true:
   interval);
 - the ratio differs from 1 by at least ``--least`` (3%).
 
+Two estimates (``python -m benchmarks estimate``) are compared by kernels and instruction counts,
+which have no noise.
+
 ``--identical N`` checks the tool itself: N pairs of identical cases, interleaved in one run. At
 most one in twenty may be called a change.
 """
@@ -26,6 +29,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.estimation.regressions import regressions
+from benchmarks.record import read_document
 from emotion_edge.bench import measure as bench
 from emotion_edge.bench.measure import Case, Plan, Worker
 from emotion_edge.bench.report import add_output_arguments, check_outputs, emit, progress_of
@@ -141,6 +146,10 @@ def run(options: argparse.Namespace) -> int:
         return _check(options)
     if len(options.files) != 2:
         raise UsageError(f"compare takes two files, got {len(options.files)}: A.json B.json")
+    if all(_benchmark(path) == "estimate" for path in options.files):
+        problems = regressions(*(read_document(path) for path in options.files))
+        print("\n".join(problems) or "no kernel changed and no instruction count grew")
+        return 1 if problems else 0
     before, after = (read_latency(path) for path in options.files)
     records = compare(before, after, options.least)
     for key in ("name", "cpu"):
@@ -199,6 +208,14 @@ def read_latency(path: Path) -> dict[str, Any]:
     raise UsageError(
         f"{path} has no latency document: make one with python -m benchmarks latency --output FILE"
     )
+
+
+def _benchmark(path: Path) -> str | None:
+    """The kind of a file's document; None for a file that is not one."""
+    try:
+        return str(read_document(path)["benchmark"])
+    except UsageError:
+        return None
 
 
 def _key(case: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare import read_latency
-from benchmarks.estimation import calibration, emulator
-from benchmarks.estimation.calibration import Estimate, boards, estimate_row
+from benchmarks.estimation import calibration, emulator, stages
+from benchmarks.estimation.calibration import Estimate, boards, estimate_row, kernel_rows
+from benchmarks.estimation.regressions import regressions
 from benchmarks.record import RESULTS, read_document, read_results
 from emotion_edge.bench import measure as bench
 from emotion_edge.bench import operators
 from emotion_edge.bench.measure import Model
 from emotion_edge.bench.report import add_output_arguments, check_outputs, emit, progress_of, table
+from emotion_edge.detectors import DETECTORS
 from emotion_edge.errors import UsageError
-from emotion_edge.model.shipped import model_path, shipped_models
+from emotion_edge.model.shipped import DEFAULT, model_path, shipped_models
 
 HELP = "estimate latencies on Raspberry Pi boards by emulation, as ranges"
-GROWTH = 1.03
-"""More instructions than this many times the old count are a regression."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="exit 1 when a kernel differs from FILE's or instructions grew by more than 3%%",
+    )
+    parser.add_argument(
+        "--counts",
+        type=Path,
+        metavar="FILE",
+        help="an earlier estimate: take its counts instead of emulating, for a new calibration",
+    )
+    parser.add_argument(
+        "--pipeline",
+        action="store_true",
+        help="estimate the whole path from frame to label, for one face at 640x480",
     )
     parser.add_argument(
         "--against",
@@ -70,20 +81,72 @@ def run(options: argparse.Namespace) -> int:
         return 0 if all(row["inside"] == "yes" for row in rows) else 1
     check_outputs(options)
     chosen = list(known) if options.board == "all" else [options.board]
+    if options.pipeline:
+        return _pipeline(options, chosen)
+    if options.counts is not None:
+        old = read_document(options.counts)
+        with bench.document(
+            "estimate", {"boards": chosen, "counts": "of an earlier run"}
+        ) as result:
+            result["versions"] = old["versions"]
+            result["estimates"] = [
+                case
+                | _estimates(
+                    case["counts"],
+                    case["board"],
+                    case["macs"],
+                    integer=case["peak_macs_per_cycle"] == known[case["board"]]["peak"]["int8"],
+                )
+                for case in old["estimates"]
+                if case["board"] in chosen
+            ]
+        return _report(options, result)
     models = [Model.read(model_path(name)) for name in options.models or shipped_models()]
     with bench.document("estimate", {"boards": chosen}) as result:
         result["versions"] = emulator.versions()
         result["estimates"] = cases(models, {name: known[name] for name in chosen}, options)
     if options.compare is not None:
-        problems = compare(read_document(options.compare), result)
+        problems = regressions(read_document(options.compare), result)
         print("\n".join(problems) or "no kernel changed and no instruction count grew")
         return 1 if problems else 0
-    emit(
-        options,
-        result,
-        [estimate_row(case) for case in result["estimates"]],
-        NOTES,
-    )
+    return _report(options, result)
+
+
+def _report(options: argparse.Namespace, result: Mapping[str, Any]) -> int:
+    kernels = [row for case in result["estimates"] for row in kernel_rows(case)]
+    rows = [estimate_row(case) for case in result["estimates"]]
+    emit(options, result, rows, "\n\n".join([*([table(kernels)] if kernels else []), NOTES]))
+    return 0
+
+
+def _pipeline(options: argparse.Namespace, chosen: Sequence[str]) -> int:
+    """Estimate the stages of the pipeline with each installed detector."""
+    name, *more = options.models or [DEFAULT]
+    if more:
+        raise UsageError(f"--pipeline estimates one model, got {len(more) + 1}")
+    model = Model.read(model_path(name))
+    progress = progress_of(options)
+    known = boards()
+    llvm = sorted({known[board]["model"] for board in chosen})
+    settings = {"boards": list(chosen), "model": name, "size": "640x480", "faces": 1}
+    with bench.document("estimate-pipeline", settings) as result:
+        result["versions"] = emulator.versions()
+        progress("emulating the network")
+        networks = {
+            case["board"]: case["cold_ms"]
+            for case in cases([model], {board: known[board] for board in chosen}, options)
+        }
+        result["model"] = bench.describe(model)
+        result["rows"], result["counts"] = [], {}
+        for detector in (each for each, kind in DETECTORS.items() if kind.installed()):
+            progress(f"emulating the pipeline with {detector}")
+            counted = stages.cycles_by_stage(detector, model.path, llvm)
+            result["counts"][detector] = counted
+            for board in chosen:
+                found = stages.estimate(counted, board, networks[board])
+                result["rows"].append({"board": board, "detector": detector, "stages": found})
+    progress("")
+    emit(options, result, [stages.as_row(each) for each in result["rows"]], stages.NOTES)
     return 0
 
 
@@ -118,28 +181,7 @@ def cases(
                 "kernel": next(iter(counted.kernels), "other"),
                 "counts": counted.as_dict(),
             }
-            for state in ("warm", "cold"):
-                case[f"{state}_ms"] = _as_dict(
-                    calibration.estimate(counted.as_dict(), name, macs, integer, state)
-                )
-            found.append(case)
-    return found
-
-
-def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What got worse from one estimate to the next, one line each."""
-    before = {(case["board"], case["model"], case["variant"]): case for case in old["estimates"]}
-    found = []
-    for case in new["estimates"]:
-        key = (case["board"], case["model"], case["variant"])
-        if key not in before:
-            continue
-        was, name = before[key], " ".join(map(str, key))
-        if was["kernel"] != case["kernel"]:
-            found.append(f"{name}: the kernel was {was['kernel']!r} and is {case['kernel']!r}")
-        ratio = case["counts"]["instructions"] / was["counts"]["instructions"]
-        if ratio > GROWTH:
-            found.append(f"{name}: {ratio - 1:.1%} more instructions")
+            found.append(case | _estimates(counted.as_dict(), name, macs, integer=integer))
     return found
 
 
@@ -212,6 +254,16 @@ def _files(models: Sequence[Model], folder: Path) -> list[Path]:
         path.write_bytes(model.flatbuffer)
         files.append(path)
     return files
+
+
+def _estimates(
+    counts: Mapping[str, Any], board: str, macs: int, *, integer: bool
+) -> dict[str, dict[str, float]]:
+    """``warm_ms`` and ``cold_ms`` of a case."""
+    return {
+        f"{state}_ms": _as_dict(calibration.estimate(counts, board, macs, integer, state))
+        for state in ("warm", "cold")
+    }
 
 
 def _as_dict(estimate: Estimate) -> dict[str, float]:

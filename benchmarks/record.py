@@ -11,12 +11,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.estimation.calibration import estimate_row
+from benchmarks.estimation.calibration import estimate_row, kernel_rows
+from benchmarks.estimation.stages import as_row
 from benchmarks.peers import side_by_side
 from emotion_edge.bench.measure import SCHEMA
 from emotion_edge.bench.report import table
 from emotion_edge.errors import UsageError
 from emotion_edge.files import write_whole
+from emotion_edge.model.shipped import DEFAULT
 
 HELP = "keep documents under results/, one file per board and date, and renew the table"
 RESULTS = Path(__file__).parent / "results"
@@ -203,6 +205,21 @@ _TABLES = (
         "Estimates for boards that were emulated, not measured, one thread",
         "estimate",
         lambda document: [estimate_row(case) for case in document["estimates"]],
+    ),
+    (
+        "Where the cycles of the estimates go",
+        "estimate",
+        lambda document: [
+            row
+            for case in document["estimates"]
+            if case["model"] == DEFAULT
+            for row in kernel_rows(case)
+        ],
+    ),
+    (
+        "Estimates of the whole pipeline: emulated, not measured, one face at 640x480, one thread",
+        "estimate-pipeline",
+        lambda document: [as_row(case) for case in document["rows"]],
     ),
     ("Soak", "soak", itemgetter("rows")),
     ("Fleets of kiosks, one broker and one Prometheus", "fleet", itemgetter("rows")),

@@ -6,10 +6,10 @@ The form was fixed before the held-out points were looked at::
     ms = k * (cycles + exposed * waits) / clock
 
 with ``exposed``, the share of a miss that the core cannot hide, and both latencies given per core.
-Only ``k`` is fitted, one per core, number of threads and arithmetic: the geometric mean of
-published over predicted. It stands for what llvm-mca leaves out (branches, TLB, front end) and,
-with four threads, for the speed-up. The range is the largest leave-one-out error, both ways, and at
-least ``LEAST``.
+Only ``k`` is fitted, one per core and number of threads (with four, per arithmetic too): the
+geometric mean of published over predicted. It stands for what llvm-mca leaves out (branches, TLB,
+front end) and, with four threads, for the speed-up. The range is the largest leave-one-out error,
+both ways, and at least ``LEAST``.
 """
 
 from __future__ import annotations
@@ -159,20 +159,26 @@ def estimate(
     k, low, high = single_thread(board)
     raw = predicted(counts, core, core["clock_ghz"], state)
     floor = macs / core["peak"]["int8" if integer else "float32"] / core["clock_ghz"] / 1e6
-    return Estimate(raw * k, max(raw * low, floor), raw * high, floor)
+    ms, least, most = (max(raw * factor, floor) for factor in (k, low, high))
+    return Estimate(ms, least, most, floor)
 
 
 def judged() -> list[dict[str, Any]]:
     """Every published point with its prediction, the range, and whether the point is inside."""
     rows = []
-    for board, threads, kind in itertools.product(boards(), (1, 4), ("int8", "float32")):
-        fitted = ratios(board, threads, kind)
+    for board, kinds in itertools.product(
+        boards(), ((1, ("int8", "float32")), (4, ("int8",)), (4, ("float32",)))
+    ):
+        threads = kinds[0]
+        source = boards()[board].get("like", board)
+        fitted = [pair for kind in kinds[1] for pair in ratios(source, threads, kind)]
         if not fitted:
             continue
+        held = [p for kind in kinds[1] for p in ratios(board, threads, kind, held_out=True)]
         how = fit([ratio for _, ratio in fitted])
         left_out = leave_one_out([ratio for _, ratio in fitted])
         errors = {point: error for (point, _), error in zip(fitted, left_out, strict=False)}
-        for point, ratio in [*fitted, *ratios(board, threads, kind, held_out=True)]:
+        for point, ratio in [*(fitted if source == board else []), *held]:
             middle = point.ms / ratio * how.k
             rows.append(
                 {
@@ -208,3 +214,25 @@ def estimate_row(case: Mapping[str, Any]) -> dict[str, Any]:
         "cold ms": f"{cold['ms']:g} ({cold['low']:g}-{cold['high']:g})",
         "kernel": case["kernel"],
     }
+
+
+def kernel_rows(case: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """An estimate's cycles by kind of kernel, for people; empty for documents without them.
+
+    MACs: multiply-accumulates that ran, those on padding included.
+    """
+    counts = case["counts"]
+    return [
+        {
+            "on": boards()[case["board"]]["name"],
+            "model": case["model"],
+            "kernel": kind,
+            "cycles": cycles,
+            "share %": round(100 * cycles / counts["cycles"], 1),
+            "MMAC": round(counts["macs"][kind] / 1e6, 2),
+            "MAC/cycle": round(counts["macs"][kind] / cycles, 1),
+            "of peak %": round(100 * counts["macs"][kind] / cycles / case["peak_macs_per_cycle"]),
+        }
+        for kind, cycles in counts["kernels"].items()
+        if "macs" in counts
+    ]

@@ -27,10 +27,10 @@ _RETURN = 0xD65F0000  # RET Xn, the register in bits 5 to 9
 _RETURN_MASK = 0xFFFFFC1F
 _COVER = 0.995
 """Share of the instructions that is simulated; the rest gets the average."""
-_SIMULATED = 400_000
-"""Instructions in distinct windows that are simulated in full; of the others a sample is."""
-_SAMPLES = 120
-"""Windows of that sample."""
+LONG = 20_000_000
+"""Instructions from which a section is sampled instead."""
+_SAMPLES, _STRETCH = 160, 600
+"""Stretches of a long section that are simulated, and the instructions of each."""
 
 
 class EstimateError(EmotionEdgeError):
@@ -61,13 +61,16 @@ class Cost:
     """What a section costs a core with perfect caches and branch prediction.
 
     instructions: that ran. cycles: by llvm-mca. simulated: share of the instructions that were
-    simulated rather than extrapolated. kernels: cycles by kind of kernel, the largest first.
+    simulated rather than extrapolated, small for a sampled section. kernels: cycles by kind of
+    kernel, the largest first. macs: multiply-accumulates by kind of kernel, those on padding
+    included.
     """
 
     instructions: int
     cycles: float
     simulated: float
     kernels: Mapping[str, float]
+    macs: Mapping[str, float]
 
 
 def read_blocks(path: Path) -> Blocks:
@@ -82,8 +85,8 @@ def read_blocks(path: Path) -> Blocks:
 def read_sections(path: Path) -> list[NDArray[np.uint32]]:
     """The block identities of each recorded section, in the order they ran."""
     trace = np.fromfile(path, np.uint32)
-    ends = np.flatnonzero(trace == 0)
-    return [part[part != 0] for part in np.split(trace, ends + 1)[: len(ends)]]
+    ends = np.flatnonzero(trace == 0).tolist()
+    return [trace[first:end] for first, end in zip([0, *(n + 1 for n in ends)], ends, strict=False)]
 
 
 def windows(section: NDArray[np.uint32], blocks: Blocks) -> list[Window]:
@@ -108,49 +111,59 @@ def windows(section: NDArray[np.uint32], blocks: Blocks) -> list[Window]:
 
 
 def cost(
-    section: NDArray[np.uint32], blocks: Blocks, assembly: Mapping[int, str], cpu: str
+    section: NDArray[np.uint32],
+    blocks: Blocks,
+    assembly: Mapping[int, str],
+    cpu: str,
 ) -> Cost:
     """Cycles of a section on LLVM's model of a core (``cpu``: ``llvm-mca -mcpu``)."""
-    parts = windows(section, blocks)
-    lengths = [sum(len(blocks.words[block]) for block in part.blocks) for part in parts]
-    weight = [length * part.count for length, part in zip(lengths, parts, strict=True)]
-    total = sum(weight)
+    size = np.zeros(max(blocks.words) + 1, np.int64)
+    for number, code in blocks.words.items():
+        size[number] = len(code)
+    total = int(size[section].sum())
+    parts = stretches(section, size) if total > LONG else windows(section, blocks)
+    weight = [int(size[list(part.blocks)].sum()) * part.count for part in parts]
     order = sorted(range(len(parts)), key=lambda index: -weight[index])
-    chosen, covered, spent = [], 0, 0
+    chosen, covered = [], 0
     for index in order:
-        if covered >= _COVER * total or spent >= _SIMULATED:
+        if total <= LONG and covered >= _COVER * total:
             break
         chosen.append(index)
         covered += weight[index]
-        spent += lengths[index]
-    # How often a window counts: one that is left out is represented by those of the sample.
-    times = {index: float(parts[index].count) for index in chosen}
-    if covered < _COVER * total:
-        rest = order[len(chosen) :]
-        drawn = _sample([weight[index] for index in rest], _SAMPLES)
-        each = (total - covered) / sum(drawn.values())
-        for number, count in drawn.items():
-            times[rest[number]] = each * count / lengths[rest[number]]
-        covered = total
     texts = [
         [assembly[word] for block in parts[index].blocks for word in blocks.words[block]]
-        for index in times
+        for index in chosen
     ]
-    kernels: defaultdict[str, float] = defaultdict(float)
-    cycles = 0.0
-    for text, taken, count in zip(texts, simulate(texts, cpu), times.values(), strict=True):
-        cycles += taken * count
-        kernels[kernel(text)] += taken * count
     scale = total / covered if covered else 0.0
-    largest = sorted(kernels.items(), key=lambda item: -item[1])
-    return Cost(total, cycles * scale, covered / total, dict(largest))
+    kernels: defaultdict[str, float] = defaultdict(float)
+    macs: defaultdict[str, float] = defaultdict(float)
+    # A long stretch settles within one iteration.
+    each = simulate(texts, cpu, (1, 2) if total > LONG else (2, 4))
+    for index, text, taken in zip(chosen, texts, each, strict=True):
+        kind = kernel(text)
+        kernels[kind] += taken * parts[index].count * scale
+        macs[kind] += sum(map(multiplications, text)) * parts[index].count * scale
+    largest = dict(sorted(kernels.items(), key=lambda item: -item[1]))
+    return Cost(
+        total,
+        sum(kernels.values()),
+        covered / total,
+        largest,
+        {kind: macs[kind] for kind in largest},
+    )
 
 
-def _sample(weights: Sequence[int], count: int) -> Counter[int]:
-    """Positions drawn in proportion to their weight, evenly spaced; how often each was drawn."""
-    ends = np.cumsum(weights)
-    points = (np.arange(count) + 0.5) * ends[-1] / count
-    return Counter(np.searchsorted(ends, points, "right").tolist())
+def stretches(section: NDArray[np.uint32], size: NDArray[np.int64]) -> list[Window]:
+    """Evenly spaced parts of a long section. size: instructions of each block, by identity."""
+    ends = np.cumsum(size.astype(np.int16)[section], dtype=np.int64)
+    # Integers, as the searched array has: of another type, it would be converted at every search.
+    starts = np.linspace(0, ends[-1] - _STRETCH, _SAMPLES).astype(np.int64)
+    firsts = np.searchsorted(ends, starts, "right").tolist()
+    lasts = np.searchsorted(ends, starts + _STRETCH, "right").tolist()
+    return [
+        Window(tuple(section[first : last + 1].tolist()), 1)
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
 
 
 def kernel(text: Sequence[str]) -> str:
@@ -172,6 +185,18 @@ def kernel(text: Sequence[str]) -> str:
     return "other"
 
 
+_LANES = {"8h": 8, "4s": 4, "2d": 2, "4h": 4, "2s": 2}
+
+
+def multiplications(line: str) -> int:
+    """Multiply-accumulates of an instruction on vectors."""
+    found = re.match(r"(sdot|udot|smmla|smull2?|smlal2?|fmla|fmul)\s+v\d+\.(\w+)", line)
+    if found is None:
+        return 0
+    name, lanes = found[1], _LANES.get(found[2], 0)
+    return lanes * {"sdot": 4, "udot": 4, "smmla": 8}.get(name, 1)
+
+
 def disassemble(words: Iterable[int]) -> dict[int, str]:
     """Assembly text of machine words, as llvm-mca reads it; ``nop`` for what LLVM cannot decode."""
     every = sorted(set(words))
@@ -188,20 +213,22 @@ def disassemble(words: Iterable[int]) -> dict[int, str]:
     return found
 
 
-def simulate(texts: Sequence[Sequence[str]], cpu: str) -> list[float]:
-    """Cycles of each window when it repeats: ``llvm-mca`` for four less that for two."""
+def simulate(
+    texts: Sequence[Sequence[str]], cpu: str, iterations: tuple[int, int] = (2, 4)
+) -> list[float]:
+    """Cycles of each window when it repeats: ``llvm-mca`` for more iterations less that for few."""
     # LLVM takes a "#" in the first line of its input for a line marker.
     source = "\n\n" + "".join(
         "\n".join([f"# LLVM-MCA-BEGIN w{index}", *text, f"# LLVM-MCA-END w{index}", ""])
         for index, text in enumerate(texts)
     )
     totals: list[dict[str, int]] = []
-    for iterations in (2, 4):
+    for count in iterations:
         options = [
             "--mtriple=aarch64",
             f"--mcpu={cpu}",
             "--mattr=+all",
-            f"--iterations={iterations}",
+            f"--iterations={count}",
             "--json",
             "--skip-unsupported-instructions=any",
             "--instruction-info=false",
@@ -214,7 +241,7 @@ def simulate(texts: Sequence[Sequence[str]], cpu: str) -> list[float]:
     missing = [name for name in names if name not in few]
     if missing:
         raise EstimateError(f"llvm-mca left out {len(missing)} of {len(names)} windows")
-    return [(many[name] - few[name]) / 2 for name in names]
+    return [(many[name] - few[name]) / (iterations[1] - iterations[0]) for name in names]
 
 
 def _llvm(program: str, options: Sequence[str], text: str) -> str:

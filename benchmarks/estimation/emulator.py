@@ -37,7 +37,8 @@ class Counts:
 
     instructions: that ran. cycles: by llvm-mca, with perfect caches and branch prediction.
     simulated: share of the instructions that were simulated rather than extrapolated. kernels:
-    cycles by kind of kernel. warm, cold: misses of the first and second level of the data cache,
+    cycles by kind of kernel. macs: multiply-accumulates by kind of kernel, those on padding
+    included. warm, cold: misses of the first and second level of the data cache,
     right after another inference and with empty caches.
     """
 
@@ -45,6 +46,7 @@ class Counts:
     cycles: float
     simulated: float
     kernels: Mapping[str, float]
+    macs: Mapping[str, float]
     warm: tuple[int, int]
     cold: tuple[int, int]
 
@@ -87,15 +89,24 @@ def _record(
 
 def _counts(cost: Cost, warm: tuple[int, int], cold: tuple[int, int]) -> Counts:
     kernels = {kind: round(taken) for kind, taken in cost.kernels.items()}
+    macs = {kind: round(count) for kind, count in cost.macs.items()}
     return Counts(
-        cost.instructions, round(cost.cycles), round(cost.simulated, 4), kernels, warm, cold
+        cost.instructions,
+        round(cost.cycles),
+        round(cost.simulated, 4),
+        kernels,
+        macs,
+        warm,
+        cold,
     )
 
 
-def emulate(words: Sequence[str | Path], cpu: str, plugin: str) -> subprocess.CompletedProcess[str]:
-    """Run the guest under QEMU with the plugin. Raises EstimateError when it fails."""
+def emulate(
+    words: Sequence[str | Path], cpu: str, plugin: str, *, guest: Path = _GUEST
+) -> subprocess.CompletedProcess[str]:
+    """Run a guest under QEMU with the plugin. Raises EstimateError when it fails."""
     # The release of ncnn that the published benchmarks were run with ends at Python 3.11.
-    ncnn = all(Path(word).suffix == ".param" for word in words)
+    ncnn = guest == _GUEST and all(Path(word).suffix == ".param" for word in words)
     packages, root = TOOLS / ("ncnn" if ncnn else "packages"), TOOLS / "root"
     python = root / f"usr/bin/python3.{11 if ncnn else 13}"
     for needed in (TOOLS / "qemu-aarch64", TOOLS / "trace.so", python, packages):
@@ -107,10 +118,11 @@ def emulate(words: Sequence[str | Path], cpu: str, plugin: str) -> subprocess.Co
         f"PYTHONPATH={packages}{os.pathsep}{Path(emotion_edge.__file__).parents[1]}",
         "PYTHONHOME=/usr",
         "PYTHONDONTWRITEBYTECODE=1",
+        "OMP_NUM_THREADS=1",
         "LD_LIBRARY_PATH=/usr/lib/aarch64-linux-gnu",
     ):
         command += ["-E", setting]
-    command += [python, _GUEST]
+    command += [python, guest]
     command += [word.resolve() if isinstance(word, Path) else word for word in words]
     done = subprocess.run(
         [str(each) for each in command], capture_output=True, text=True, check=False
@@ -118,7 +130,7 @@ def emulate(words: Sequence[str | Path], cpu: str, plugin: str) -> subprocess.Co
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         raise EstimateError(f"the emulated {cpu} failed: {last}")
-    if not ncnn and "XNNPACK delegate" not in done.stderr:
+    if guest == _GUEST and not ncnn and "XNNPACK delegate" not in done.stderr:
         raise EstimateError(f"LiteRT did not use XNNPACK on the emulated {cpu}")
     return done
 

@@ -35,12 +35,13 @@ def litert(path: str) -> Callable[[], object]:
     else:
         values = rng.integers(-128, 128, source["shape"]).astype(source["dtype"])
     interpreter.set_tensor(source["index"], values)
-    return interpreter.invoke
+    run: Callable[[], object] = interpreter.invoke
+    return run
 
 
 def ncnn(path: str) -> Callable[[], object]:
     """An inference as ncnn's benchmark runs it, one thread."""
-    import ncnn as library
+    import ncnn as library  # type: ignore[import-not-found]
 
     lines = Path(path).read_text().splitlines()
     (shape,) = [line.split()[4:] for line in lines if line.startswith("Input ")]

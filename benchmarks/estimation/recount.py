@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.estimation import calibration, emulator, networks
+from benchmarks.estimation import calibration, emulator, ncnn_networks, networks
 from emotion_edge.files import write_whole
 
 COUNTS = Path(__file__).with_name("counts.json")
@@ -29,8 +29,12 @@ def main() -> None:
         print(f"{point.network} on {core['cpu']}", file=sys.stderr, flush=True)
         name, _, variant = point.network.rpartition("-")
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "network.tflite")
-            networks.write(name, variant, path)
+            if name.startswith("ncnn-"):
+                path = Path(folder, "network.param")
+                ncnn_networks.write(name.removeprefix("ncnn-"), variant, path)
+            else:
+                path = Path(folder, "network.tflite")
+                networks.write(name, variant, path)
             found[point.network] = emulator.count([path], core)[0].as_dict()
         write_whole(COUNTS, json.dumps(counts, indent=1, sort_keys=True) + "\n")
 

@@ -14,8 +14,9 @@ import pytest
 
 from benchmarks import estimate
 from benchmarks.__main__ import main
-from benchmarks.estimation import calibration, cycles, emulator
+from benchmarks.estimation import calibration, cycles, emulator, stages
 from benchmarks.estimation.cycles import Blocks, EstimateError, Window
+from benchmarks.estimation.regressions import regressions
 from benchmarks.record import read_results
 from emotion_edge.bench.measure import Model
 from emotion_edge.errors import UsageError
@@ -58,6 +59,16 @@ def test_a_block_longer_than_the_limit_is_a_window() -> None:
     assert cycles.windows(np.ones(2, np.uint32), blocks) == [Window((1,), 2)]
 
 
+def test_a_long_section_is_sampled_evenly() -> None:
+    size = np.array([0, 10, 20], np.int64)
+    section = np.repeat(np.array([1, 2], np.uint32), 50_000)
+    found = cycles.stretches(section, size)
+    assert len(found) == cycles._SAMPLES
+    lengths = [int(size[list(part.blocks)].sum()) for part in found]
+    assert min(lengths) >= cycles._STRETCH and max(lengths) <= cycles._STRETCH + 40
+    assert 0.3 < sum(2 in part.blocks for part in found) / len(found) < 0.7 + 0.01
+
+
 def test_sections_are_split_where_the_plugin_ended_them(tmp_path: Path) -> None:
     np.array([1, 2, 0, 3, 0], np.uint32).tofile(tmp_path / "trace")
     assert [part.tolist() for part in cycles.read_sections(tmp_path / "trace")] == [[1, 2], [3]]
@@ -70,6 +81,21 @@ def test_kernels_are_told_apart_by_their_multiplications() -> None:
         "widening multiply-add, pairwise, prefetch"
     )
     assert cycles.kernel(["add x0, x1, x2"] * 50) == "other"
+
+
+@pytest.mark.parametrize(
+    ("line", "macs"),
+    [
+        ("sdot v0.4s, v1.16b, v2.4b[0]", 16),
+        ("smlal2 v0.8h, v1.16b, v2.16b", 8),
+        ("smlal v0.4s, v1.4h, v2.h[3]", 4),
+        ("fmla v0.4s, v1.4s, v2.s[1]", 4),
+        ("add v0.4s, v1.4s, v2.4s", 0),
+        ("madd x0, x1, x2, x3", 0),
+    ],
+)
+def test_multiplications_are_counted_by_lanes(line: str, macs: int) -> None:
+    assert cycles.multiplications(line) == macs
 
 
 @needs_llvm
@@ -100,7 +126,7 @@ def test_a_fit_is_the_geometric_mean_and_its_spread_the_worst_error_left_out() -
 
 
 def test_every_board_is_data_that_an_estimate_can_use() -> None:
-    counts = {"cycles": 1e6, "warm": (10_000, 1_000), "cold": (20_000, 9_000)}
+    counts = {"cycles": 2e6, "warm": (10_000, 1_000), "cold": (20_000, 9_000)}
     for name, board in calibration.boards().items():
         warm = calibration.estimate(counts, name, 4_000_000, True, "warm")
         cold = calibration.estimate(counts, name, 4_000_000, True, "cold")
@@ -113,6 +139,14 @@ def test_every_board_is_data_that_an_estimate_can_use() -> None:
 def test_held_out_points_lie_in_their_ranges(board: str) -> None:
     """The condition under which ranges are published; a fit to these points would prove nothing."""
     held = [row for row in calibration.judged() if row["board"] == board and row["held out"]]
+    assert len(held) >= 2
+    assert all(row["inside"] for row in held), held
+
+
+@pytest.mark.parametrize("board", ["pi3", "pi4", "zero2w"])
+def test_single_thread_int8_points_of_the_board_itself_are_held_out_and_inside(board: str) -> None:
+    rows = [row for row in calibration.judged() if row["board"] == board]
+    held = [r for r in rows if r["held out"] and r["threads"] == 1 and r["network"][-4:] == "int8"]
     assert len(held) >= 2
     assert all(row["inside"] for row in held), held
 
@@ -131,6 +165,29 @@ def test_every_published_point_names_its_source_and_was_counted() -> None:
         assert point.network in counted[boards[point.board]["cpu"]]
 
 
+# --- the pipeline ------------------------------------------------------------------------------
+
+
+def test_a_frame_is_the_sum_of_its_stages_and_code_that_branches_has_a_wider_range() -> None:
+    counts = {
+        stage: {"cycles": {"cortex-a72": 1.8e6, "neoverse-n1": 2.4e6, "cortex-a53": 1e6}}
+        for stage in stages.STAGES
+    }
+    network = {"ms": 1.5, "low": 1.2, "high": 1.9, "floor": 1.0}
+    found = {row["stage"]: row for row in stages.estimate(counts, "pi4", network)}
+    assert (found["network"]["low"], found["network"]["high"]) == (1.2, 1.9)
+    assert found["detect"]["low"] == pytest.approx(stages.BRANCHING[0])
+    assert found["detect"]["high"] == pytest.approx(stages.BRANCHING[1])
+    for end in ("low", "high"):
+        whole = sum(found[stage][end] for stage in stages.STAGES)
+        assert found["frame"][end] == pytest.approx(whole, rel=0.01)
+
+
+def test_a_pipeline_that_found_no_face_is_not_priced() -> None:
+    with pytest.raises(EstimateError, match="3 faces in 30 frames"):
+        stages._priced(3, [], [], Blocks({1: (NOP,)}, {1: 0}), [])
+
+
 # --- the command -------------------------------------------------------------------------------
 
 
@@ -146,11 +203,24 @@ def case(kernel: str = "dot product, by lane", instructions: int = 1000) -> dict
 
 def test_compare_reports_another_kernel_and_growth_above_three_percent() -> None:
     old = {"estimates": [case()]}
-    assert estimate.compare(old, {"estimates": [case(instructions=1030)]}) == []
-    (grown,) = estimate.compare(old, {"estimates": [case(instructions=1040)]})
+    assert regressions(old, {"estimates": [case(instructions=1030)]}) == []
+    (grown,) = regressions(old, {"estimates": [case(instructions=1040)]})
     assert "more instructions" in grown
-    (changed,) = estimate.compare(old, {"estimates": [case(kernel="other")]})
+    (changed,) = regressions(old, {"estimates": [case(kernel="other")]})
     assert "kernel" in changed
+    with pytest.raises(UsageError, match="share no model"):
+        regressions(old, {"estimates": [case() | {"board": "pi4"}]})
+
+
+def test_benchmarks_compare_takes_two_estimates(tmp_path: Path) -> None:
+    files = []
+    for number, count in enumerate((1000, 1020, 1040)):
+        estimates = [case(instructions=count)]
+        document = {"type": "benchmark", "benchmark": "estimate", "estimates": estimates}
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(document))
+    assert main(["compare", str(files[0]), str(files[1])]) == 0
+    assert main(["compare", str(files[0]), str(files[2])]) == 1
 
 
 def test_missing_tools_are_one_line_that_says_what_to_do(
