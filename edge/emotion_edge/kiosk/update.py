@@ -59,7 +59,8 @@ _AGAIN = ".again"
 _MOST_ATTEMPTS = 3
 _FIRST_PATIENCE_S = 30.0
 """How long the report of a first installation waits for the first frame, in seconds."""
-_POLL_S = 1.0
+_POLL_S = 4.0
+"""Between two looks at the health, in seconds; each starts a process on a small board."""
 _LEGACY = ("bin", "include", "lib", "lib64", "share", "pyvenv.cfg")
 """What an installation from before there were releases has directly in ``HOME``."""
 _YUNET = "face_detection_yunet_2023mar.onnx"
@@ -117,7 +118,9 @@ class Updater:
     def locked(self) -> Iterator[None]:
         """Hold the lock. Raises UpdateFailed when another process holds it."""
         self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / ".lock").open("a+") as file:
+        # For root alone: anyone who can open it could hold the lock.
+        descriptor = os.open(self.home / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -326,6 +329,10 @@ class Updater:
         if current is None or not self._systemd:
             return ""
         status, reason, _ = self._health(current)
+        give_up = time.monotonic() + _FIRST_PATIENCE_S
+        while status == "starting" and time.monotonic() < give_up:
+            time.sleep(1)
+            status, reason, _ = self._health(current)
         if force or status in ("ok", "degraded", "paused"):
             return status
         raise UpdateFailed(
@@ -374,6 +381,7 @@ class Updater:
             trouble = str(error)
         except Interrupted as error:
             trouble = f"interrupted by {error}"
+        _ignore_signals()
         if trouble:
             return self._undo(journal, trouble)
         text = self._done(f"{release.name} is active; {health}")
@@ -408,15 +416,15 @@ class Updater:
                     return "", f"the service ended: {self._last_words()}"
                 if now > give_up:
                     return "", f"not healthy after {trial.patience:g} s: {status} {reason}".strip()
-            time.sleep(_POLL_S)
+            end = give_up if since is None else since + trial.seconds
+            time.sleep(min(_POLL_S, max(0.1, end - now)))
 
     def _undo(self, journal: dict[str, Any], reason: str) -> str:
         """Go back to the release before this update. Always raises UpdateFailed, with the reason.
 
         A signal cannot stop it, and after a power cut it is continued.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
         if journal["current"] is None:  # a first installation that was interrupted
             self._forget()
             raise UpdateFailed(f"{journal['candidate']} is installed, but: {reason}")
@@ -876,6 +884,12 @@ def main(options: argparse.Namespace) -> str:
         with tempfile.TemporaryDirectory() as folder:
             wheel, pip = fetch(updater, options, folder)
             return updater.install(wheel, pip, force=options.force, trial=trial)
+
+
+def _ignore_signals() -> None:
+    """From here on, the update is completed or undone whatever happens."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
