@@ -19,7 +19,6 @@ from itertools import chain
 from pathlib import Path
 
 from emotion_edge.cameras import open_camera
-from emotion_edge.cli import carry_out
 from emotion_edge.commands import doctor
 from emotion_edge.errors import EmotionEdgeError, MissingExtra, ModelError
 from emotion_edge.kiosk.board import read_board
@@ -155,16 +154,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true")
     options = parser.parse_args(arguments)
 
-    def do() -> int:
+    try:
         config = load_config(options.config) if options.config else Config()
         if options.compare:
             configured, text = compare(options.compare, config, force=options.force)
             print(json.dumps({"configured": configured, "text": text}))
         else:
             print(run(config))
-        return 0
-
-    return 1 if carry_out("self-test", do, debug=False) else 0
+    except EmotionEdgeError as error:
+        print(f"self-test: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

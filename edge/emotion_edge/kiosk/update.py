@@ -439,6 +439,7 @@ class Updater:
         text += f"; {self.name(self.release('current'))} is active again"
         try:
             self._settle()
+            text += f", {self._health_after(Trial(**journal['trial']))}"
         except (UpdateFailed, OSError) as error:
             text += f", but {error}"
         self._done(text)
