@@ -129,8 +129,8 @@ def estimate(
 
 NOTES = (
     "Estimates of milliseconds per frame, one thread, one face at 640x480, averaged over a period\n"
-    "of the detector's schedule. fps: of one core that does nothing else. processor: of one core\n"
-    f"at {FPS} frames per second, without reading and decoding the camera's frames."
+    "of the detector's schedule while something moves. fps: of one core that does nothing else.\n"
+    "Reading and decoding the camera's frames is not included."
 )
 
 
@@ -141,7 +141,12 @@ def as_row(case: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "on": calibration.boards()[case["board"]]["name"],
         "detector": case["detector"],
-        **{f"{name} ms": f"{one['low']:.2g}-{one['high']:.2g}" for name, one in found.items()},
-        "fps": f"{1000 / frame['high']:.2g}-{1000 / frame['low']:.2g}",
-        f"processor at {FPS} fps": f"{FPS * frame['low'] / 10:.2g}-{FPS * frame['high'] / 10:.2g}%",
+        **{f"{name} ms": _range(one["low"], one["high"]) for name, one in found.items()},
+        "fps": _range(1000 / frame["high"], 1000 / frame["low"]),
+        f"% of a core at {FPS} fps": _range(FPS * frame["low"] / 10, FPS * frame["high"] / 10),
     }
+
+
+def _range(low: float, high: float) -> str:
+    """Two numbers, to two digits."""
+    return "-".join(f"{float(f'{value:.2g}'):g}" for value in (low, high))

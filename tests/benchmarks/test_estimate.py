@@ -183,6 +183,14 @@ def test_a_frame_is_the_sum_of_its_stages_and_code_that_branches_has_a_wider_ran
         assert found["frame"][end] == pytest.approx(whole, rel=0.01)
 
 
+def test_a_row_of_the_pipeline_states_ranges_to_two_digits() -> None:
+    each = [{"stage": stage, "low": 0.512, "high": 1.24} for stage in stages.STAGES]
+    case = {"board": "pi4", "detector": "haar"}
+    row = stages.as_row(case | {"stages": [*each, {"stage": "frame", "low": 12.5, "high": 125.0}]})
+    assert (row["detect ms"], row["fps"]) == ("0.51-1.2", "8-80")
+    assert row["% of a core at 15 fps"] == "19-190"
+
+
 def test_a_pipeline_that_found_no_face_is_not_priced() -> None:
     with pytest.raises(EstimateError, match="3 faces in 30 frames"):
         stages._priced(3, [], [], Blocks({1: (NOP,)}, {1: 0}), [])
