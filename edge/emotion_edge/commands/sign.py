@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from emotion_edge.commands.status import SERVICE_CONFIG
@@ -42,14 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
+def _text(word: str) -> str:
+    """A word of the command line as UTF-8, whatever the locale."""
+    return os.fsencode(word).decode(errors="replace")
+
+
 def run(options: argparse.Namespace) -> int:
     """Write both files. Raises UsageError, MissingExtra, OutputExists or SinkError."""
     texts = notice.choose([name for name in options.language.split(",") if name])
     about = notice.Notice(
-        operator=options.operator,
-        contact=options.contact,
-        purpose=options.purpose,
-        url=options.url,
+        operator=_text(options.operator),
+        contact=_text(options.contact),
+        purpose=_text(options.purpose),
+        url=_text(options.url),
     )
     path = options.config or (str(SERVICE_CONFIG) if SERVICE_CONFIG.is_file() else None)
     if path is None:

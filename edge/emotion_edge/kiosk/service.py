@@ -284,7 +284,7 @@ class Service:
         self._end_visits("paused")
         self._camera.pause()
         held = v4l2.held()
-        message = "paused: the camera is closed"
+        message = "the camera is closed on request"
         if held:
             message = (
                 f"paused, but {' and '.join(held)} is still open: its driver hangs; restart the "

@@ -144,7 +144,7 @@ def test_paused_closes_the_device_and_resumed_opens_it(tmp_path: Path, device: D
     until(lambda: "camera.paused" in kiosk.kinds())
     assert v4l2.held() == () and device.descriptor == -1
     paused = next(one for one in kiosk.records() if one.get("kind") == "camera.paused")
-    assert paused["details"] == {"held": []} and "is closed" in paused["message"]
+    assert paused["details"] == {"held": []} and "closed on request" in paused["message"]
     before, fed = kiosk.frames(), len(kiosk.watchdog.states)
     until(lambda: len(kiosk.watchdog.states) > fed + 2)
     assert set(kiosk.watchdog.states[fed:]) == {"paused"}

@@ -594,7 +594,7 @@ def test_a_switch_shows_the_pause_and_nothing_is_measured(
     with MqttSink(settings(broker), EMOTIONS, commands=Run()) as sink:
         sink.write(observation(0))
         until(lambda: listener.retained.get("kiosk/hall/running") == "ON")
-        sink.event(event("camera.paused", "paused: the camera is closed"))
+        sink.event(event("camera.paused", "the camera is closed on request"))
         until(lambda: listener.retained.get("kiosk/hall/camera") == "offline")
         state = listener.retained
         assert (state["kiosk/hall/running"], state["kiosk/hall/state"]) == ("OFF", "")
@@ -644,3 +644,40 @@ def test_a_lost_connection_draws_its_pause_from_the_settings(broker, until) -> N
         until(lambda: sink._client._reconnect_min_delay != before)
         broker.start()
         until(lambda: sink.connections == 2)
+
+
+_EVERY = {"unique_id", "name", "icon", "availability", "availability_mode", "entity_category"}
+HOME_ASSISTANT = {
+    # platform: (keys it requires, further keys of ours that its schema has). From the schemas of
+    # Home Assistant 2025.4 (homeassistant/components/mqtt), which ignore other keys silently.
+    "sensor": (
+        {"state_topic"},
+        {"device_class", "options", "state_class", "unit_of_measurement", "value_template"},
+    ),
+    "binary_sensor": (
+        {"state_topic"},
+        {"device_class", "payload_on", "payload_off", "value_template"},
+    ),
+    "switch": (
+        {"command_topic"},
+        {"state_topic", "state_on", "state_off", "payload_on", "payload_off"},
+    ),
+    "button": ({"command_topic"}, {"payload_press"}),
+    "event": ({"state_topic", "event_types"}, {"value_template"}),
+}
+
+
+@pytest.mark.parametrize("aggregate", [False, True])
+def test_entities_follow_home_assistants_rules(aggregate: bool) -> None:
+    sink = MqttSink(MqttSettings(), EMOTIONS, aggregate=aggregate, visits=True, commands=Run())
+    names = [key for _, key in sink._entities()]
+    assert len(set(names)) == len(names)
+    for (platform, _), entity in sink._entities().items():
+        required, more = HOME_ASSISTANT[platform]
+        assert required <= set(entity) <= required | more | _EVERY
+        assert entity.get("entity_category") in (None, "config", "diagnostic")
+        assert entity.get("state_class") in (None, "measurement")
+        if entity.get("device_class") == "enum":  # which excludes the two others
+            assert entity["options"] and not {"state_class", "unit_of_measurement"} & set(entity)
+        for source in entity.get("availability", []):
+            assert set(source) <= {"topic", "value_template"} and source["topic"]

@@ -194,11 +194,11 @@ def test_an_open_page_says_so() -> None:
 def test_a_pause_shows_no_frame_any_more(page, observation, event) -> None:
     page.write(observation(0))
     assert get(page, "/frame.jpg")[0] == 200
-    page.event(event("camera.paused", "paused: the camera is closed"))
+    page.event(event("camera.paused", "the camera is closed on request"))
     assert get(page, "/frame.jpg")[0] == 503
     state = json.loads(get(page, "/state.json")[1])
     assert (state["paused"], state["record"]) == (True, None)
-    assert state["trouble"] == "paused: the camera is closed"
+    assert state["trouble"] == "the camera is closed on request"
     page.write(observation(1))
     assert get(page, "/frame.jpg")[0] == 200
     assert json.loads(get(page, "/state.json")[1])["paused"] is False
