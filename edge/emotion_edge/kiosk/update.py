@@ -59,6 +59,8 @@ _AGAIN = ".again"
 _MOST_ATTEMPTS = 3
 _FIRST_PATIENCE_S = 30.0
 """How long the report of a first installation waits for the first frame, in seconds."""
+_RUNNING = "active"
+"""The baseline of a forced update of a kiosk whose health could not be read: systemd's word."""
 _POLL_S = 4.0
 """Between two looks at the health, in seconds; each starts a process on a small board."""
 _LEGACY = ("bin", "include", "lib", "lib64", "share", "pyvenv.cfg")
@@ -334,7 +336,7 @@ class Updater:
             time.sleep(1)
             status, reason, _ = self._health(current)
         if force or status in ("ok", "degraded", "paused"):
-            return status
+            return status or _RUNNING
         raise UpdateFailed(
             f"the kiosk is not healthy before the update, so the new release could not be judged "
             f"({status or 'no answer'}: {reason}): fix that first, or add --force"
@@ -397,7 +399,7 @@ class Updater:
         last_uptime = -1.0
         while True:
             status, reason, health = self._health(release)
-            if not status and not baseline:  # forced, and there was no health to compare with
+            if not status and baseline == _RUNNING:
                 status = reason = self._systemctl("is-active")
             uptime = float(health.get("uptime_s") or 0.0)
             if health and health.get("version") != version:
@@ -406,7 +408,7 @@ class Updater:
                 since = None  # it was started again
             last_uptime = uptime
             now = time.monotonic()
-            if status in ("ok", "active") or (status and status == baseline):
+            if status == "ok" or (status and status == baseline):
                 since = now if since is None else since
                 if now - since >= trial.seconds:
                     return f"health: {status}", ""

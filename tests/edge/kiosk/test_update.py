@@ -122,6 +122,7 @@ def test_a_bad_update(
     assert kiosk.current == before and kiosk.releases == [before]
     assert kiosk.running == "1.0"
     assert ("was rolled back" in kiosk.history) is switched
+    assert ("1.0-" in done.stderr and "is active again, health: ok" in done.stderr) is switched
     unit = (kiosk.root / "etc/systemd/system/emotion-edge.service").read_text()
     assert unit.startswith("# 1.0\n")
     assert not (kiosk.home / "previous").exists()
