@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import select
 import signal
 import sys
@@ -11,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from emotion_edge.cameras import open_camera
 from emotion_edge.commands.status import SERVICE_CONFIG
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
             frames = _frames(config, source, pipeline, options.seconds)
             started = time.monotonic()
             if observer:
-                typed = lines if lines is not None else _typed(sys.stdin)
+                typed = lines if lines is not None else _typed(sys.stdin.fileno())
                 _observe(frames, pipeline, trials, typed)
             else:
                 _ask(frames, pipeline, trials, labels, options.hold)
@@ -233,7 +233,8 @@ def _observe(
         started = now if started is None else started
         recent.append((now, site_check.look(pipeline.process(frame))))
         recent = [(at, look) for at, look in recent if now - at <= _LOOK_BACK_S]
-        for line in typed(now - started):
+        typed_now = typed(now - started)
+        for line in typed_now:
             try:
                 truth = _label(line, labels)
             except UsageError as error:
@@ -241,6 +242,7 @@ def _observe(
                 continue
             trials.append(Trial(truth, [look for _, look in recent]))
             print(f"  {truth}: the camera says {trials[-1].answer or 'no face'}", flush=True)
+        if typed_now:
             recent = []
 
 
@@ -252,19 +254,20 @@ def _label(text: str, labels: tuple[str, ...]) -> str:
     return found[0]
 
 
-def _typed(stream: TextIO) -> Callable[[float], list[str]]:
+def _typed(descriptor: int) -> Callable[[float], list[str]]:
     """Lines as a person types them; the time is ignored."""
+    # Not through sys.stdin, whose buffer select() does not see.
+    waiting = b""
     ended = False
 
     def lines(_: float) -> list[str]:
-        nonlocal ended
-        found = []
-        while not ended and select.select([stream], [], [], 0)[0]:
-            line = stream.readline()
-            ended = not line
-            if line.strip():
-                found.append(line)
-        return found
+        nonlocal waiting, ended
+        while not ended and select.select([descriptor], [], [], 0)[0]:
+            data = os.read(descriptor, 4096)
+            ended = not data
+            waiting += data
+        *found, waiting = waiting.split(b"\n")
+        return [line.decode(errors="replace") for line in found if line.strip()]
 
     return lines
 

@@ -179,6 +179,23 @@ def test_asked_and_interrupted(tmp_path: Path) -> None:
     assert "**PARTIAL" in (tmp_path / "r.md").read_text()
 
 
+def test_an_observer_who_types(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    words = ["site-check", "--camera", "demo", "--seconds", "3", "--out", str(tmp_path / "r")]
+    done = subprocess.run(
+        [sys.executable, "-m", "emotion_edge", *words, "--observer"],
+        input="happy\nx\nsa\n",  # all of it is there before the first frame
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'x' is not a label: type one of" in done.stdout
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["trials"] == 2 and set(found["by_label"]) <= {"happy", "sad"}
+
+
 def test_a_wrong_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["site-check", "--hold", "1", "--out", str(tmp_path / "r")]) == 2
     assert "more than 1.5 per expression" in capsys.readouterr().err
