@@ -7,23 +7,25 @@ from pathlib import Path
 
 from convert.errors import ConversionError
 
-HDF5, KERAS = "hdf5", "keras"
-"""The two kinds that can be read: legacy HDF5, and the zip archive of ``.keras``."""
+HDF5, KERAS, SAVED_MODEL = "hdf5", "keras", "saved model"
+"""The kinds that can be read: legacy HDF5, the zip archive of ``.keras``, and Keras 2's folder."""
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def recognise(path: Path) -> str:
-    """``HDF5`` or ``KERAS``, whatever the file is called.
+    """``HDF5``, ``KERAS`` or ``SAVED_MODEL``, whatever the file is called.
 
     Raises ConversionError for anything else, with what it is and what to do.
     """
     if path.is_dir():
-        what = "a SavedModel folder" if (path / "saved_model.pb").is_file() else "a folder"
+        if (path / "keras_metadata.pb").is_file():
+            return SAVED_MODEL
         raise ConversionError(
-            f"{path} is {what}: load it in the TensorFlow that wrote it and save it as .keras"
-            if what != "a folder"
-            else f"{path} is a folder: give a .keras, .h5 or .hdf5 file"
+            f"{path} is a SavedModel folder without Keras' own description of the network: load it "
+            "in the program that wrote it and save it as .keras"
+            if (path / "saved_model.pb").is_file()
+            else f"{path} is a folder: give a .keras, .h5 or .hdf5 file, or a SavedModel of Keras 2"
         )
     try:
         with path.open("rb") as file:

@@ -159,6 +159,10 @@ class Graph(graph.Graph):
         self._model.operatorCodes.append(code)
         return len(self._model.operatorCodes) - 1
 
+    def options(self, operator: Operator) -> Any:
+        """An operator's options, as TFLite's schema names them."""
+        return self._model.subgraphs[0].operators[operator.index].builtinOptions
+
     def readers(self, index: int) -> list[Operator]:
         """The operators that take a tensor."""
         return [operator for operator in self.operators if index in operator.inputs]

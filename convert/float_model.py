@@ -73,10 +73,20 @@ def load(
     model = from_keras(
         loaded.network,
         name=path.stem,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=_sha256(path),
         input_size=input_size,
     )
     return replace(model, notes=loaded.notes)
+
+
+def _sha256(path: Path) -> str:
+    """Of a file, or of all files of a SavedModel folder in the order of their names."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def from_keras(

@@ -16,9 +16,10 @@ from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.model.manifest import InputSpec
 from emotion_edge.model.preprocessing import read_image, resize_to_input
 from emotion_edge.values import Image
+from train import targets
 from train.data import Split, load_fer2013
 from train.errors import DataError
-from train.readers import WITH_CONTEMPT, plain_label
+from train.readers import WITH_CONTEMPT
 
 CLEAN = "clean: no row with a twin in a split judged later"
 TRAINING, GATE, REPORT = "Training", "PublicTest", "PrivateTest"
@@ -102,43 +103,21 @@ def read(
     if (path / split).is_dir():
         return _folder(path, split, spec, labels)
     data = load_fer2013(path)
-    if convention == "people" and labels not in (EMOTIONS, WITH_CONTEMPT):
-        raise DataError(
-            f"the people convention has the labels {', '.join(WITH_CONTEMPT)} in this order, or "
-            f"the first seven; the model's are {', '.join(labels)}: use --convention fer2013"
-        )
-    position, absent = _matched(data.labels, labels, data.source)
+    targets.require_convention(convention, labels)
+    data, absent = data.for_labels(labels)
     part = data.split(split)
-    truth = position[part.labels]
-    keep = truth >= 0
     protocol = "clean: all rows" if split == REPORT else CLEAN
     return Images(
         split,
         labels,
-        np.stack([resize_to_input(face, spec) for face in part.images[keep]]),
-        truth[keep],
+        np.stack([resize_to_input(face, spec) for face in part.images]),
+        part.labels,
         data.source,
         protocol + (f", without {', '.join(absent)}" if absent else ""),
-        part.twin[keep],
-        # FER+'s votes are in the order of the emotions.
-        part.votes[keep] if part.votes is not None and labels[:7] == EMOTIONS else None,
+        part.twin,
+        part.votes,
         convention,
     )
-
-
-def _matched(
-    given: tuple[str, ...], labels: tuple[str, ...], source: str
-) -> tuple[NDArray[np.int64], list[str]]:
-    """The model's position of each label of the data, -1 for none, and the labels without one."""
-    places = {plain_label(label): at for at, label in enumerate(labels)}
-    position = np.array([places.get(plain_label(label), -1) for label in given], np.int64)
-    if (position >= 0).sum() < 2:
-        raise DataError(
-            f"{source} is labelled {', '.join(given)}; the model's labels are "
-            f"{', '.join(labels)}, fewer than two match: name them with --labels as in the data, "
-            "or give images of its labels as PATH/SPLIT/LABEL/*.jpg"
-        )
-    return position, [label for at, label in enumerate(given) if position[at] < 0]
 
 
 def stratified(truth: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ the weights are assigned by layer and name.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -33,6 +34,9 @@ with suppressed_output():
     import keras
 
 CustomObjects = Mapping[str, Any]
+
+KERAS_2 = "pip install --no-deps 'tf_keras>=2.21,<2.22'"
+"""Without its dependencies: it names the package tensorflow, even where tensorflow-cpu is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ def load(
 
     kind = file_kind.recognise(path)
     custom = dict(custom_objects or {})
+    if kind == file_kind.SAVED_MODEL:
+        return _through_keras_2(path, custom, allow_lambda)
     reason: Exception | None = None
     if architecture is None and not _means_otherwise(path, kind):
         try:
@@ -70,14 +76,33 @@ def load(
     try:
         with suppressed_output():
             return _tolerantly(path, kind, architecture, custom, allow_lambda)
-    except ConversionError as error:
-        first = "" if reason is None else f" (Keras {keras.__version__}: {_one_line(reason)})"
-        raise ConversionError(f"cannot read {path}: {error}{first}") from error
     except Exception as error:
+        if architecture is None and importlib.util.find_spec("tf_keras"):
+            with contextlib.suppress(ConversionError):
+                return _through_keras_2(path, custom, allow_lambda)
+        first = "" if reason is None else f" (Keras {keras.__version__}: {_one_line(reason)})"
+        raise ConversionError(f"cannot read {path}: {_one_line(error)}{first}") from error
+
+
+def _through_keras_2(path: Path, custom: CustomObjects, allow_lambda: bool) -> Loaded:
+    """Read with ``tf_keras``, which is Keras 2, and take the network over through HDF5."""
+    if importlib.util.find_spec("tf_keras") is None:
         raise ConversionError(
-            f"cannot read {path}: {_one_line(error)}"
-            + ("" if reason is None else f" (Keras {keras.__version__}: {_one_line(reason)})")
-        ) from error
+            f"{path} is a SavedModel folder, which Keras 3 does not read: install Keras 2 next to "
+            f"it with `{KERAS_2}`, or save the network as .h5 where it was trained"
+        )
+    try:
+        with tempfile.TemporaryDirectory() as folder, suppressed_output():
+            tf_keras = importlib.import_module("tf_keras")
+            network = tf_keras.models.load_model(
+                path, custom_objects=dict(custom), compile=False, safe_mode=not allow_lambda
+            )
+            copy = Path(folder, "model.h5")
+            network.save(copy, save_format="h5")
+            loaded = _tolerantly(copy, file_kind.HDF5, None, custom, allow_lambda)
+    except Exception as error:
+        raise ConversionError(f"cannot read {path}: {_one_line(error)}") from error
+    return Loaded(loaded.network, (*loaded.notes, f"read with tf_keras {tf_keras.__version__}"))
 
 
 def _with_keras(path: Path, kind: str, custom: CustomObjects, allow_lambda: bool) -> Any:

@@ -9,7 +9,8 @@ nothing there; an operator left in float costs time on every frame, so it is tri
    Correction, section 4.1); batch norms are folded into the convolutions before that;
 3. bias correction: the mean error of each channel, measured on the calibration set, taken out of
    the int32 bias (the same paper, section 4.2, measured instead of derived);
-4. mixed: the operators that do most harm stay in float32, as few as will do.
+4. fine-tuning: a few hundred training steps with rounding simulated (``finetune``);
+5. mixed: the operators that do most harm stay in float32, as few as will do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convert import conversion, gate, quantize, ranges
+from convert import conversion, finetune, gate, quantize, ranges
 from convert.conversion import Converted, Job
 from convert.flatbuffer import WEIGHTED, Graph, Operator
 from convert.quantize import Calibrated, Calibrator
@@ -125,19 +126,42 @@ def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
     for way in dict.fromkeys((method, "min-max", "least-error")):
         yield attempt(level, way, {**facts, "ranges": way, "equalised": "channels"})
 
-    _, chosen, method, facts = min(kept, key=lambda item: item[0])
+    divergence, chosen, method, facts = min(kept, key=lambda item: item[0])
     calibrated = chosen.calibrated(method)
     spec = job.spec_of(calibrated)
     faces = chosen.faces[:MEASURED]
     corrected = correct_biases(job, calibrated, spec, faces)
     facts = {**facts, "biases": "corrected"}
-    yield conversion.judge(job, corrected, "int8", spec=spec, method=facts)
+    result = conversion.judge(job, corrected, "int8", spec=spec, method=facts)
+    divergence = min(divergence, result.comparison.divergence_mean)
+    yield result
+
+    missing = finetune.unsupported(calibrated.model)
+    tuned = None
+    if not missing:
+        tuned = finetune.finetune(calibrated, job.calibration_faces(finetune.IMAGES))
+        result = conversion.judge(
+            job,
+            quantize.quantize(tuned.model),
+            "int8",
+            spec=spec,
+            method={**facts, "biases": "trained", "fine-tuned": f"{finetune.STEPS} steps"},
+        )
+        yield result
+        if result.comparison.divergence_mean < divergence:
+            calibrated, facts = tuned, result.method
+        else:
+            tuned = None
 
     order = sensitivity(job, calibrated, spec, faces)
     for count in FLOAT_STEPS:
         if count >= len(order):
             break
-        mixed = correct_biases(job, calibrated, spec, faces, keep_float=order[:count])
+        mixed = (
+            correct_biases(job, calibrated, spec, faces, keep_float=order[:count])
+            if tuned is None  # trained biases are right already
+            else quantize.quantize(calibrated.model, keep_float=order[:count])
+        )
         method_facts = {**facts, "float operators": count}
         yield conversion.judge(job, mixed, "mixed", spec=spec, method=method_facts)
 

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_edge.model.labels import EMOTIONS
 from train.errors import DataError
 from train.files import replacing
 from train.near_duplicates import Pairs, find_pairs, in_other
-from train.readers import SPLITS, Table, read
+from train.readers import SPLITS, Table, plain_label, read
 
 VOTES = (
     "neutral",
@@ -107,6 +108,31 @@ class Dataset:
         if name not in self.splits:
             raise DataError(f"no split {name!r} in {self.source}: it has {', '.join(self.splits)}")
         return self.splits[name]
+
+    def for_labels(self, labels: Sequence[str]) -> tuple[Dataset, tuple[str, ...]]:
+        """The data as a model with these labels is judged on it, and the labels it does not have.
+
+        Labels are matched by name, in any order (``Happiness`` is ``happy``). Rows whose label the
+        model does not have are left out; a label of the model without rows is allowed. FER+'s
+        votes remain if the model's labels begin with the emotions, which is their order.
+        Raises DataError when fewer than two labels match.
+        """
+        labels = tuple(labels)
+        places = {plain_label(label): at for at, label in enumerate(labels)}
+        position = np.array([places.get(plain_label(label), -1) for label in self.labels], np.int64)
+        if (position >= 0).sum() < 2:
+            raise DataError(
+                f"{self.source} is labelled {', '.join(self.labels)}; the model's labels are "
+                f"{', '.join(labels)}, fewer than two match: name them with --labels as in the "
+                "data, or use data with its labels (folders named after them)"
+            )
+        splits = {}
+        for name, part in self.splits.items():
+            kept = part.select(position[part.labels] >= 0)
+            votes = kept.votes if labels[: len(EMOTIONS)] == EMOTIONS else None
+            splits[name] = replace(kept, labels=position[kept.labels], votes=votes)
+        absent = (label for at, label in enumerate(self.labels) if position[at] < 0)
+        return replace(self, labels=labels, splits=splits), tuple(absent)
 
 
 # --- FER+ -------------------------------------------------------------------------------------

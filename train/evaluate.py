@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +84,7 @@ def load_classifier(
     if model.output_shape[-1] != len(labels):
         raise ModelError(
             f"{path} has {model.output_shape[-1]} outputs and the data {len(labels)} labels "
-            f"({', '.join(labels)}): evaluate it on the data it was trained for"
+            f"({', '.join(labels)}): name its outputs with --labels a,b,c, in their order"
         )
 
     spec = InputSpec(height, width, channels, "gray" if channels == 1 else "rgb")
@@ -311,6 +311,7 @@ def evaluate(
     scale: float = 1.0,
     offset: float = 0.0,
     convention: str = "",
+    labels: Sequence[str] | None = None,
     overwrite: bool = False,
     with_robustness: bool = True,
 ) -> dict[str, Any]:
@@ -318,16 +319,20 @@ def evaluate(
 
     ``scale`` and ``offset`` are those of ``load_classifier``. ``convention`` is what counts as
     correct; by default what the model's manifest states, and ``fer2013`` where it has none.
+    ``labels`` name the outputs of a Keras file, which are matched with the data's
+    (``Dataset.for_labels``). Raises UsageError when they contradict a ``.tflite`` file's own.
     """
     refuse_existing(out / "evaluation.json", overwrite)
-    split = data.split(split_name)
-    classifier = load_classifier(model, data.labels, scale=scale, offset=offset)
-    labels = classifier.labels
-    if labels != data.labels and (labels, data.labels) != (WITH_CONTEMPT, EMOTIONS):
+    classifier = load_classifier(model, tuple(labels or data.labels), scale=scale, offset=offset)
+    if labels and tuple(labels) != classifier.labels:
         raise UsageError(
-            f"{model} answers {', '.join(labels)}; the data is labelled {', '.join(data.labels)}"
+            f"--labels {','.join(labels)}: {model} itself states {','.join(classifier.labels)}; "
+            "omit --labels"
         )
+    data, absent = data.for_labels(classifier.labels)
+    split, labels = data.split(split_name), classifier.labels
     convention = convention or classifier.convention or "fer2013"
+    targets.require_convention(convention, labels)
     probabilities = classifier.predict(split.images)
     flipped = classifier.predict(np.ascontiguousarray(split.images[:, :, ::-1]))
     figures = {
@@ -335,6 +340,7 @@ def evaluate(
         "data": data.source,
         "data_sha256": data.sha256,
         "dropped": dict(data.dropped),
+        "without_labels": list(absent),
         **score(probabilities, split, labels, flipped=flipped, convention=convention),
     }
     if with_robustness and "PublicTest" in data.splits:
@@ -435,6 +441,11 @@ def markdown(figures: dict[str, Any]) -> str:
     ]
     for why, count in figures["dropped"].items():
         text.append(f"Dropped by the clean protocol: {count} {why}.\n")
+    if figures.get("without_labels"):
+        text.append(
+            "Without the images of labels that the model does not have: "
+            f"{', '.join(figures['without_labels'])}.\n"
+        )
     text.append(table(["figure", "value", "images"], rows))
     if plus:
         dropped = ", ".join(f"{n} {why}" for why, n in plus["dropped"].items())

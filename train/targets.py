@@ -54,6 +54,16 @@ CONVENTIONS = ("people", "fer2013")
 """What a model answers: the label most people give (FER+'s majority), or FER2013's own label."""
 
 
+def require_convention(convention: str, labels: Sequence[str]) -> None:
+    """Raises DataError for ``people`` unless the labels are in the order of FER+'s votes."""
+    eight = (*EMOTIONS, "contempt")
+    if convention == "people" and tuple(labels) not in (EMOTIONS, eight):
+        raise DataError(
+            f"the people convention has the labels {', '.join(eight)} in this order, or "
+            f"the first seven; the model's are {', '.join(labels)}: use --convention fer2013"
+        )
+
+
 def judged(
     split: Split, convention: str, classes: int = 7
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

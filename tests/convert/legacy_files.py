@@ -154,3 +154,51 @@ def edit_keras(path: Path, edit: Any) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content)
+
+
+def write_multi_gpu(path: Path, inner: Path) -> Path:
+    """The HDF5 file that ``multi_gpu_model`` on two devices makes of a functional model.
+
+    inner: that model as tf_keras wrote it.
+    """
+    with h5py.File(inner, "r") as file:
+        config = json.loads(file.attrs["model_config"])
+        weights = {
+            name.decode(): np.asarray(group[name])
+            for group in file["model_weights"].values()
+            for name in map(_bytes, group.attrs.get("weight_names", ()))
+        }
+    shape = config["config"]["layers"][0]["config"]["batch_input_shape"]
+
+    def layer(kind: str, name: str, calls: Any, **content: Any) -> dict[str, Any]:
+        own = {"name": name, **content}
+        return {"class_name": kind, "name": name, "config": own, "inbound_nodes": calls}
+
+    parts = [
+        layer("Lambda", f"part_{at}", [[["whole", 0, 0, {}]]], function=["4wE=", None, None])
+        for at in range(2)
+    ]
+    copies = [[[f"part_{at}", 0, 0, {}]] for at in range(2)]
+    outer = {
+        "name": "copies",
+        "layers": [
+            layer("InputLayer", "whole", [], batch_input_shape=shape, dtype="float32"),
+            *parts,
+            {**config, "name": "inner", "inbound_nodes": copies},
+            layer("Concatenate", "joined", [[["inner", 1, 0, {}], ["inner", 2, 0, {}]]], axis=0),
+        ],
+        "input_layers": [["whole", 0, 0]],
+        "output_layers": [["joined", 0, 0]],
+    }
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = b"2.2.4"
+        file.attrs["model_config"] = json.dumps({"class_name": "Model", "config": outer}).encode()
+        group = file.create_group("model_weights/inner")
+        for name, values in weights.items():
+            group[name] = values
+        group.attrs["weight_names"] = [name.encode() for name in weights]
+    return path
+
+
+def _bytes(name: Any) -> bytes:
+    return name if isinstance(name, bytes) else str(name).encode()

@@ -232,6 +232,61 @@ def test_bad_models_are_named(tmp_path: Path, model: Path) -> None:
         load_classifier(model, ("a", "b"))
 
 
+def outputs(model: Path, order: list[int], path: Path) -> Path:
+    """The model with only these outputs, in this order."""
+    network = keras.models.load_model(model)
+    kernel, bias = network.layers[-1].get_weights()
+    dense = keras.layers.Dense(len(order), activation="softmax")
+    made = keras.Model(network.inputs[0], dense(network.layers[-2].output))
+    dense.set_weights([kernel[:, order], bias[order]])
+    made.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [sorted(EMOTIONS), ["Happiness", "sad", "neutral"], [*EMOTIONS, "contempt"]],
+    ids=["permuted", "subset", "superset"],
+)
+def test_labels_are_matched_by_name(
+    labels: list[str], model: Path, small: Path, cache: Path, tmp_path: Path, run_train: Train
+) -> None:
+    plain = ["happy" if label == "Happiness" else label for label in labels]
+    order = [EMOTIONS.index(label) if label in EMOTIONS else 0 for label in plain]
+    path = outputs(model, order, tmp_path / "other.keras")
+    if "contempt" in labels:  # an output that always loses
+        network = keras.models.load_model(path)
+        kernel, bias = network.layers[-1].get_weights()
+        bias[-1] = -1e3
+        network.layers[-1].set_weights([kernel, bias])
+        network.save(path)
+    words = ["evaluate", path, "--data", small / "fer2013.csv", "--cache", cache, "--no-robustness"]
+    status, out, err = run_train(*words, "--labels", ",".join(labels), "--out", tmp_path / "out")
+    assert status == 0, err
+    figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    data = load_fer2013(small / "fer2013.csv", cache=cache)
+    known = [at for at, label in enumerate(EMOTIONS) if label in plain]
+    part = data.split("PublicTest")
+    assert figures["images"] == int(np.isin(part.labels, known).sum())
+    assert figures["accuracy"] > 0.9
+    assert list(figures["recall"]) == labels
+    assert ("labels that the model does not have: angry" in out) == (len(labels) == 3)
+
+
+def test_labels_that_contradict_a_file_are_refused(
+    small: Path, tmp_path: Path, run_train: Train
+) -> None:
+    tiny = Path(__file__).parents[1] / "edge" / "tiny.tflite"
+    words = ["evaluate", tiny, "--data", small / "fer2013.csv", "--out", tmp_path / "out"]
+    status, _, err = run_train(*words, "--labels", ",".join(sorted(EMOTIONS)))
+    assert status == 2 and "omit --labels" in err
+    labels = ",".join([*EMOTIONS[:5], "tired", "bored"])
+    network = template_model(tmp_path / "m.keras")
+    words[1] = network
+    status, _, err = run_train(*words, "--labels", labels, "--convention", "people")
+    assert status == 2 and "use --convention fer2013" in err
+
+
 def test_compare_tables_runs(
     model: Path, small: Path, cache: Path, tmp_path: Path, run_train: Train
 ) -> None:

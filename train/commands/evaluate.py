@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--offset", default="0", help="e.g. -1 (default 0)")
     parser.add_argument(
+        "--labels",
+        help="a,b,c in the order of a Keras file's outputs (default: the data's); they are matched "
+        "with the data's by name, and images of other labels are left out",
+    )
+    parser.add_argument(
         "--convention",
         choices=("people", "fer2013"),
         default="",
@@ -53,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         scale=number(options.scale, "--scale"),
         offset=number(options.offset, "--offset"),
         convention=options.convention,
+        labels=options.labels.split(",") if options.labels else None,
         overwrite=options.overwrite,
         with_robustness=not options.no_robustness,
     )
