@@ -287,6 +287,11 @@ _KERAS_1 = {
     "bias": "use_bias",
     "p": "rate",
 }
+_OF_LAYER = {
+    "LeakyReLU": (("alpha", "negative_slope"),),
+    "AtrousConvolution2D": (("atrous_rate", "dilation_rate"),),
+}
+"""Arguments of single layers that were renamed since Keras 2."""
 _RENAMED = {
     "Convolution2D": "Conv2D",
     "SeparableConvolution2D": "SeparableConv2D",
@@ -470,32 +475,14 @@ class Builder:
         except (TypeError, ValueError) as error:
             raise ConversionError(f"the layer {name} ({class_name}): {_one_line(error)}") from error
 
-    def _translated(self, class_name: str, content: dict[str, Any]) -> dict[str, Any]:
+    def _translated(self, class_name: str, content: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments in Keras 3's words; what matters only in training is left out."""
-        if content.get("data_format") == "channels_first" or content.get("dim_ordering") == "th":
-            raise ConversionError(
-                "it uses channels_first (Theano's order), which TensorFlow does not run on a "
-                "CPU: build it with channels_last and transpose the weights"
-            )
-        if "nb_row" in content:
-            content["kernel_size"] = (content["nb_row"], content["nb_col"])
-        for old, new in _KERAS_1.items():
-            if old in content and new not in content and self.version < 2:
-                content[new] = content.pop(old)
-        if class_name == "LeakyReLU" and "alpha" in content:
-            content["negative_slope"] = content.pop("alpha")
-        if isinstance(content.get("axis"), list) and class_name == "BatchNormalization":
-            content["axis"] = content["axis"][0]
-        if class_name == "AtrousConvolution2D" and "atrous_rate" in content:
-            content["dilation_rate"] = content.pop("atrous_rate")
+        translated = _renamed(class_name, content, self.version)
         for key in ("activation", "recurrent_activation"):
-            if key in content:
-                content[key] = self._activation(content[key])
-        dtype = content.get("dtype")
-        if isinstance(dtype, dict) or (isinstance(dtype, str) and "float32" not in dtype):
-            content["dtype"] = "float32"
-        content["name"] = _safe(content.get("name") or class_name.lower())
-        return {key: value for key, value in content.items() if not _TRAINING_ONLY.search(key)}
+            if key in translated:
+                translated[key] = self._activation(translated[key])
+        translated["name"] = _safe(translated.get("name") or class_name.lower())
+        return {key: value for key, value in translated.items() if not _TRAINING_ONLY.search(key)}
 
     def _activation(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -531,6 +518,27 @@ class Builder:
             f"the Lambda layer {name} holds bytecode of another Python version: define a function "
             f"named {name} and give it with --custom-objects MODULE"
         )
+
+
+def _renamed(class_name: str, content: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """The arguments in the names and forms of Keras 3. Raises ConversionError."""
+    if content.get("data_format") == "channels_first" or content.get("dim_ordering") == "th":
+        raise ConversionError(
+            "it uses channels_first (Theano's order), which TensorFlow does not run on a "
+            "CPU: build it with channels_last and transpose the weights"
+        )
+    renamed = dict(content)
+    for old, new in (*_OF_LAYER.get(class_name, ()), *(_KERAS_1.items() if version < 2 else ())):
+        if old in renamed:
+            renamed.setdefault(new, renamed.pop(old))
+    if "nb_row" in renamed:
+        renamed["kernel_size"] = (renamed["nb_row"], renamed["nb_col"])
+    if class_name == "BatchNormalization" and isinstance(renamed.get("axis"), list):
+        renamed["axis"] = renamed["axis"][0]
+    dtype = renamed.get("dtype")
+    if isinstance(dtype, dict) or (isinstance(dtype, str) and "float32" not in dtype):
+        renamed["dtype"] = "float32"
+    return renamed
 
 
 def _hard_sigmoid_of_keras_2(x: Any) -> Any:

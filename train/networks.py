@@ -342,26 +342,37 @@ def reopen(exported: keras.Model, network: keras.Model) -> None:
     The last layer keeps its own weights, since the exported one holds a single folded head. Raises
     ConfigError when the two are not the same network.
     """
-    trunk = [layer for layer in exported.layers if layer.weights and layer.name != "logits"]
-    mine = [layer for layer in network.layers if layer.weights and layer.name != "logits"]
-    blocked = any(layer.name == "blocks" for layer in exported.layers)
+    trunk, mine = _weighted(exported), _weighted(network)
     if len(trunk) != len(mine):
         raise ConfigError(
             f"the start model has {len(trunk)} layers with weights, {network.name} has {len(mine)}"
         )
+    blocked = any(layer.name == "blocks" for layer in exported.layers)
     for source, layer in zip(trunk, mine, strict=True):
-        values = source.get_weights()
-        if blocked and source.name == "stem":
-            values = [_from_blocks(*values)]
-        elif blocked and source.name == "stem_norm":
-            values = [value[: len(value) // PLACES] for value in values]
-        if [value.shape for value in values] != [tuple(w.shape) for w in layer.weights]:
+        values = _unblocked(source) if blocked else source.get_weights()
+        found = [value.shape for value in values]
+        expected = [tuple(weight.shape) for weight in layer.weights]
+        if found != expected:
             raise ConfigError(
-                f"layer {source.name} of the start model has weights of "
-                f"{[value.shape for value in values]}, {network.name} has "
-                f"{[tuple(w.shape) for w in layer.weights]}"
+                f"layer {source.name} of the start model has weights of {found}, "
+                f"{network.name} has {expected}"
             )
         layer.set_weights(values)
+
+
+def _weighted(model: keras.Model) -> list[Any]:
+    """The layers with weights, without the last one."""
+    return [layer for layer in model.layers if layer.weights and layer.name != "logits"]
+
+
+def _unblocked(layer: Any) -> list[NDArray[np.float32]]:
+    """A layer's weights as before its model was exported with a stem over blocks."""
+    values: list[NDArray[np.float32]] = layer.get_weights()
+    if layer.name == "stem":
+        return [_from_blocks(*values)]
+    if layer.name == "stem_norm":
+        return [value[: len(value) // PLACES] for value in values]
+    return values
 
 
 def _from_blocks(kernel: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -354,35 +354,44 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 def _converted(hint: Any, value: Any) -> Any:
     """The value as the annotation requires it; raises TypeError where it is something else."""
     for kind in _alternatives(hint):
-        origin = typing.get_origin(kind) or kind
-        if kind is types.NoneType:
-            if value is None:
-                return None
-        elif origin is Literal:
-            if value in typing.get_args(kind):
-                return value
-        elif origin is tuple:
-            inner = typing.get_args(kind)
-            if isinstance(value, list | tuple) and (inner[-1] is ... or len(inner) == len(value)):
-                return tuple(_converted(inner[0], one) for one in value)
-        elif kind is float:
-            if _is_number(value):
-                return float(value)
-        elif kind is int:
-            if _is_number(value) and isinstance(value, int):
-                return value
-        elif kind is Path:
-            if isinstance(value, str | Path) and str(value):
-                try:
-                    return Path(value).expanduser()
-                except RuntimeError:
-                    raise UsageError(
-                        f"{str(value)!r} is below a home folder, and this user has none: "
-                        "give the whole path"
-                    ) from None
-        elif isinstance(origin, type) and isinstance(value, origin):
-            return value
+        try:
+            return _as_kind(kind, value)
+        except TypeError:
+            continue
     raise TypeError
+
+
+def _as_kind(kind: Any, value: Any) -> Any:
+    """The value as one member of an annotation; raises TypeError where it is something else."""
+    origin = typing.get_origin(kind) or kind
+    if origin is Literal and value in typing.get_args(kind):
+        return value
+    if origin is tuple:
+        return _as_tuple(typing.get_args(kind), value)
+    if kind is float and _is_number(value):
+        return float(value)
+    if kind is Path and isinstance(value, str | Path) and str(value):
+        return _as_path(value)
+    plain = isinstance(origin, type) and origin not in (float, Path)
+    if plain and isinstance(value, origin) and (kind is not int or _is_number(value)):
+        return value
+    raise TypeError
+
+
+def _as_tuple(members: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    fits = isinstance(value, list | tuple) and (members[-1] is ... or len(members) == len(value))
+    if not fits:
+        raise TypeError
+    return tuple(_converted(members[0], one) for one in value)
+
+
+def _as_path(value: str | Path) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f"{str(value)!r} is below a home folder, and this user has none: give the whole path"
+        ) from None
 
 
 def _is_word(kind: Any) -> bool:
