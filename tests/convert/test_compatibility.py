@@ -25,8 +25,8 @@ VERSIONS = {"tf_keras": "tf_keras>=2.21,<2.22", "keras": "keras==3.3.3"}
 BUILT = ("small", "branched", "recurrent", "application", "augmented")
 FILES = {
     "tf_keras": [
-        *(f"{name}{suffix}" for name in BUILT for suffix in (".h5", ".keras", "-saved")),
-        "weights.h5",
+        *(f"{name}{suffix}" for name in BUILT for suffix in (".h5", ".keras")),
+        *("small-saved", "branched-saved", "weights.h5"),
     ],
     "keras": [f"{name}.keras" for name in BUILT],
 }

@@ -78,7 +78,7 @@ def augmented(k: Any) -> Any:
 
 def main(folder: Path, module: str) -> None:
     k = importlib.import_module(module)
-    suffixes = (".h5", ".keras", "") if module == "tf_keras" else (".keras",)
+    suffixes = (".h5", ".keras") if module == "tf_keras" else (".keras",)
     for build in (small, branched, recurrent, application, augmented):
         k.utils.set_random_seed(0)
         made = build(k)
@@ -86,7 +86,8 @@ def main(folder: Path, module: str) -> None:
         made.set_weights([w + random.uniform(0, 0.05, w.shape) for w in made.get_weights()])
         fed = COLOUR if build is application else X
         answers = np.asarray(made(fed, training=False))
-        for suffix in suffixes:
+        saved = [""] if module == "tf_keras" and build in (small, branched) else []
+        for suffix in (*suffixes, *saved):
             name = f"{build.__name__}{suffix or '-saved'}"
             made.save(folder / name)
             np.save(folder / f"{name}.npy", answers)
