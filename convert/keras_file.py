@@ -310,6 +310,7 @@ _HARMLESS = {
     *("implementation", "time_major", "unroll", "stateful", "optional", "build_config"),
     *("init", "W_regularizer", "b_regularizer", "W_constraint", "b_constraint", "mode", "weights"),
     *(
+        "trainable",
         "dim_ordering",
         "nb_row",
         "nb_col",
@@ -598,7 +599,7 @@ def _slice(x: Any, slice_spec: Any, **_: Any) -> Any:
 
 def _parameters(kind: Any) -> set[str] | None:
     """Arguments of a class's constructor; None where it takes any."""
-    known = {"name", "trainable", "dtype"}
+    known: set[str] = set()
     for cls in inspect.getmro(kind):
         if "__init__" not in vars(cls):
             continue
@@ -607,8 +608,8 @@ def _parameters(kind: Any) -> set[str] | None:
         if cls is keras.layers.Layer:
             break
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return known
+            return known
+    return known | {"name", "trainable", "dtype"}
 
 
 def _input_shape(config: Mapping[str, Any]) -> Any:

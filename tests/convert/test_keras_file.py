@@ -200,6 +200,15 @@ def test_an_unknown_argument_is_dropped_with_a_note(tmp_path: Path) -> None:
     assert "sparkle=3" in note
 
 
+def test_a_layer_that_takes_fewer_arguments_than_its_base(tmp_path: Path) -> None:
+    made = legacy.network()
+    config = legacy.keras_2(made)
+    dropout = {"name": "drop", "trainable": True, "dtype": "float32", "rate": 0.1}
+    layers = config["config"]["layers"]
+    layers.insert(2, {"class_name": "SpatialDropout2D", "config": {**dropout, "seed": None}})
+    assert check(legacy.write_h5(tmp_path / "drop.h5", config, made.layers), made) == ()
+
+
 def test_the_keras_of_tensorflow_2_in_a_keras_archive(tmp_path: Path) -> None:
     made = legacy.network()
     made.save(tmp_path / "tf.keras")

@@ -157,7 +157,7 @@ def lenet(k: Any, image: Any, labels: int) -> Any:
     """tanh and average pooling."""
     x = image
     for width in (12, 24):
-        x = k.layers.AveragePooling2D()(k.layers.Conv2D(width, 5, activation="tanh")(x))
+        x = k.layers.AveragePooling2D(2)(k.layers.Conv2D(width, 5, activation="tanh")(x))
     return _head(k, x, labels)
 
 
@@ -189,7 +189,7 @@ def dense_net(k: Any, image: Any, labels: int) -> Any:
         for _ in range(2):
             y = k.layers.ReLU()(_norm(k)(x))
             x = k.layers.Concatenate()([x, k.layers.Conv2D(8, 3, padding="same")(y)])
-        x = k.layers.AveragePooling2D()(x)
+        x = k.layers.AveragePooling2D(2)(x)
     x = k.layers.GlobalAveragePooling2D()(k.layers.ReLU()(_norm(k)(x)))
     return k.layers.Dense(labels, activation="softmax")(x)
 
