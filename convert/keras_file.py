@@ -500,7 +500,8 @@ class Builder:
         known = _parameters(kind)
         kept = {key: value for key, value in content.items() if known is None or key in known}
         for key in set(content) - set(kept) - _HARMLESS:
-            if not (key == "groups" and content[key] == 1):
+            unset = content[key] is None or (key == "groups" and content[key] == 1)
+            if not unset:
                 self.note(f"{name}: the argument {key}={content[key]!r} is unknown and was dropped")
         return kept
 

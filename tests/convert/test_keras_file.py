@@ -205,7 +205,7 @@ def test_a_layer_that_takes_fewer_arguments_than_its_base(tmp_path: Path) -> Non
     config = legacy.keras_2(made)
     dropout = {"name": "drop", "trainable": True, "dtype": "float32", "rate": 0.1}
     layers = config["config"]["layers"]
-    layers.insert(2, {"class_name": "SpatialDropout2D", "config": {**dropout, "seed": None}})
+    layers.insert(2, {"class_name": "SpatialDropout2D", "config": {**dropout, "noise_shape": None}})
     assert check(legacy.write_h5(tmp_path / "drop.h5", config, made.layers), made) == ()
 
 
