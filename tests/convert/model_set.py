@@ -2,11 +2,13 @@
 
     python -m tests.convert.model_set make FOLDER --data fer2013.csv [--only NAMES] [--tf-keras DIR]
     python -m tests.convert.model_set count FOLDER --data fer2013.csv [--only NAMES]
+    python -m tests.convert.model_set table FOLDER
 
 ``make`` trains the networks of ``zoo`` for less than a minute each, so they are better than chance
 and no more, and writes each in its format. ``count`` converts each with ``--recover``: PublicTest
 chooses (one half) and confirms (the other). Then the file is compared with float once more, on
-Training rows that neither trained nor calibrated. PrivateTest is not used.
+Training rows that neither trained nor calibrated. PrivateTest is not used. Both continue where an
+earlier run ended. ``table`` prints the results and counts.
 DIR: where tf_keras is installed, if it is not in the environment.
 """
 
@@ -150,6 +152,8 @@ def make(options: argparse.Namespace) -> None:
     for at, values in enumerate(statistics):
         np.save(options.folder / ("mean.npy", "std.npy")[at], values)
     for name in options.names:
+        if (options.folder / f"{name}.written").is_file():
+            continue
         member = zoo.MEMBERS[name]
         network = train(name, member, faces, truth, statistics)
         written = write(options.folder, name, member, network)
@@ -213,7 +217,10 @@ def verified(options: argparse.Namespace, name: str, job: conversion.Job, made: 
 def count(options: argparse.Namespace) -> None:
     """Convert every member; one JSON line each, then the table."""
     log = options.folder / "results.jsonl"
+    done = {row["name"] for row in rows_of(log)}
     for name in options.names:
+        if name in done:
+            continue
         try:
             row = result(options, name)
         except Exception as error:
@@ -222,6 +229,39 @@ def count(options: argparse.Namespace) -> None:
         print(json.dumps(row), flush=True)
         with log.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def rows_of(log: Path) -> list[dict[str, Any]]:
+    """The results so far."""
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+
+
+def table(options: argparse.Namespace) -> None:
+    """One line per model, and the counts."""
+    rows = rows_of(options.folder / "results.jsonl")
+    print(
+        "| model | file | float, % | int8 alone | after --recover | equal, other half | verified |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        if "error" in row:
+            print(f"| {row['name']} | {zoo.MEMBERS[row['name']].format} | {row['error']} |||||")
+            continue
+        verdicts = ["passes" if row[key]["passes"] else "fails" for key in ("plain", "verified")]
+        made = row["variant"] if row["gate"]["passes"] else "fails"
+        print(
+            f"| {row['name']} | {row['format']} | {row['float']} | {verdicts[0]} | {made} | "
+            f"{row['gate']['equal']} | {verdicts[1]}, {row['verified']['equal']} |"
+        )
+    fine = [row for row in rows if "error" not in row]
+    repaired = [row for row in fine if row["variant"] in ("int8", "mixed")]
+    repaired = [row for row in repaired if not row["plain"]["passes"]]
+    good = [row for row in repaired if row["variant"] == "int8" and row["gate"]["passes"]]
+    print(
+        f"\n{len(fine)} of {len(rows)} load; {len(repaired)} fail as plain int8, of which "
+        f"--recover makes {len(good)} pure int8 that pass and "
+        f"{sum(row['verified']['passes'] for row in good)} of these pass on the other images too"
+    )
 
 
 def result(options: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -264,14 +304,14 @@ def _short(comparison: Any, passed: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=("make", "count"))
+    parser.add_argument("command", choices=("make", "count", "table"))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--only", help="names, separated by commas (default: all)")
     parser.add_argument("--tf-keras", type=Path, metavar="DIR")
     options = parser.parse_args()
     options.names = options.only.split(",") if options.only else list(zoo.MEMBERS)
-    (make if options.command == "make" else count)(options)
+    {"make": make, "count": count, "table": table}[options.command](options)
 
 
 if __name__ == "__main__":
