@@ -58,6 +58,10 @@ size, channels, labels, scale = {
     "pets.keras": (96, 3, 2, True),
     "open.keras": (None, 3, 7, True),
     "mine.h5": (48, 1, 7, False),
+    "centred.h5": (48, 1, 7, False),
+    "colour.h5": (48, 3, 7, False),
+    "vgg.h5": (48, 3, 7, False),
+    "five.h5": (48, 1, 5, False),
     "emotion_model.hdf5": (64, 1, 7, False),
 }.get(name, (48, 1, 7, True))
 image = x = keras.Input((size, size, channels))
@@ -130,6 +134,11 @@ def manifest(path: Path) -> None:
     path.write_bytes(text)
 
 
+def of_each_pixel(path: Path) -> None:
+    """A mean or a standard deviation of each pixel."""
+    np.save(path, np.random.default_rng(0).uniform(60, 70, (48, 48)))
+
+
 OWN: dict[str, Callable[[Path], None]] = {
     "photo.jpg": portrait,
     "photos": photos,
@@ -138,6 +147,12 @@ OWN: dict[str, Callable[[Path], None]] = {
     "clip.mp4": film,
     "pets": pets,
     "pets.keras": keras_model,
+    "centred.h5": keras_model,
+    "colour.h5": keras_model,
+    "vgg.h5": keras_model,
+    "five.h5": keras_model,
+    "mean.npy": of_each_pixel,
+    "std.npy": of_each_pixel,
     "open.keras": keras_model,
     "yours.keras": keras_model,
     "mine.keras": keras_model,
