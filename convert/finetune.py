@@ -64,7 +64,6 @@ def finetune(
     rate = tf.keras.optimizers.schedules.CosineDecay(RATE, steps)
     optimizer = tf.keras.optimizers.Adam(rate)
 
-    @tf.function
     def step(x: Any, wanted: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = _divergence(wanted, student.run(x))
@@ -72,6 +71,7 @@ def finetune(
         optimizer.apply_gradients(zip(gradients, student.variables, strict=True))
         return loss
 
+    step = tf.function(step)
     logits = graph.operators[-1].name != "SOFTMAX"
     random = np.random.default_rng(seed)
     with suppressed_output():

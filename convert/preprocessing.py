@@ -206,5 +206,5 @@ def _fitting(values: Floats, shape: tuple[int, int, int], option: str) -> NDArra
             f"{height}x{width}x{channels}: give one value, {channels} (one per channel), or one "
             "per pixel"
         )
-    plain = plain.astype(np.float32)
-    return plain[None] if plain.ndim == 3 else plain.reshape(1, 1, 1, -1)
+    values_32: NDArray[np.float32] = plain.astype(np.float32)
+    return values_32[None] if values_32.ndim == 3 else values_32.reshape(1, 1, 1, -1)
