@@ -1,9 +1,10 @@
 # Only make and Python 3.11 or 3.13 need to be there. PYTHON=... chooses another one.
-.PHONY: estimate-tools environment demo demo-image test test-all test-pi test-pi-machine lint types wheel check constraints clean help
+.PHONY: estimate-tools environment demo demo-image notebook test test-all test-pi test-pi-machine lint types wheel check constraints clean help
 
 PYTHON ?=
 CAMERA ?= demo
 FRAMES ?= 180
+DATA ?= fer2013.csv
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
 PYTEST = $(VENV)/bin/python -m pytest
@@ -22,6 +23,9 @@ demo: $(DEMO_VENV)/$(ready) ## the shipped model on a demo camera (CAMERA=auto: 
 
 demo-image: $(VENV)/$(ready) ## edge/images/demo.gif, the moving image of the README
 	$(VENV)/bin/python edge/images/make_demo.py
+
+notebook: $(VENV)/$(ready) ## run train/notebooks/quickstart.ipynb and store its outputs (DATA=...)
+	$(VENV)/bin/python train/notebooks/make_quickstart.py --data $(DATA)
 
 environment: $(VENV)/$(ready) ## everything a developer needs
 

@@ -236,8 +236,8 @@ class Panel(NamedTuple):
     title: str
     values: Sequence[float | None]
     """Percent, one per row; None where it is not known."""
-    count: int
-    """Images that the percentages are of."""
+    faces: int
+    """How many the percentages are of."""
 
 
 def interval(percent: float, count: int) -> tuple[float, float]:
@@ -277,7 +277,7 @@ def ranking(
             for at, value, strong in zip(places, panel.values, names.values(), strict=True):
                 if value is None:
                     continue
-                below, above = interval(value, panel.count)
+                below, above = interval(value, panel.faces)
                 mark(axes, value, at, strong=strong, xerr=[[below], [above]])
                 axes.annotate(
                     f"{value:.1f}",
@@ -294,7 +294,7 @@ def ranking(
             axes.tick_params(axis="x", labelsize=SMALL)
             axes.tick_params(axis="y", length=0)
             axes.set_title("\n".join(wrap(panel.title, 18)), fontsize=SMALL + 0.5)
-            axes.set_xlabel(f"right of {panel.count:,} faces, %", fontsize=SMALL)
+            axes.set_xlabel(f"right of {panel.faces:,} faces, %", fontsize=SMALL)
         for text, strong in zip(grid[0][0].get_yticklabels(), names.values(), strict=True):
             text.set_fontweight("bold" if strong else "normal")
         page.supxlabel(note, fontsize=SMALL, x=0.99, ha="right")

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faces import write_subset
 
-nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed")
+nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
 
+make_quickstart = pytest.importorskip(
+    "train.notebooks.make_quickstart", reason="nbformat is not installed"
+)
+
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = ROOT / "train" / "notebooks" / "quickstart.ipynb"
+NOTEBOOK = make_quickstart.NOTEBOOK
+GUIDE = ROOT / "edge" / "README.md"
+GIT_CLONE = re.compile(r"git clone (\S+)")
 
 
 def cells(kind: str) -> list[str]:
@@ -19,7 +27,11 @@ def cells(kind: str) -> list[str]:
     return [cell.source for cell in notebook.cells if cell.cell_type == kind]
 
 
-def test_it_holds_no_logic_and_no_output() -> None:
+def stored() -> Any:
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def test_it_holds_no_logic() -> None:
     code = "\n".join(cells("code"))
     assert not re.search(r"^\s*(def|class|import keras|import tensorflow)\b", code, re.MULTILINE)
     for command in (
@@ -30,9 +42,89 @@ def test_it_holds_no_logic_and_no_output() -> None:
         "emotion_edge image",
     ):
         assert f"python -m {command}" in code
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbformat.validate(notebook)
-    assert all(not cell.get("outputs") for cell in notebook.cells)
+
+
+def test_what_is_stored_ran_in_order_and_holds_no_image_of_fer2013() -> None:
+    notebook = stored()
+    assert make_quickstart.problems(notebook) == []
+    assert len(make_quickstart.written(notebook)) < 1_500_000
+    images = [
+        cell.id
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert images == ["plots", "plots", "photo"]
+    printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
+    assert "| all | 28,709 | 3,589 | 3,589 |" in printed and "(int8)" in printed
+    assert re.search(r"quickstart-int8: \w+, \d+%\nfast: \w+, \d+%", printed)
+
+
+def put(notebook: Any, cell_id: str, **output: Any) -> None:
+    (cell,) = [cell for cell in notebook.cells if cell.get("id") == cell_id]
+    cell.outputs = [nbformat.v4.new_output(**output)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (
+            lambda n: put(n, "data", output_type="display_data", data={"image/png": "iVBORw0="}),
+            "without the tag image",
+        ),
+        (
+            lambda n: n.cells[-2].update(source="Image(run / 'data' / 'class-happy.png')"),
+            "shows none of",
+        ),
+        (
+            lambda n: put(n, "fit", output_type="stream", name="stderr", text="WARNING: cuda\n"),
+            "noise",
+        ),
+        (
+            lambda n: put(n, "data", output_type="stream", name="stdout", text="in /home/me/x\n"),
+            "path of this machine",
+        ),
+        (
+            lambda n: put(n, "info", output_type="error", ename="E", evalue="", traceback=[]),
+            "a cell failed",
+        ),
+        (lambda n: n.cells[2].update(execution_count=7), "order"),
+        (
+            lambda n: put(n, "data", output_type="stream", name="stdout", text="x" * 1_500_000),
+            "too large",
+        ),
+    ],
+)
+def test_a_notebook_that_breaks_a_rule_is_not_written(
+    spoil: Callable[[Any], object], why: str
+) -> None:
+    notebook = stored()
+    spoil(notebook)
+    assert any(why in line for line in make_quickstart.problems(notebook))
+
+
+def test_badge_clone_cell_and_guides_use_the_address_of_pyproject(tmp_path: Path) -> None:
+    address = make_quickstart.public_address()
+    notebook = stored()
+    (first, clone), (guide,) = addresses(notebook), GIT_CLONE.findall(GUIDE.read_text())
+    assert first == make_quickstart.badge(address)
+    assert clone == address
+    assert guide == (address or "URL-OF-THIS-REPOSITORY")
+
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[project.urls]\nRepository = "https://github.com/them/emotion-edge.git"\n')
+    make_quickstart.set_address(notebook, make_quickstart.public_address(project))
+    first, clone = addresses(notebook)
+    colab = "https://colab.research.google.com/github/them/emotion-edge/blob/main/"
+    assert f"]({colab}{NOTEBOOK.relative_to(ROOT)})" in first
+    assert clone == "https://github.com/them/emotion-edge"
+
+
+def addresses(notebook: Any) -> tuple[str, str]:
+    """The badge's cell, and the address that the clone cell starts with."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    (clone,) = re.findall(r'environ\.get\("REPOSITORY", "(.*)"\)', code)
+    return notebook.cells[0].source, clone
 
 
 @pytest.mark.parametrize(
@@ -75,11 +167,11 @@ def test_it_runs_from_start_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     assert (tmp_path / "run" / "quickstart-int8.tflite").is_file()
     assert "(int8)" in printed
-    assert re.search(r"grace_hopper\.jpg: .*\d+%", printed)
+    assert re.search(r"fast: \w+, \d+%", printed) and "grace_hopper.jpg" in printed
     images = [
         output
         for cell in notebook.cells
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    assert len(images) >= 3
+    assert len(images) == 3
