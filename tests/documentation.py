@@ -52,6 +52,7 @@ SHORTER = {
     # The soft labels of the checkout are of all faces.
     "python -m train fit": "--set fit.epochs=1 --set targets.soft_labels=",
     "python -m train soften": "--views 1",
+    "python -m train sweep": "--trials 1 --set fit.epochs=1",
     # A few faces decide nothing, and the networks are not trained: every file is written.
     "python -m convert": "--max-drop 100 --min-agreement 0 --max-recall-drop 100 --force",
     "python -m convert explain": "--max-drop 100",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from emotion_edge.cli import add_commands, carry_out
 from emotion_edge.errors import MissingExtra
 
-COMMANDS = ("fit", "export", "soften", "evaluate", "compare", "data", "augment")
+COMMANDS = ("fit", "sweep", "export", "soften", "evaluate", "compare", "data", "augment")
 """Each is a module of ``train.commands`` with ``HELP``, ``add_arguments`` and ``run``."""
 
 

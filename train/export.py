@@ -28,6 +28,7 @@ from train.evaluate import mistakes, percent, score
 from train.files import read_history, replacing, table, write_json, write_text
 from train.fit import fit, is_finished, make_model, predict_logits, training_rows
 from train.heads import Heads
+from train.hosts import ALONE, Host
 
 Floats = NDArray[np.float32]
 
@@ -77,6 +78,7 @@ def train(
     overwrite: bool = False,
     save_h5: bool = False,
     later: frozenset[Path] = frozenset(),
+    host: Host = ALONE,
     **how: Any,
 ) -> dict[str, Any]:
     """Train a configuration and export it, after those it depends on; returns its record.
@@ -84,7 +86,9 @@ def train(
     Each has its folder next to ``folder``, under its own name, and is kept where it was trained
     before. ``overrides`` are those of ``load_config``, for all of them; ``later`` are the folders
     of those that wait for this one; ``how`` goes to ``fit``. Raises ConfigError before any
-    training when two would share a folder: a circle of ``after``, or an ``--out`` of that name.
+    training when two would share a folder: a circle of ``after``, or an ``--out`` of that name;
+    also for a first stage that is not trained yet where there are several hosts. Of these, all but
+    the first return an empty record.
     """
     weights = None
     later |= {folder}
@@ -99,11 +103,18 @@ def train(
                 "folder of a later stage: give another --out, or change `after`"
             )
         if not is_finished(before, first):
+            if host.count > 1:
+                raise ConfigError(
+                    f"{config.name} comes after {first.name}, which is not in {before}: train it "
+                    "first, and copy its folder to every host"
+                )
             train(first, data, before, overrides=overrides, overwrite=overwrite, later=later, **how)
         weights = load_run(before, data)[1].get_weights()
     if config.start:
         weights = start_weights(config, data)
-    model = fit(config, data, folder, overwrite=overwrite, weights=weights, **how)
+    model = fit(config, data, folder, overwrite=overwrite, weights=weights, host=host, **how)
+    if not host.is_first:
+        return {}
     return export(model, config, data, folder, save_h5=save_h5)
 
 

@@ -1,8 +1,8 @@
 """Trains one configuration on one data set.
 
-The loop is ``keras.Model.fit`` with a data set of our own: each batch is drawn from (seed,
-epoch, batch number) and from nothing else, so a killed run continues where it stopped
-and sees the very batches it would have seen.
+On TensorFlow the loop is ``keras.Model.fit`` with a data set of our own, on JAX it is
+``train.jax_loop``. Each batch is drawn from (seed, epoch, batch number) and from nothing else, so
+a killed run continues where it stopped and sees the very batches it would have seen.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from train.config import Config
 from train.data import Dataset, Split
 from train.errors import ConfigError, TrainingError
 from train.files import replacing, write_history, write_json
+from train.hosts import ALONE, Host, part
 
 Floats = NDArray[np.float32]
 
@@ -50,7 +52,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
     def __len__(self) -> int:
         return max(1, len(self.images) // self.config.fit.batch)
 
-    def _rows(self) -> NDArray[np.int64]:
+    def epoch_rows(self) -> NDArray[np.int64]:
         """The rows of this epoch in their order, int64 (N,); drawn once, not for every batch."""
         if self._order is None or self._order[0] != self.epoch:
             rng = np.random.default_rng((self.config.fit.seed, self.epoch))
@@ -65,7 +67,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
 
     def __getitem__(self, index: int) -> tuple[Floats, Floats]:
         size = self.config.fit.batch
-        rows = self._rows()[index * size : (index + 1) * size]
+        rows = self.epoch_rows()[index * size : (index + 1) * size]
         rng = np.random.default_rng((self.config.fit.seed, self.epoch, index))
         calm = None if self.calm is None else self.calm[rows]
         return augment(self.images[rows], self.target[rows], self.config.augment, rng, calm)
@@ -195,6 +197,9 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         self.history: list[dict[str, float]] = []
         self.average: Average | None = None
         self.best: list[Floats] = []
+        self.on_epoch: Callable[[Mapping[str, float]], None] | None = None
+        self.shows = True
+        """Whether it prints progress; of several hosts only the first does."""
         self.started = time.monotonic()
         self.seconds_before = 0.0
 
@@ -218,13 +223,16 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         with replacing(self.folder / "checkpoint.npz") as part:
             np.savez(part, allow_pickle=False, **self.state())
 
-    def restore(self, model: keras.Model) -> int:
-        """Load the last checkpoint, if there is one, and return the epoch to continue with."""
+    def restore(self, model: keras.Model, *, read: bool = True) -> int:
+        """Load the last checkpoint, if there is one, and return the epoch to continue with.
+
+        read: whether to look for one; of several hosts only the first does.
+        """
         model.optimizer.build(model.trainable_variables)
         if self.config.fit.ema:
             self.average = Average(model, self.config.fit.ema)
         path = self.folder / "checkpoint.npz"
-        if not path.is_file():
+        if not read or not path.is_file():
             return 0
         with np.load(path) as store:
             for name, variables in (
@@ -273,18 +281,16 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         """Average, watch for a loss that is not a number, show progress."""
         if (batch + 1) % Average.EVERY and batch + 1 < len(self.batches):
             return
-        loss = float((logs or {}).get("loss", 0.0))
-        _require_finite(
-            "the loss", loss, f"near batch {batch + 1} of epoch {self.batches.epoch + 1}"
-        )
+        self.watch(batch + 1, float((logs or {}).get("loss", 0.0)))
         if self.average:
-            if keras.backend.backend() == "jax":
-                # Within an epoch JAX keeps the weights outside the model.
-                self.model.jax_state_sync()
             self.average.update()
-        if sys.stderr.isatty():
-            done = self.batches.epoch + (batch + 1) / len(self.batches)
-            self._progress(done, f"batch {batch + 1}/{len(self.batches)}  loss {loss:.4f}")
+
+    def watch(self, done: int, loss: float) -> None:
+        """Check the loss after ``done`` batches of this epoch, and show progress."""
+        _require_finite("the loss", loss, f"near batch {done} of epoch {self.batches.epoch + 1}")
+        if sys.stderr.isatty() and self.shows:
+            epochs = self.batches.epoch + done / len(self.batches)
+            self._progress(epochs, f"batch {done}/{len(self.batches)}  loss {loss:.4f}")
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
@@ -324,6 +330,8 @@ class Run(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         write_history(self.folder, self.history)
         self._report(row)
         self._stop_early()
+        if self.on_epoch is not None:
+            self.on_epoch(row)
 
     def _report(self, row: dict[str, float]) -> None:
         epoch, total = int(row["epoch"]), self.config.fit.epochs
@@ -404,11 +412,7 @@ def devices(count: int) -> Any:
         return tf.distribute.MirroredStrategy(
             [name.removeprefix("/device:") for name in found[:count]]
         ).scope()
-    found = keras.distribution.list_devices()
-    if len(found) < count:
-        raise UsageError(f"--devices {count}, but {keras.backend.backend()} sees {found}")
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:count]))
-    return nullcontext()
+    return nullcontext()  # JAX: see jax_loop.Devices
 
 
 def make_model(config: Config, labels: int, shape: tuple[int, int]) -> keras.Model:
@@ -458,17 +462,25 @@ def fit(
     *,
     deterministic: bool = False,
     device_count: int = 1,
+    host: Host = ALONE,
     tensorboard: bool = True,
     overwrite: bool = False,
     weights: list[Floats] | None = None,
+    on_epoch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> keras.Model:
     """Train, and return the model with the weights to keep, logits out.
 
     Continues where an earlier run in ``folder`` stopped; a new run begins with
-    ``weights``, where they are given. Raises ``TrainingError`` when
-    the loss is not a number or the folder belongs to another run.
+    ``weights``, where they are given. device_count: devices of this host, over which each batch
+    is spread. host: which of several hosts this is; only the first writes ``folder``, and only
+    its model has the trained weights. on_epoch: called with each epoch's row of the history; what
+    it raises ends the run, which can be continued.
+    Raises ``TrainingError`` when the loss is not a number, the folder belongs to another run or
+    another host is lost; UsageError for too few devices.
     """
-    prepare_folder(folder, config, overwrite=overwrite)
+    on_jax = keras.backend.backend() == "jax"
+    if host.is_first:
+        prepare_folder(folder, config, overwrite=overwrite)
     classes = len(data.labels)
     if deterministic and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -498,13 +510,15 @@ def fit(
             cross_entropy(classes),
             metrics=[agreement(classes)],
             # XLA's convolutions are ten times slower than oneDNN's on a CPU.
-            jit_compile=keras.backend.backend() == "jax",
+            jit_compile=on_jax,
         )
         run = Run(folder, config, batches, data.splits.get("PublicTest"), classes)
         run.set_model(model)
         if weights is not None:
             model.set_weights(weights)
-        start = run.restore(model)
+        start = run.restore(model, read=host.is_first)
+        run.shows = host.is_first
+        run.on_epoch = on_epoch
     size = networks.cost(model)
     print(
         f"{config.name}: {size['parameters']:,} parameters, {size['macs'] / 1e6:.1f} MMAC; "
@@ -514,9 +528,20 @@ def fit(
         file=sys.stderr,
         flush=True,
     )
-    if start < config.fit.epochs:
+    if on_jax:
+        # Not at the top: jax is an extra.
+        from train import jax_loop
+
+        spread = jax_loop.Devices(device_count, config.fit.batch, host)
+        run.on_train_begin()
+        loss, accuracy = cross_entropy(classes), agreement(classes)
+        jax_loop.train(model, run, batches, loss, accuracy, start, spread, host)
+        part(host)
+        if not host.is_first:
+            return model
+    elif start < config.fit.epochs:
         callbacks: list[keras.callbacks.Callback] = [run]
-        if tensorboard and keras.backend.backend() == "tensorflow":
+        if tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
         model.fit(
             batches,
