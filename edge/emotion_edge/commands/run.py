@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
     # Imported late, so that the error for a wrong flag comes immediately.
     from emotion_edge.kiosk.reload import Runs
 
-    runs = Runs(config, lambda: read(options))
+    runs = Runs(config, lambda: read(options), receipts=bool(options.config))
     # A service gets SIGHUP from systemctl reload; on a terminal it means that the terminal closed.
     reloads = bool(options.config) and not (sys.stdin is not None and sys.stdin.isatty())
     with _signals(runs.stop, reload=runs.reload if reloads else None) as received:

@@ -33,14 +33,17 @@ class Runs:
         *,
         service: Callable[..., Service] = Service,
         tell: Callable[[str], None] | None = None,
+        receipts: bool = False,
     ) -> None:
         """Load the first run's model.
 
         read: reads the configuration again; raises EmotionEdgeError.
         service: makes a run. tell: takes a line for a person; by default standard error.
+        receipts: whether each run without labels on standard output reports what it keeps.
         Raises ModelError, DetectorError or UsageError.
         """
         self._read = read
+        self._receipts = receipts
         self._service = service
         self._tell = tell or _to_stderr
         self._watchdog = Watchdog()
@@ -61,7 +64,7 @@ class Runs:
         previous: Config | None = None
         while True:
             self._control.remember(_kept(self._config))
-            if not any(sink.prints for sink in self._config.sinks):  # not on a terminal
+            if self._receipts and not any(sink.prints for sink in self._config.sinks):
                 for line in receipt.lines(self._config):
                     self._tell(line)
             try:

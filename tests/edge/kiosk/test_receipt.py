@@ -91,7 +91,7 @@ def test_a_service_logs_it_at_start() -> None:
 
     def logged(**tables: Any) -> list[str]:
         told: list[str] = []
-        Runs(build(tables), Config, service=Stub, tell=told.append).run()  # type: ignore[arg-type]
+        Runs(build(tables), Config, service=Stub, tell=told.append, receipts=True).run()  # type: ignore[arg-type]
         return told
 
     assert logged(quiet=True)[0].startswith("receipt: no image is stored")
