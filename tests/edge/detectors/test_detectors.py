@@ -150,6 +150,41 @@ def test_debian_keeps_the_cascade_elsewhere(
     assert HaarDetector().detect(np.zeros((100, 100), np.uint8)) == []
 
 
+class FakeCascade:
+    """Returns one square with so many hits; other ones for images smaller than the frame."""
+
+    def __init__(self, hits: int, window_hits: int = 0) -> None:
+        self.hits = hits
+        self.window_hits = window_hits
+
+    def detectMultiScale2(
+        self, image: Image, *_: float, **__: object
+    ) -> tuple[list[tuple[int, ...]], list[int]]:
+        hits = self.hits if image.shape == (480, 640) else self.window_hits
+        return ([(100, 100, 100, 100)], [hits]) if hits else ([], [])
+
+
+@pytest.mark.parametrize(
+    ("first", "window", "faces"), [(0, 20, 1), (0, 2, 0), (0, 0, 0), (20, 0, 1)]
+)
+def test_a_face_of_the_second_cascade_needs_the_first_ones_agreement(
+    monkeypatch: pytest.MonkeyPatch, first: int, window: int, faces: int
+) -> None:
+    detector = HaarDetector(size=640, eyes=False, thorough=True)
+    monkeypatch.setattr(haar, "_LEANS_DEG", ())
+    monkeypatch.setattr(detector, "_cascade", FakeCascade(first, window))
+    monkeypatch.setattr(detector, "_second", FakeCascade(5))
+    assert len(detector.detect(FRAME)) == faces
+
+
+@pytest.mark.parametrize("angle", [-20.0, 20.0])
+def test_haar_finds_a_leaning_face_in_a_still(portrait: Image, angle: float) -> None:
+    middle = (FACE.x + FACE.width / 2, FACE.y + FACE.height / 2)
+    turn = cv2.getRotationMatrix2D(middle, angle, 1.0)
+    leaning = cv2.warpAffine(portrait, turn, (640, 480), borderMode=cv2.BORDER_REPLICATE)
+    assert [on_face(box) for box in open_detector("haar").detect(leaning)] == [True]
+
+
 def test_an_opencv_without_cascades_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cv2, "CascadeClassifier")
     with pytest.raises(DetectorError, match="opencv-python-headless<5"):
