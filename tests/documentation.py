@@ -60,7 +60,7 @@ SHORTER = {
     "python -m benchmarks pipeline": "--frames 10 --live 1 --sizes 320x240 --faces 1",
     "python -m benchmarks accuracy": "--rounds 1 --restarts 1",
     "python -m benchmarks roofline": "--rounds 1 --restarts 1",
-    "python -m benchmarks faces": "--count 8 --sequences 1",
+    "python -m benchmarks faces": "--count 8 --sequences 1 --empty 2 --turned 2",
     "python -m benchmarks steady": "--count 7",
     "python -m benchmarks web": "--uploads 4 --sessions 1 --concurrent 1 --megapixels 0.5",
     "python -m benchmarks soak": "--frames 200 --settle 50 --max-growth 1000 --max-drift 1000",
