@@ -82,7 +82,7 @@ def train(
     devices: Devices,
     host: Host,
 ) -> None:
-    """Train from epoch ``start`` (from 0) to the end; ``run`` is told of every epoch.
+    """Train from epoch ``start`` (from 0) to the end; ``run`` receives every epoch.
 
     loss, accuracy: functions of targets and logits, one value for each row.
     Raises TrainingError when the loss is not a number or another host is lost.
