@@ -590,7 +590,7 @@ def simulate(kiosks: range, port: int, period: float, spread: float, pipe: Conne
 
 
 def _obey(pipe: Connection, fleet: Sequence[Kiosk], period: float) -> None:
-    """Show the kiosks a frame every ``period`` seconds, one after the other, between start and stop."""
+    """Show each kiosk a frame every ``period`` seconds, one after the other, while asked to."""
     going = False
     turn, due = 0, time.monotonic()
     while True:
