@@ -108,8 +108,11 @@ def checked(kind: type, name: str, value: Any, prefix: str = "") -> Any:
         valid = _converted(hint, value)
     except TypeError:
         raise UsageError(f"{prefix}{name} is {value!r}; expected {_in_words(hint)}") from None
-    numbers = valid if isinstance(valid, tuple) else (valid,)
-    if not all(_in_range(number, about) for number in numbers if _is_number(number)):
+    members = valid if isinstance(valid, tuple) else (valid,)
+    if any("\0" in str(each) for each in members if isinstance(each, str | Path)):
+        # No system call takes one, and Python raises ValueError in place of OSError.
+        raise UsageError(f"{prefix}{name} is {value!r}: a text cannot hold a NUL character")
+    if not all(_in_range(number, about) for number in members if _is_number(number)):
         raise UsageError(f"{prefix}{name} is {value!r}: use {_range_in_words(about)}")
     if about.get("filled") and not str(valid).strip():
         raise UsageError(f"{prefix}{name} is empty: give {_in_words(hint)}")
@@ -229,6 +232,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a TOML file: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is not a TOML file: its brackets are nested too deep") from error
 
 
 def keys(kind: type, prefix: str = "") -> dict[str, Any]:

@@ -191,6 +191,9 @@ def read_layers(path: str | Path) -> Layers:
         drop_ins = sorted((Path(path).parent / DROP_INS).glob("*.toml"))
     except OSError as error:
         raise UsageError(f"cannot read {Path(path).parent / DROP_INS}: {error.strerror}") from error
+    for file in drop_ins:
+        if file.exists() and not file.is_file():  # reading a named pipe would never end
+            raise UsageError(f"{file} is not a file: remove it or rename it")
     return [(str(file), settings.read_toml(file)) for file in (path, *drop_ins)]
 
 

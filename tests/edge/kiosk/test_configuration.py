@@ -1,5 +1,6 @@
 import dataclasses
 import difflib
+import os
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,10 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, named: str)
         ("strict = true\n[detectors.haar]\nside = 1", "unknown key detectors.haar.side"),
         ("[sinks]\njsonl = 'a.jsonl'", "sinks.jsonl is 'a.jsonl'; write it as a table"),
         ("model = ", "is not a TOML file"),
+        ("x = " + "[" * 5000, "is not a TOML file"),
+        ('state_dir = "a\\u0000b"', "state_dir is 'a\\x00b': a text cannot hold a NUL character"),
+        ('[sinks.jsonl]\npath = "\\u0000"', "path is '\\x00': a text cannot hold a NUL"),
+        ('zones.areas = ["\\u0000"]', "a text cannot hold a NUL"),
         ("model = '\xe9\udcff", "is not a TOML file"),
     ],
 )
@@ -307,6 +312,14 @@ def test_an_error_names_the_drop_in(tmp_path: Path, text: str, says: str) -> Non
     with pytest.raises(UsageError) as caught:
         load_config(path)
     assert says in str(caught.value) and str(tmp_path / "conf.d/20.toml") in str(caught.value)
+
+
+def test_a_drop_in_that_is_not_a_file_does_not_hang(tmp_path: Path) -> None:
+    path = write(tmp_path, "camera.fps = 5")
+    (tmp_path / "conf.d").mkdir()
+    os.mkfifo(tmp_path / "conf.d/10.toml")
+    with pytest.raises(UsageError, match=r"10\.toml is not a file"):
+        load_config(path)
 
 
 def test_every_problem_is_found_in_one_pass(tmp_path: Path) -> None:
