@@ -48,6 +48,9 @@ FEATURES = ("labels", "unsure", *_EDGES)
 
 Counts = dict[str, list[int]]
 
+_UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading another file's content raises; the last two for Infinity and deep nesting."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftSettings(Settings):
@@ -115,7 +118,7 @@ class Drift:
                 self._read(json.loads(self._path.read_text(encoding="utf-8")))
             except FileNotFoundError:
                 pass
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (OSError, *_UNUSABLE) as error:
                 self._start_over(error)
         return self
 
@@ -266,9 +269,13 @@ class Drift:
 
     def _start_over(self, error: Exception) -> None:
         """Keep a file that cannot be used under a name of its own."""
-        reason = str(error) if isinstance(error, ValueError | OSError) else f"it lacks {error}"
-        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-            reason = "it is damaged"
+        reason = "it is damaged"
+        if isinstance(error, KeyError):
+            reason = f"it lacks {error}"
+        elif isinstance(error, ValueError | OSError) and not isinstance(
+            error, json.JSONDecodeError | UnicodeDecodeError
+        ):
+            reason = str(error)
         names = (self._path.with_name(f"drift.old-{n}.json") for n in count(1))
         kept = next(name for name in names if not name.exists())
         try:

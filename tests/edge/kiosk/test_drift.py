@@ -126,7 +126,9 @@ def test_few_faces_give_no_figure(tmp_path: Path) -> None:
     [
         (lambda text: text[: len(text) // 2], "it is damaged"),
         (lambda text: "", "it is damaged"),
-        (lambda text: "[]", "cannot use"),
+        (lambda text: "[]", "it is damaged"),
+        (lambda text: "[" * 200_000, "it is damaged"),
+        (lambda text: text.replace('"unsure":[100', '"unsure":[Infinity'), "it is damaged"),
         (lambda text: "{}", "it lacks 'schema'"),
         (lambda text: text.replace('"labels":["happy"', '"labels":["angry"'), "other labels"),
         (lambda text: text.replace('"unsure":[100', '"unsure":[-5'), "negative"),
