@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,10 @@ class Control:
             mark = folder / MARK if folder is not None else None
             if mark == self._mark:
                 return
-            self._mark = mark
+            previous, self._mark = self._mark, mark
+            if previous is not None:  # or a later run that uses it again would begin paused
+                with contextlib.suppress(OSError):
+                    previous.unlink(missing_ok=True)
             if start:
                 self._paused = mark is not None and mark.exists()
                 return

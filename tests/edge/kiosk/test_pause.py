@@ -235,6 +235,17 @@ def test_an_old_mark_does_not_pause_a_run_that_begins_to_keep_pauses(tmp_path: P
     assert not control.paused and not (tmp_path / MARK).exists()
 
 
+def test_a_run_that_no_longer_keeps_pauses_leaves_no_mark(tmp_path: Path) -> None:
+    control = Control()
+    control.remember(tmp_path / "a", start=True)
+    control.pause()
+    control.remember(tmp_path / "b")
+    assert not (tmp_path / "a" / MARK).exists() and (tmp_path / "b" / MARK).exists()
+    control.remember(None)
+    control.resume()
+    assert not (tmp_path / "b" / MARK).exists()
+
+
 def test_a_pause_that_cannot_be_kept_still_closes_the_camera(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     lines: list[str] = []
