@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from emotion_edge.files import printable
 from emotion_edge.kiosk import control, drift
 from emotion_edge.kiosk.configuration import Config, sink_name
 from emotion_edge.kiosk.state import state_folder
@@ -68,7 +69,8 @@ def lines(config: Config) -> Iterator[str]:
         f"{_list('other machines can receive', leaves, 'nothing leaves this machine')}"
     )
     for name, each in entries:
-        yield f"receipt: {name}: {each.what} -> {each.where}; kept {each.until}"
+        # A file's or a host's name may hold line feeds and escape sequences.
+        yield printable(f"receipt: {name}: {each.what} -> {each.where}; kept {each.until}")
 
 
 def as_json(config: Config) -> list[dict[str, Any]]:

@@ -55,6 +55,12 @@ def test_hidden_faces_and_recordings() -> None:
     assert str(Path("a.mp4").absolute()) in text and "until someone deletes" in text
 
 
+def test_one_line_per_entry_whatever_the_names_hold() -> None:
+    text = shown(sinks={"jsonl": {"path": "a\nreceipt: b\x1b[31m.jsonl"}})
+    assert "a\\nreceipt: b\\x1b[31m.jsonl" in text
+    assert len(text.splitlines()) == 3
+
+
 def test_aggregate_mode_and_visits() -> None:
     sinks = {"jsonl": {"path": "a.jsonl", "rotate_mb": 0}}
     counted = shown(sinks=sinks, aggregate={"period_s": 60, "min_people": 5}, visits={})
