@@ -37,7 +37,9 @@ class FaceHider:
 
     def __init__(self, how: Hiding) -> None:
         self._how = how
-        self._past: list[tuple[Box, int]] = []  # where faces were, and when
+        # Where faces were, and when the detector first missed each; None while it is found.
+        self._past: list[tuple[Box, int | None]] = []
+        self._source = ""
         self._tracker = TrackerSettings()
 
     def hide(self, observation: Observation) -> Observation:
@@ -47,14 +49,18 @@ class FaceHider:
         frame = observation.frame
         now = frame.captured_ns
         present = [*observation.places, *(face.box for face in observation.faces)]
+        if frame.source != self._source:  # the next image of a folder
+            self._source, self._past = frame.source, []
+        # The time counts from the first frame without it: a slow camera's may come a second later.
+        missed = [(box, now if at is None else at) for box, at in self._past]
         # Found again: its old place need not stay covered.
         lost = [
             (box, at)
-            for box, at in self._past
+            for box, at in missed
             if 0 <= now - at <= _HOLD_NS
             and not any(affinity(box, new, self._tracker) > 0 for new in present)
         ]
-        self._past = lost + [(box, now) for box in present]
+        self._past = [*lost, *((box, None) for box in present)]
         image = hidden(
             frame.image, observation.faces, [*(box for box, _ in lost), *present], self._how
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -77,6 +78,24 @@ def test_a_face_stays_hidden_while_the_detector_misses_it(how: Hiding) -> None:
     for image, observation in ((first, missed[0]), (second, missed[1])):
         assert (image[COVERED] != observation.frame.image[COVERED]).mean() > 0.9
     assert np.array_equal(late, missed[2].frame.image)
+
+
+def test_a_missed_face_stays_hidden_at_one_frame_per_second() -> None:
+    # The lowest step of a hot board. The second counts from the first frame that misses the face.
+    seen = Observation(frame(1), (face(),))
+    missed = [Observation(frame(2, at), ()) for at in (1.1, 2.0, 2.2)]
+    _, first, second, late = hide("emoji", seen, *missed)
+    assert (first[COVERED] == 128).all() and (second[COVERED] == 128).all()
+    assert np.array_equal(late, missed[2].frame.image)
+
+
+def test_an_image_of_a_folder_is_not_covered_where_the_previous_one_had_a_face() -> None:
+    one, other = (
+        replace(frame(seed, at), source=name, media_time_s=0.0)
+        for seed, at, name in ((1, 0.0, "a.jpg"), (2, 1.0, "b.jpg"))
+    )
+    _, image = hide("emoji", Observation(one, (face(),)), Observation(other, ()))
+    assert np.array_equal(image, other.image)
 
 
 def test_a_face_that_moved_leaves_no_trail() -> None:
