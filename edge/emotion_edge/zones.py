@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_edge.errors import UsageError
-from emotion_edge.settings import Settings, key
+from emotion_edge.settings import Settings, key, table_as_toml
 from emotion_edge.values import Face
 
 
@@ -35,6 +35,23 @@ class ZoneSettings(Settings):
             raise UsageError(f"zones are named {', '.join(names)}: give each its own name")
         if self.only and not self.areas:
             raise UsageError("only is true and there are no areas: add some, or every face is lost")
+
+    def polygons(self) -> list[tuple[str, list[list[float]]]]:
+        """Name and corners ``[x, y]`` of each area, as shares of the image."""
+        return [
+            (name, [[round(float(at), 4) for at in corner] for corner in polygon])
+            for name, polygon in map(_parse, self.areas)
+        ]
+
+
+def area(name: str, corners: Iterable[tuple[float, float]]) -> str:
+    """A zone as ``ZoneSettings.areas`` has it; not validated. corners: shares of the image."""
+    return f"{name}: " + " ".join(f"{x:.4g},{y:.4g}" for x, y in corners)
+
+
+def as_toml(areas: Sequence[str]) -> str:
+    """The table ``[zones]`` of a configuration with these areas."""
+    return "\n".join(["[zones]", *table_as_toml(ZoneSettings, {"areas": tuple(areas)}), ""])
 
 
 class Zones:
@@ -72,7 +89,8 @@ def _parse(area: str) -> tuple[str, NDArray[np.float32]]:
     except ValueError:
         colon = ""
     name = name.strip()
-    if not (name and colon and len(polygon) >= 3 and ((polygon >= 0) & (polygon <= 1)).all()):
+    named = name.isprintable() and name != ""
+    if not (named and colon and len(polygon) >= 3 and ((polygon >= 0) & (polygon <= 1)).all()):
         raise UsageError(
             f"{area!r} is not a zone: give NAME: x,y x,y x,y with at least three corners, each "
             "number from 0 to 1"

@@ -15,7 +15,7 @@ from emotion_edge.kiosk.configuration import build, load_config
 from emotion_edge.records import observation_record
 from emotion_edge.sinks.aggregate import Aggregate
 from emotion_edge.values import Event, Image
-from emotion_edge.zones import Zones, ZoneSettings
+from emotion_edge.zones import Zones, ZoneSettings, area, as_toml
 
 DOOR, TILL = "door: 0,0 0.5,0 0.5,1 0,1", "till: 0.5,0.5 1,0.5 1,1"
 HAPPY = Emotion(("happy", "sad"), (0.8, 0.2))
@@ -49,11 +49,20 @@ def test_faces_that_do_not_count_are_dropped() -> None:
 @pytest.mark.parametrize(
     "area",
     ["door", "door: 0,0 1,1", ": 0,0 1,0 1,1", "door: 0,0 1,0 1,1.5", "door: 0,0 1 1,1",
-     "door: 0,0 1,0 a,b", "door: 0,0 1,0 nan,1"],
+     "door: 0,0 1,0 a,b", "door: 0,0 1,0 nan,1", "do\nor: 0,0 1,0 1,1"],
 )  # fmt: skip
 def test_what_is_not_a_zone(area: str) -> None:
     with pytest.raises(UsageError, match="is not a zone: give NAME: x,y x,y x,y"):
         ZoneSettings(areas=(area,))
+
+
+def test_polygons_and_areas_are_the_same_zones(tmp_path: Path) -> None:
+    polygons = ZoneSettings(areas=(DOOR, TILL)).polygons()
+    assert polygons[1] == ("till", [[0.5, 0.5], [1.0, 0.5], [1.0, 1.0]])
+    assert tuple(area(name, corners) for name, corners in polygons) == (DOOR, TILL)  # type: ignore[arg-type]
+    path = tmp_path / "kiosk.toml"
+    path.write_text(as_toml([DOOR, 'a "b" \\: 0,0 1,0 1,1']))
+    assert load_config(path).zones.polygons()[1][0] == 'a "b" \\'
 
 
 def test_settings_that_contradict_each_other() -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from emotion_edge import cameras, detectors
@@ -137,8 +138,12 @@ def run(options: argparse.Namespace) -> int:
     config = read(options)
     # Imported late, so that the error for a wrong flag comes immediately.
     from emotion_edge.kiosk.reload import Runs
+    from emotion_edge.kiosk.zone_file import ZoneFile
 
-    runs = Runs(config, lambda: read(options), receipts=bool(options.config))
+    zone_file = None
+    if options.config:
+        zone_file = ZoneFile(options.config, lambda drafts: read(options, drafts))
+    runs = Runs(config, lambda: read(options), receipts=bool(options.config), zone_file=zone_file)
     # A service gets SIGHUP from systemctl reload; on a terminal it means that the terminal closed.
     reloads = bool(options.config) and not (sys.stdin is not None and sys.stdin.isatty())
     with _signals(runs.stop, reload=runs.reload if reloads else None) as received:
@@ -161,9 +166,14 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def read(options: argparse.Namespace) -> configuration.Config:
-    """The configuration that a file and flags give. Raises UsageError."""
-    layers = configuration.read_layers(options.config) if options.config else []
+def read(
+    options: argparse.Namespace, drafts: Mapping[Path, Mapping[str, Any]] | None = None
+) -> configuration.Config:
+    """The configuration that a file and flags give. Raises UsageError.
+
+    drafts: as ``configuration.read_layers`` takes them.
+    """
+    layers = configuration.read_layers(options.config, drafts) if options.config else []
     tables = configuration.combined(layers)
     values = overrides(vars(options))
     repeated = []  # the second and further outputs of one kind

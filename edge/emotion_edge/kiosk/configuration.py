@@ -176,25 +176,35 @@ Layers = Sequence[tuple[str, Mapping[str, Any]]]
 """The files of a configuration, by path, in the order in which each is laid over the earlier."""
 
 
-def load_config(path: str | Path) -> Config:
-    """Read and check a configuration file and its drop-ins. Raises UsageError."""
-    layers = read_layers(path)
+def load_config(path: str | Path, drafts: Mapping[Path, Mapping[str, Any]] | None = None) -> Config:
+    """Read and check a configuration file and its drop-ins. Raises UsageError.
+
+    drafts: as ``read_layers`` takes them.
+    """
+    layers = read_layers(path, drafts)
     return build(combined(layers), str(path), layers=layers)
 
 
-def read_layers(path: str | Path) -> Layers:
+def read_layers(path: str | Path, drafts: Mapping[Path, Mapping[str, Any]] | None = None) -> Layers:
     """A configuration file, then each ``conf.d/*.toml`` next to it, in the order of their names.
 
-    Raises UsageError for one that cannot be read or is not TOML.
+    drafts: the content of drop-ins that are not written yet, by path.
+    Hidden files are skipped: one may be half-written. Raises UsageError for a file that cannot be
+    read or is not TOML.
     """
+    drafts = drafts or {}
     try:
-        drop_ins = sorted((Path(path).parent / DROP_INS).glob("*.toml"))
+        found = set((Path(path).parent / DROP_INS).glob("*.toml"))
     except OSError as error:
         raise UsageError(f"cannot read {Path(path).parent / DROP_INS}: {error.strerror}") from error
+    drop_ins = sorted(file for file in {*found, *drafts} if not file.name.startswith("."))
     for file in drop_ins:
         if file.exists() and not file.is_file():  # reading a named pipe would never end
             raise UsageError(f"{file} is not a file: remove it or rename it")
-    return [(str(file), settings.read_toml(file)) for file in (path, *drop_ins)]
+    return [
+        (str(file), drafts[file] if file in drafts else settings.read_toml(file))
+        for file in (Path(path), *drop_ins)
+    ]
 
 
 def combined(layers: Layers) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emotion_edge.errors import EmotionEdgeError, SinkError
@@ -24,8 +24,18 @@ class Control:
         self,
         reload: Callable[[], None] | None = None,
         tell: Callable[[str], None] | None = None,
+        set_zones: Callable[[Sequence[str]], Path | None] | None = None,
     ) -> None:
-        """reload: reads the configuration again. tell: takes a line for a person."""
+        """reload: reads the configuration again. tell: takes a line for a person.
+
+        set_zones: as the attribute.
+        """
+        self.set_zones = set_zones
+        """Applies ``zones.areas`` and saves them; returns the file, None where nothing is saved.
+
+        Raises EmotionEdgeError: then the old zones stay, in the file too. None where a run takes no
+        zones.
+        """
         self._reload = reload
         self._tell = tell or (lambda line: None)
         self._lock = threading.Lock()

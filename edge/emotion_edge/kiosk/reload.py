@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emotion_edge.errors import EmotionEdgeError, OutputExists
@@ -20,6 +20,7 @@ from emotion_edge.kiosk.control import Control
 from emotion_edge.kiosk.service import Service, Summary
 from emotion_edge.kiosk.state import state_folder
 from emotion_edge.kiosk.watchdog import Watchdog
+from emotion_edge.kiosk.zone_file import ZoneFile
 from emotion_edge.settings import keys
 
 
@@ -34,12 +35,14 @@ class Runs:
         service: Callable[..., Service] = Service,
         tell: Callable[[str], None] | None = None,
         receipts: bool = False,
+        zone_file: ZoneFile | None = None,
     ) -> None:
         """Load the first run's model.
 
         read: reads the configuration again; raises EmotionEdgeError.
         service: makes a run. tell: takes a line for a person; by default standard error.
         receipts: whether each run without labels on standard output reports what it keeps.
+        zone_file: where ``set_zones`` saves; None to keep zones until the end of the process.
         Raises ModelError, DetectorError or UsageError.
         """
         self._read = read
@@ -47,8 +50,11 @@ class Runs:
         self._service = service
         self._tell = tell or _to_stderr
         self._watchdog = Watchdog()
-        self._control = Control(self.reload, self._tell)
+        self._control = Control(self.reload, self._tell, self.set_zones)
         self._control.remember(_kept(config), start=True)
+        self._zone_file = zone_file
+        self._areas: tuple[str, ...] | None = None  # set by hand, where there is no file
+        self._changing = threading.Lock()  # one reload at a time
         self._lock = threading.Lock()  # of what follows
         self._ended = False
         self._config = config
@@ -93,25 +99,53 @@ class Runs:
 
     def reload(self) -> None:
         """Read the configuration; when it is valid, let the next run begin with it."""
-        try:
-            config = self._read()
-            with self._lock:
-                present = self._config
-            if config == present:
-                self._tell("reload: the configuration has not changed")
+        with self._changing:
+            try:
+                config = self._read()
+                if self._areas is not None:
+                    config = _with_areas(config, self._areas)
+                with self._lock:
+                    present = self._config
+                if config == present:
+                    self._tell("reload: the configuration has not changed")
+                    return
+                config = _continued(config, present)
+                made = self._make(config)
+            except EmotionEdgeError as error:
+                self._tell(f"reload rejected: {error}; the previous configuration stays active")
                 return
+            self._begin(config, *made)
+        self._tell("reload: the new configuration is valid and becomes active")
+
+    def set_zones(self, areas: Sequence[str]) -> Path | None:
+        """Let the next run begin with these zones (``zones.areas``), and save them.
+
+        Returns the file, None where there is none. Raises EmotionEdgeError, and nothing changes,
+        when the zones are not valid or the file cannot be written.
+        """
+        with self._changing:
+            with self._lock:
+                present = self._next[0] if self._next is not None else self._config
+            if self._zone_file is not None:
+                config = self._zone_file.draft(areas)
+            else:
+                config = _with_areas(present, areas)
             config = _continued(config, present)
             made = self._make(config)
-        except EmotionEdgeError as error:
-            self._tell(f"reload rejected: {error}; the previous configuration stays active")
-            return
+            saved = self._zone_file.save(areas) if self._zone_file is not None else None
+            if saved is None:
+                self._areas = tuple(areas)
+            self._begin(config, *made)
+        self._tell(f"zones: {', '.join(name for name, _ in config.zones.polygons()) or 'none'}")
+        return saved
+
+    def _begin(self, config: Config, service: Service, stop: threading.Event) -> None:
+        """End the present run; this one follows."""
         with self._lock:
-            if self._ended:
-                return
-            self._next = (config, *made)
-            self._watchdog.reloading()
-            self._stop.set()
-        self._tell("reload: the new configuration is valid and becomes active")
+            if not self._ended:
+                self._next = (config, service, stop)
+                self._watchdog.reloading()
+                self._stop.set()
 
     def _make(self, config: Config) -> tuple[Service, threading.Event]:
         stop = threading.Event()
@@ -122,6 +156,12 @@ class Runs:
 def _kept(config: Config) -> Path | None:
     """Where a pause is kept, None where it is not."""
     return state_folder(config.state_dir) if config.keep_paused else None
+
+
+def _with_areas(config: Config, areas: Sequence[str]) -> Config:
+    """The same with these zones. Raises UsageError."""
+    zones = dataclasses.replace(config.zones, areas=tuple(areas))
+    return dataclasses.replace(config, zones=zones)
 
 
 def _continued(config: Config, present: Config) -> Config:

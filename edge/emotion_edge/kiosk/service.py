@@ -172,6 +172,8 @@ class Service:
                     ignored_keys=len(config.ignored),
                     faces=config.faces,
                     drift=self._drift.figures if self._drift is not None else None,
+                    zones=config.zones,
+                    set_zones=self._control.set_zones,
                 )
                 with sinks, self._drift or nullcontext():
                     self.opened = True

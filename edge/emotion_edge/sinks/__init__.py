@@ -18,6 +18,7 @@ from emotion_edge.model.labels import EMOTIONS
 from emotion_edge.registry import Registry
 from emotion_edge.settings import Settings, key
 from emotion_edge.values import Event, Observation
+from emotion_edge.zones import ZoneSettings
 
 if TYPE_CHECKING:
     from emotion_edge.privacy import Hiding
@@ -96,6 +97,7 @@ class Run:
     commands: None where the run takes none. ignored_keys: of the configuration.
     about: what runs where: ``model``, ``model_sha256``, ``convention``, ``site``.
     drift: the stability index of each quantity, None where it is not measured.
+    zones: of the image. set_zones: as ``Control.set_zones``; None where the run takes none.
     """
 
     labels: Sequence[str]
@@ -109,6 +111,8 @@ class Run:
     ignored_keys: int
     about: Mapping[str, str] = field(default_factory=dict)
     drift: Callable[[], Mapping[str, float]] | None
+    zones: ZoneSettings = field(default_factory=ZoneSettings)
+    set_zones: Callable[[Sequence[str]], Path | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +248,8 @@ def open_sinks(
     about: Mapping[str, str] | None = None,
     drift: Callable[[], Mapping[str, float]] | None = None,
     faces: Hiding = "show",
+    zones: ZoneSettings | None = None,
+    set_zones: Callable[[Sequence[str]], Path | None] | None = None,
 ) -> Sinks:
     """All outputs of a run behind one, to be entered: ``with open_sinks(...) as sinks``.
 
@@ -263,6 +269,7 @@ def open_sinks(
     about: what runs where, as ``Run.about``.
     drift: the stability index of each quantity.
     faces: what sinks that look at the pixels see of faces.
+    zones, set_zones: as in ``Run``.
 
     Raises UsageError when sinks contradict each other, PluginError when one of another package is
     not a sink; entering raises what the first sink that cannot be opened raises, with the others
@@ -286,6 +293,8 @@ def open_sinks(
         ignored_keys=ignored_keys,
         about=about or {},
         drift=drift,
+        zones=zones or ZoneSettings(),
+        set_zones=set_zones,
     )
     for each in settings:
         sink = each.open(run)

@@ -2,23 +2,26 @@
 
 Paths: ``/`` the page, ``/stream.mjpg`` the frames (Motion JPEG), ``/frame.jpg`` the newest frame,
 ``/state.json`` the newest record (``emotion_edge.records``) with the frame rate and the camera's
-trouble.
+trouble, ``/zones.json`` the zones, which a POST replaces where the page may edit them.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import resources
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import cv2
 
 from emotion_edge.annotate import annotate, colour_of
+from emotion_edge.errors import EmotionEdgeError, UsageError
 from emotion_edge.model.labels import EMOJI
 from emotion_edge.records import observation_record, to_json
 from emotion_edge.settings import key
@@ -27,6 +30,7 @@ from emotion_edge.sinks.address import from_address
 from emotion_edge.sinks.camera_state import PAUSED, camera_state
 from emotion_edge.sinks.serving import Answer, Server
 from emotion_edge.values import Event, Observation
+from emotion_edge.zones import ZoneSettings, area, as_toml
 
 _BOUNDARY = "frame"
 _REPEAT_S = 5.0  # the last frame is sent again after this long, to notice viewers who have left
@@ -54,6 +58,11 @@ class PageSettings(SinkSettings):
     width: int = key(640, "greatest width of the frames sent, in pixels.", ge=16, le=16384)
     quality: int = key(80, "JPEG quality of the frames, 1..100.", ge=1, le=100)
     viewers: int = key(8, "largest number of viewers at the same time.", ge=1, le=1000)
+    edit: bool | None = key(
+        None,
+        "whether viewers may edit the zones; unset: only where no other machine can open the page. "
+        "The page has no password.",
+    )
 
     @classmethod
     def from_flag(cls, text: str) -> dict[str, str]:
@@ -75,7 +84,7 @@ class PageSettings(SinkSettings):
 
     def open(self, run: Run) -> PageSink:
         """Nothing is opened yet."""
-        return PageSink(self)
+        return PageSink(self, zones=run.zones, set_zones=run.set_zones)
 
 
 class PageSink(Sink):
@@ -88,9 +97,18 @@ class PageSink(Sink):
     name = "page"
     announcement = ""
 
-    def __init__(self, settings: PageSettings) -> None:
+    def __init__(
+        self,
+        settings: PageSettings,
+        *,
+        zones: ZoneSettings | None = None,
+        set_zones: Callable[[Sequence[str]], Path | None] | None = None,
+    ) -> None:
+        """zones, set_zones: as in ``Run``."""
         self._settings = settings
-        self._server = Server(settings.host, settings.port, self._answer)
+        self._zones = zones or ZoneSettings()
+        self._set_zones = set_zones
+        self._server = Server(settings.host, settings.port, self._answer, post=self._post)
         self._changed = threading.Condition()
         self._latest: Observation | None = None
         self._number = 0  # of the latest observation
@@ -116,6 +134,8 @@ class PageSink(Sink):
         self.announcement = f"live page on {self.url}"
         if self._server.public:
             self.announcement += ": everyone on this network can watch the camera"
+            if not self._no_editing:
+                self.announcement += " and edit the zones"
         return self
 
     def write(self, observation: Observation) -> None:
@@ -152,10 +172,15 @@ class PageSink(Sink):
     def _answer(self, path: str) -> Answer | None:
         if path == "/":
             page = resources.files(__package__).joinpath("page.html").read_bytes()
-            headers = {"Content-Security-Policy": _POLICY}
+            # Where the page can change something, no other page may show it in a frame.
+            framed = "" if self._no_editing else "; frame-ancestors 'none'"
+            headers = {"Content-Security-Policy": _POLICY + framed}
             return Answer(page, "text/html; charset=utf-8", headers=headers)
         if path == "/state.json":
             return Answer(to_json(self._state()).encode(), "application/json")
+        if path == "/zones.json":
+            found = [{"name": name, "corners": at} for name, at in self._zones.polygons()]
+            return _json({"zones": found, "only": self._zones.only})
         if path == "/frame.jpg":
             jpeg, _ = self._newest_jpeg(after=0, wait_s=1.0)
             return Answer(jpeg, "image/jpeg") if jpeg else _nothing("no frame yet")
@@ -165,6 +190,33 @@ class PageSink(Sink):
             return Answer(self._stream(), f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
         return None
 
+    @property
+    def _no_editing(self) -> str:
+        """Why the zones cannot be edited here, in one line; empty where they can."""
+        if self._set_zones is None:
+            return "this run takes no zones from the page"
+        if self._settings.edit or (self._settings.edit is None and not self._server.public):
+            return ""
+        reason = "other machines can open this page" if self._server.public else "edit is false"
+        return f"zones cannot be edited here: {reason}; sinks.page.edit = true allows it"
+
+    def _post(self, path: str, body: bytes) -> Answer | None:
+        """Replace the zones; the run that follows has another page sink."""
+        if path != "/zones.json":
+            return None
+        if self._no_editing or self._set_zones is None:
+            return _json({"error": self._no_editing}, HTTPStatus.FORBIDDEN)
+        toml = ""
+        try:
+            areas = _areas(body)
+            toml = as_toml(areas)
+            saved = self._set_zones(areas)
+        except EmotionEdgeError as error:
+            wrong = isinstance(error, UsageError)
+            status = HTTPStatus.BAD_REQUEST if wrong else HTTPStatus.INTERNAL_SERVER_ERROR
+            return _json({"error": str(error), "toml": toml}, status)
+        return _json({"saved": str(saved) if saved is not None else None, "toml": toml})
+
     def _state(self) -> dict[str, Any]:
         with self._changed:
             latest, trouble, frame_ns = self._latest, self._trouble, self._frame_ns
@@ -173,6 +225,7 @@ class PageSink(Sink):
             "trouble": trouble or ("" if latest else "waiting for the first frame"),
             "paused": paused,
             "viewers": viewers,
+            "editable": not self._no_editing,
             "frames_per_second": round(1e9 / frame_ns, 1) if frame_ns > 0 else None,
             "seconds_since_frame": None,
             "record": None,
@@ -259,6 +312,28 @@ class PageSink(Sink):
         image = annotate(observation.frame.image, observation.faces, width=self._settings.width)
         quality = [cv2.IMWRITE_JPEG_QUALITY, self._settings.quality]
         return cv2.imencode(".jpg", image, quality)[1].tobytes()
+
+
+def _areas(body: bytes) -> tuple[str, ...]:
+    """``zones.areas`` from ``[{"name": "door", "corners": [[0, 0.2], ...]}, ...]``.
+
+    Raises UsageError for what is not that, and for zones that are not valid.
+    """
+    areas = []
+    try:
+        for one in json.loads(body):
+            if not isinstance(one["name"], str):
+                raise TypeError
+            areas.append(area(one["name"], [(float(x), float(y)) for x, y in one["corners"]]))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        raise UsageError(
+            "these are not zones: send a list of {name, corners}, with corners as [x, y]"
+        ) from None
+    return ZoneSettings(areas=tuple(areas)).areas
+
+
+def _json(content: Any, status: int = HTTPStatus.OK) -> Answer:
+    return Answer(json.dumps(content).encode(), "application/json", status)
 
 
 def _nothing(why: str) -> Answer:

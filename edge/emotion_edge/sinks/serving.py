@@ -1,8 +1,9 @@
 """A small HTTP server for the live page and the metrics: the standard library's, with limits.
 
-It answers GET only, in one thread per connection, up to a limit. A client that stalls is
-disconnected. A request for an unknown host name is refused: it may come from another site's page
-in a visitor's browser (DNS rebinding).
+It answers in one thread per connection, up to a limit. A client that stalls is disconnected. A
+request for an unknown host name is refused: it may come from another site's page in a visitor's
+browser (DNS rebinding). POST is refused unless the server takes it; then it must be JSON of a
+limited size, and not from another site's page.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from emotion_edge.errors import SinkError
 _STALLED_S = 10.0  # without progress, and a client's connection is closed
 _CONNECTIONS = 32
 
+POST_BYTES = 64 * 1024
+"""Largest body of a POST."""
+
+_DRAIN_BYTES = 1_000_000  # read of a body that is refused: closing earlier loses the answer
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -35,11 +41,23 @@ class Answer:
 class Server:
     """Listens from ``start`` to ``stop``."""
 
-    def __init__(self, host: str, port: int, answer: Callable[[str], Answer | None]) -> None:
-        """answer: from a path (without its query) to what to send; None where there is nothing."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        answer: Callable[[str], Answer | None],
+        *,
+        post: Callable[[str, bytes], Answer | None] | None = None,
+    ) -> None:
+        """Nothing is opened yet.
+
+        answer: from a path (without its query) to what to send; None where there is nothing.
+        post: the same for a POST, from its path and its body; None to refuse every POST.
+        """
         self._host = host
         self._port = port
         self._answer = answer
+        self._post = post
         self._server: _Listener | None = None
 
     @property
@@ -60,7 +78,7 @@ class Server:
     def start(self) -> None:
         """Listen. Raises SinkError when the address cannot be used."""
         try:
-            self._server = _Listener(self._host, self._port, self._answer)
+            self._server = _Listener(self._host, self._port, self._answer, self._post)
         except (OSError, OverflowError) as error:
             raise SinkError(
                 f"cannot listen on {self._host} port {self._port}: "
@@ -71,9 +89,10 @@ class Server:
         ).start()
 
     def stop(self) -> None:
-        """Stop listening; connections end by themselves. Safe to call twice."""
+        """Stop listening; a kept connection ends at its next request. Safe to call twice."""
         server, self._server = self._server, None
         if server is not None:
+            server.stopped = True
             server.shutdown()
             server.server_close()
 
@@ -83,8 +102,16 @@ class _Listener(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = _CONNECTIONS
 
-    def __init__(self, host: str, port: int, answer: Callable[[str], Answer | None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        answer: Callable[[str], Answer | None],
+        post: Callable[[str, bytes], Answer | None] | None,
+    ) -> None:
         self.answer = answer
+        self.post = post
+        self.stopped = False
         self.host = host
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
         if ":" in host:
@@ -121,16 +148,55 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _STALLED_S
 
+    def parse_request(self) -> bool:
+        """Whether to answer: after the stop, a kept connection must not show what was served."""
+        if self.server.stopped:
+            self.close_connection = True
+            return False
+        return super().parse_request()
+
     def do_GET(self) -> None:
         if not _ours(self.headers.get("Host", ""), self.server.host):
-            answer: Answer | None = Answer(
-                b"unknown host name: use the machine's address, or its .local name\n",
-                status=HTTPStatus.FORBIDDEN,
-            )
+            self._send(_refusal(*_FOREIGN))
         else:
-            answer = self.server.answer(self.path.partition("?")[0])
+            self._send(self.server.answer(self.path.partition("?")[0]))
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        size = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
+        refused = self._refused(size)
+        # The rest of the connection would be taken for the next request.
+        self.close_connection = True
+        if refused is not None or size is None or self.server.post is None:
+            self.rfile.read(min(size or 0, _DRAIN_BYTES))
+            self._send(_refusal(*(refused or _FOREIGN)))
+        else:
+            self._send(self.server.post(self.path.partition("?")[0], self.rfile.read(size)))
+
+    def _refused(self, size: int | None) -> tuple[int, str] | None:
+        """Why a POST is not read: status and message; None to read it. size: of its body."""
+        host = self.headers.get("Host", "")
+        if not _ours(host, self.server.host):
+            return _FOREIGN
+        if self.server.post is None:
+            return HTTPStatus.METHOD_NOT_ALLOWED, "this address takes GET only"
+        if not same_origin(self.headers.get("Origin"), host):
+            return HTTPStatus.FORBIDDEN, "pages of another site may not use this one"
+        # Another site's page cannot send this type without asking first (CORS).
+        if self.headers.get_content_type() != "application/json":
+            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with that Content-Type"
+        if size is None:
+            return HTTPStatus.LENGTH_REQUIRED, "send a Content-Length, in bytes"
+        if size > POST_BYTES:
+            return (
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the request has {size:,} bytes: send at most {POST_BYTES:,}",
+            )
+        return None
+
+    def _send(self, answer: Answer | None) -> None:
         if answer is None:
-            answer = Answer(b"not found\n", status=HTTPStatus.NOT_FOUND)
+            answer = _refusal(HTTPStatus.NOT_FOUND, "not found")
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind)
         self.send_header("Cache-Control", "no-store")
@@ -156,6 +222,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: who watches is private."""
+
+
+_FOREIGN = (
+    HTTPStatus.FORBIDDEN,
+    "unknown host name: use the machine's address, or its .local name",
+)
+
+
+def _refusal(status: int, why: str) -> Answer:
+    return Answer(f"{why}\n".encode(), status=status)
+
+
+def same_origin(origin: str | None, host: str | None) -> bool:
+    """Whether a request comes from the page of this host, or from a script, which has no origin.
+
+    origin, host: the request's headers.
+    """
+    return origin is None or origin.partition("://")[2] == host
 
 
 def _ours(host: str, listening: str) -> bool:

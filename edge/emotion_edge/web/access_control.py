@@ -22,6 +22,8 @@ from typing import Any
 
 import anyio
 
+from emotion_edge.sinks.serving import same_origin
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -123,7 +125,7 @@ class AccessControl:
         if scope.get("method", "GET") not in methods:
             allowed = ", ".join(methods)
             return 405, f"{scope['path']} takes {allowed} only", (("allow", allowed),)
-        if not _same_origin(headers):
+        if not same_origin(headers.get("origin"), headers.get("host")):
             return 403, "pages of another site may not use this one", ()
         refusal = self._refused_password(scope, headers)
         if refusal is not None:
@@ -303,12 +305,6 @@ def _length(headers: Mapping[str, str]) -> int:
         return int(headers.get("content-length") or 0)
     except ValueError:
         return 0
-
-
-def _same_origin(headers: Mapping[str, str]) -> bool:
-    """Whether a request comes from this page, or from a script, which sends no origin."""
-    origin = headers.get("origin")
-    return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
 async def _refuse(

@@ -5,14 +5,17 @@ import socket
 import threading
 import time
 from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 import pytest
 
-from emotion_edge.errors import SinkError
+from emotion_edge.errors import SinkError, UsageError
 from emotion_edge.sinks.page import PageSettings, PageSink
+from emotion_edge.zones import ZoneSettings
 
 
 @pytest.fixture
@@ -218,3 +221,105 @@ def test_a_frame_that_was_being_encoded_is_not_shown_in_a_pause(
     page.write(observation(0))
     assert get(page, "/frame.jpg")[0] == 503
     assert get(page, "/frame.jpg")[0] == 503
+
+
+DOOR = {"name": "door", "corners": [[0, 0.2], [0.4, 0.2], [0.4, 1]]}
+AREA = "door: 0,0.2 0.4,0.2 0.4,1"
+
+
+def save(sink: PageSink, zones: Any) -> tuple[int, dict[str, Any]]:
+    connection = HTTPConnection("127.0.0.1", int(sink.url.rpartition(":")[2]), timeout=30)
+    body = zones if isinstance(zones, bytes) else json.dumps(zones).encode()
+    connection.request("POST", "/zones.json", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    said = json.loads(answer.read())
+    connection.close()
+    return answer.status, said
+
+
+def editable(taken: list[Any], saved: Path | None = None, **settings: Any) -> PageSink:
+    def set_zones(areas: Any) -> Path | None:
+        taken.append(areas)
+        return saved
+
+    return PageSink(
+        PageSettings(port=0, **settings), zones=ZoneSettings(areas=(AREA,)), set_zones=set_zones
+    )
+
+
+def test_zones_are_shown_and_replaced() -> None:
+    taken: list[Any] = []
+    with editable(taken, Path("conf.d/60-zones.toml")) as page:
+        assert json.loads(get(page, "/zones.json")[1])["zones"] == [DOOR]
+        assert json.loads(get(page, "/state.json")[1])["editable"] is True
+        policy = get(page, "/")[2].headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in policy
+        toml = f'[zones]\nareas = ["{AREA}"]\n'
+        assert save(page, [DOOR]) == (200, {"saved": "conf.d/60-zones.toml", "toml": toml})
+        assert save(page, [])[0] == 200
+    assert taken == [(AREA,), ()]
+    with editable(taken) as page:
+        assert save(page, [DOOR]) == (200, {"saved": None, "toml": toml})
+
+
+@pytest.mark.parametrize(
+    "zones",
+    [
+        b"", b"{", b"[" * 60_000, b"1", b'"door"', {"name": "door"}, [1], [{}], [{"name": "door"}],
+        [DOOR | {"corners": 3}], [DOOR | {"corners": [[0, 1, 2]]}], [DOOR | {"corners": ["a"]}],
+        [DOOR | {"corners": [["a", 0]]}], [DOOR | {"name": None}],
+        [DOOR | {"corners": [[0, 0], [1, 1]]}], [DOOR | {"corners": [[0, 0], [1, 0], [1, 2]]}],
+        [DOOR | {"name": ""}], [DOOR | {"name": "a: b"}], [DOOR | {"name": "a\nb"}], [DOOR, DOOR],
+        b'[{"name": "door", "corners": [[0, 0], [1, 0], [1, NaN]]}]',
+        b'[{"name": "door", "corners": [[0, 0], [1, 0], [1, 1' + b"0" * 400 + b"]]}]",
+    ],
+)  # fmt: skip
+def test_what_are_not_zones_is_one_line(zones: Any) -> None:
+    taken: list[Any] = []
+    with editable(taken) as page:
+        status, said = save(page, zones)
+    assert status == 400 and said["error"] and "\n" not in said["error"]
+    assert taken == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"edit": False}, "edit is false"),
+        ({"host": "0.0.0.0"}, "other machines can open this page"),
+        ({"host": "0.0.0.0", "edit": False}, "other machines can open this page"),
+    ],
+)
+def test_zones_are_edited_only_where_that_is_allowed(settings: Any, reason: str) -> None:
+    taken: list[Any] = []
+    with editable(taken, **settings) as page:
+        status, said = save(page, [DOOR])
+        assert status == 403 and reason in said["error"] and taken == []
+        assert "sinks.page.edit = true allows it" in said["error"]
+        assert json.loads(page._answer("/state.json").body)["editable"] is False  # type: ignore
+        assert "edit the zones" not in page.announcement
+    with PageSink(PageSettings(port=0)) as page:
+        assert save(page, [DOOR])[1] == {"error": "this run takes no zones from the page"}
+
+
+def test_an_open_page_that_edits_zones_says_so() -> None:
+    taken: list[Any] = []
+    with editable(taken, host="0.0.0.0", edit=True) as page:
+        assert "everyone on this network can watch the camera and edit the zones" in (
+            page.announcement
+        )
+        assert save(page, [DOOR])[0] == 200
+
+
+@pytest.mark.parametrize(("error", "expected"), [(SinkError, 500), (UsageError, 400)])
+def test_zones_that_cannot_be_saved_are_shown_to_copy(error: Any, expected: int) -> None:
+    def failing(areas: Any) -> None:
+        raise error("cannot write 60-zones.toml: No space left on device")
+
+    with PageSink(PageSettings(port=0), set_zones=failing) as page:
+        status, said = save(page, [DOOR])
+    assert (status, said["error"]) == (
+        expected,
+        "cannot write 60-zones.toml: No space left on device",
+    )
+    assert AREA in said["toml"]

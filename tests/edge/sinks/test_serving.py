@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from http.client import HTTPConnection
+from http.client import HTTPConnection, RemoteDisconnected
 from urllib.parse import urlsplit
 
 import pytest
@@ -64,6 +64,90 @@ def test_what_is_no_get_is_refused_and_the_next_is_served(server, request_line) 
         answer = raw.recv(1000)
     assert b" 200 " not in answer
     assert status(server) == 200
+
+
+@pytest.fixture
+def posts():
+    """A server that takes POST, and what it received."""
+    got: list[bytes] = []
+
+    def post(path: str, body: bytes) -> Answer | None:
+        got.append(body)
+        return Answer(b"taken\n") if path == "/in" else None
+
+    server = Server("127.0.0.1", 0, {"/": Answer(b"hello\n")}.get, post=post)
+    server.start()
+    yield server, got
+    server.stop()
+
+
+def post(server: Server, body: bytes = b"[]", path: str = "/in", **headers: str | None) -> int:
+    here = urlsplit(server.url).netloc
+    sent = {"Host": here, "Origin": f"http://{here}", "Content-Type": "application/json"}
+    sent["Content-Length"] = str(len(body))
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    connection = HTTPConnection(here, timeout=30)
+    connection.putrequest("POST", path, skip_host=True)
+    for name, value in sent.items():
+        if value is not None:
+            connection.putheader(name, value)
+    connection.endheaders(body)
+    answer = connection.getresponse()
+    said = answer.read()
+    connection.close()
+    assert said.count(b"\n") == 1
+    return answer.status
+
+
+def test_a_post_of_the_page_itself_and_of_a_script_is_taken(posts) -> None:
+    server, got = posts
+    assert post(server, b'{"a": 1}') == 200
+    assert post(server, b"{}", Origin=None) == 200
+    assert post(server, b"{}", path="/elsewhere") == 404
+    assert post(server, b" " * serving.POST_BYTES) == 200
+    assert got == [b'{"a": 1}', b"{}", b"{}", b" " * serving.POST_BYTES]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),  # DNS rebinding
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),  # another service of this machine
+        ({"Origin": "null"}, 403),
+        ({"Content_Type": "text/plain"}, 415),  # what a form can send without asking
+        ({"Content_Type": None}, 415),
+        ({"Content_Length": None}, 411),
+        ({"Content_Length": "-1"}, 411),
+        ({"Content_Length": "9" * 30}, 411),
+    ],
+)
+def test_a_post_that_is_refused_is_not_read(posts, headers, expected) -> None:
+    server, got = posts
+    assert post(server, **headers) == expected
+    assert got == [] and status(server) == 200
+
+
+def test_a_post_that_is_too_large_is_refused(posts) -> None:
+    server, got = posts
+    assert post(server, b" " * (serving.POST_BYTES + 1)) == 413
+    assert post(server, b" " * 900_000) == 413
+    assert got == []
+
+
+def test_a_server_that_takes_no_post_says_so(server) -> None:
+    assert post(server) == 405
+
+
+def test_a_kept_connection_is_not_answered_after_the_stop(server) -> None:
+    connection = HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    connection.request("GET", "/")
+    assert connection.getresponse().read() == b"hello\n"
+    server.stop()  # another server may have taken its place: a reload
+    connection.request("GET", "/")
+    with pytest.raises(RemoteDisconnected):
+        connection.getresponse()
+    connection.close()
 
 
 def test_connections_are_bounded(server, monkeypatch, until) -> None:
