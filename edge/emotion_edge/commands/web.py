@@ -111,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
             backend=network,
             precision=options.precision,
         )
+        models.warm_up()
         if warning := exposure(options.host, password, encrypted=options.certificate is not None):
             print(f"emotion-edge: {warning}", file=sys.stderr)
         serve(models, settings)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from emotion_edge.detectors import FaceDetector, open_detector
 from emotion_edge.errors import ModelError, UsageError
 from emotion_edge.factory import load
@@ -92,6 +94,12 @@ class Models:
         self._backend = backend
         self._opened: dict[str, TFLiteClassifier] = {}
         self._turn = threading.Lock()
+
+    def warm_up(self) -> None:
+        """Search an empty image and classify it, so that the first visitor does not wait longer."""
+        empty = np.zeros((1280, 1280, 3), np.uint8)
+        self.look(empty)
+        self.look(empty, whole=True)
 
     @property
     def installed(self) -> tuple[Installed, ...]:

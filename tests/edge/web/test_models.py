@@ -143,3 +143,10 @@ def test_streams_are_separate(models: Models) -> None:
     assert first.tracker is not second.tracker
     assert first.classifier is not second.classifier
     assert first.detector is not second.detector
+
+
+def test_warming_up_opens_the_model_that_the_first_visitor_gets() -> None:
+    models = Models(["fast"], detector="haar")
+    assert not models._opened
+    models.warm_up()
+    assert list(models._opened) == [models.default]
