@@ -867,6 +867,9 @@ def main(options: argparse.Namespace) -> str:
     if not root and os.geteuid() != 0:
         raise UpdateFailed("this changes the system: run it with sudo")
     os.umask(0o022)
+    for flag, seconds in (("--trial", options.trial), ("--patience", options.patience)):
+        if not 0 <= seconds <= 86400:  # NaN included: a trial would never end
+            raise UpdateFailed(f"{flag} {seconds:g}: use 0 to 86,400 seconds")
     trial = Trial(options.trial, options.patience)
     with _signals(), updater.locked():
         try:

@@ -69,6 +69,17 @@ def test_a_first_installation(empty: Kiosk, tmp_path: Path) -> None:
     assert "start emotion-edge-update.timer\n" in calls
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "1e9"])
+@pytest.mark.parametrize("flag", ["--trial", "--patience"])
+def test_a_trial_that_could_not_end_is_refused(
+    kiosk: Kiosk, tmp_path: Path, flag: str, seconds: str
+) -> None:
+    before = kiosk.current
+    done = kiosk.update("--wheel", wheel(tmp_path, "1.1"), f"{flag}={seconds}")
+    assert done.returncode == 1 and "use 0 to 86,400 seconds" in done.stderr
+    assert kiosk.current == before
+
+
 def test_a_good_update(kiosk: Kiosk, tmp_path: Path) -> None:
     records = kiosk.root / "var/lib/emotion-edge/emotions.jsonl"
     records.parent.mkdir(parents=True)
