@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import select
 import signal
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report; 0 when the check was complete, 130 when interrupted, 3 without a camera."""
-    if options.seconds <= 0 or options.hold <= _SETTLE_S:
+    if not (0 < options.seconds < math.inf and _SETTLE_S < options.hold < math.inf):
         raise UsageError(
             f"--seconds {options.seconds:g} --hold {options.hold:g}: use more than 0 seconds, and "
             f"more than {_SETTLE_S:g} per expression"
@@ -277,6 +278,8 @@ def _script(path: Path) -> Callable[[float], list[str]]:
     try:
         rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
         waiting = [(float(at), label) for at, label in rows]
+        if not all(math.isfinite(at) for at, _ in waiting):
+            raise ValueError("a time is not a finite number")
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--script {path}: {error}; each line is 'SECONDS LABEL', such as '3.5 happy'"

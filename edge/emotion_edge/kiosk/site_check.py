@@ -191,11 +191,9 @@ def _threshold(
 ) -> list[Suggestion]:
     key = "tracker.unsure_below"
     if len(judged) < _FEW:
-        return [
-            Suggestion(
-                key, "", f"{len(judged)} trials with a face are too few to suggest a threshold"
-            )
-        ]
+        count = len(judged)
+        found = "1 trial with a face is" if count == 1 else f"{count} trials with a face are"
+        return [Suggestion(key, "", f"{found} too few to suggest a threshold")]
     low, high = wilson_interval(right, len(shown)) if shown else (0.0, 0.0)
     if shown and high >= precision:
         return [

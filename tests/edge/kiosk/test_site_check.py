@@ -201,3 +201,18 @@ def test_a_wrong_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "more than 1.5 per expression" in capsys.readouterr().err
     assert cli.main(["site-check", "--script", str(tmp_path / "none")]) == 2
     assert "each line is 'SECONDS LABEL'" in capsys.readouterr().err
+    for wrong in (["--seconds", "nan"], ["--seconds", "inf"], ["--hold", "nan"], ["--hold", "inf"]):
+        assert cli.main(["site-check", *wrong, "--camera", "demo"]) == 2
+        assert "use more than 0 seconds" in capsys.readouterr().err
+    script = tmp_path / "script"
+    script.write_text("nan happy\n")
+    assert cli.main(["site-check", "--camera", "demo", "--script", str(script)]) == 2
+    assert "each line is 'SECONDS LABEL'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "says"), [(0, "0 trials with a face are"), (1, "1 trial with a face is")]
+)
+def test_too_few_trials(count: int, says: str) -> None:
+    reason = suggested(check([trial("happy")] * count), "tracker.unsure_below")["reason"]
+    assert reason == f"{says} too few to suggest a threshold"
