@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from emotion_edge.errors import EmotionEdgeError, SinkError
+from emotion_edge.files import printable
 from emotion_edge.version import __version__
 
 COMMANDS = (
@@ -102,7 +103,7 @@ def carry_out(program: str, command: Callable[[], int], *, debug: bool) -> int:
     except EmotionEdgeError as error:
         if debug:
             raise
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -47,6 +47,14 @@ def test_an_error_is_one_line_and_a_status(
     assert capsys.readouterr() == ("", f"emotion-edge: {error}\n")
 
 
+def test_a_name_with_a_line_feed_stays_on_the_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["info", str(tmp_path / "a\nb\x1b[31m.tflite")]) == 2
+    error = capsys.readouterr().err
+    assert "a\\nb\\x1b[31m.tflite" in error and error.count("\n") == 1
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_command(monkeypatch, errors.UsageError("wrong"))
     with pytest.raises(errors.UsageError):
