@@ -7,18 +7,20 @@ The folder of ``records.parquet`` is ``records.parquet.parts``, next to it::
     00000000.jsonl      the results of chunk 0: one line per image, in the order of the list
     lock                held while a process works on it
 
-A file appears under its name only when it is complete, so a chunk is finished if its file exists.
+Other files in the folder are left alone. Each of these files appears under its name only when it is
+complete, so a chunk is finished if its file exists.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
 import itertools
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +35,10 @@ from emotion_edge.records import to_json
 _LONGEST = 64  # images of a chunk: what a worker repeats after a crash
 _EACH = 8  # chunks per worker at least, so that all end at about the same time
 _DIGEST = 16  # bytes; two of a million paths collide once in 10^26 runs
+_OWN = re.compile(
+    r"(images|\d{8})\.jsonl|manifest\.json|about|output|unreadable"
+    r"|\.(images|manifest|about|placed|\d{8})\.\d+(\.jsonl?)?"  # of ``replacing``, after a kill
+)
 
 
 class Job:
@@ -62,9 +68,12 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Unlock; a folder without a run in it is removed."""
+        """Unlock; a folder without a run in it is removed, unless it holds other files."""
         if not self._manifest_file.exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._clear()
+            with contextlib.suppress(OSError):
+                (self.folder / "lock").unlink()
+                self.folder.rmdir()
         self._unlock()
 
     def _unlock(self) -> None:
@@ -73,6 +82,11 @@ class Job:
             self._lock = None
 
     # --- beginning ---
+
+    @property
+    def joined(self) -> Path:
+        """Where the output is written before it gets its name."""
+        return self.folder / "output"
 
     @property
     def _manifest_file(self) -> Path:
@@ -101,6 +115,7 @@ class Job:
                         "continue it, or add --restart to drop it"
                     )
             return True
+        self._clear()  # the chunks of a --restart that was killed
         paths = images_in(source) if source.is_dir() else listed_in(source)
         total, repeated = self._freeze(paths)
         if not total:
@@ -225,16 +240,16 @@ class Job:
         """Whether an earlier run wrote the output and was killed before it removed the folder."""
         if not (self.folder / "placed").exists() or not self.out.exists():
             return False
-        if (self.folder / self.out.name).exists():
+        if self.joined.exists():
             return False
         self._clear()
         return True
 
     def _clear(self) -> None:
-        """Remove everything, and ``placed`` last: until then it says that the rest is of no use."""
+        """Remove the run, and ``placed`` last: until then it says that the rest is of no use."""
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
-                if path.name not in ("placed", "lock"):
+                if _OWN.fullmatch(path.name):
                     path.unlink()
             (self.folder / "placed").unlink(missing_ok=True)
 
@@ -271,11 +286,15 @@ def images_in(folder: Path) -> Iterator[str]:
 def listed_in(file: Path) -> Iterator[str]:
     """The paths of a list, one per line, as they are written; empty lines are skipped.
 
+    So is a byte order mark, with which some editors on Windows begin a text.
+
     Raises ImageError when it cannot be read or is not a list.
     """
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if b"\0" in line:
                     raise ImageError(
                         f"line {number} of {file} is not text: give a folder, or a file with one "

@@ -54,7 +54,7 @@ def write(job: Job) -> Summary:
     Raises SinkError; the job can then be continued.
     """
     summary = Summary()
-    joined = job.folder / job.out.name
+    joined = job.joined
     rejected = job.folder / "unreadable"
     try:
         with rejected.open("w", encoding="utf-8", newline="\n") as others:

@@ -22,6 +22,8 @@ from emotion_edge.version import __version__
 
 HELP = "label a folder or a list of images with all cores; continues where a killed run stopped"
 
+_MOST_WORKERS = 1024
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
@@ -55,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Label every image; 1 when some could not be read."""
     out, source = options.out, options.source
-    if options.workers is not None and options.workers < 1:
-        raise UsageError(f"--workers is {options.workers}: use 1 or more")
+    if options.workers is not None and not 1 <= options.workers <= _MOST_WORKERS:
+        raise UsageError(f"--workers is {options.workers}: use 1 to {_MOST_WORKERS}")
     if options.workers is not None and options.ray is not None:
         raise UsageError("--workers and --ray exclude each other: Ray uses the cluster's cores")
     if not source.is_dir() and source.is_file() and is_photo(source):

@@ -305,3 +305,49 @@ def test_progress_gives_the_rate_of_this_run_and_the_time_left() -> None:
         "2,000 of 4,000 images, 10 unreadable  100.0 images/s  20 s left"
     )
     assert progress.labelled == 1000
+
+
+def test_a_folder_that_was_there_keeps_its_files(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    folder = tmp_path / "out.jsonl.parts"
+    folder.mkdir()
+    notes = folder / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(ImageError), Job(out) as job:
+        begun(job, tmp_path / "missing.txt")
+    assert notes.read_text() == "mine"
+    source = listed(tmp_path, ["a.jpg", "b.jpg"])
+    with Job(out) as job:
+        begun(job, source)
+        carry_out(job, Here(), Progress(quiet=True))
+        output.write(job)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert notes.read_text() == "mine"
+
+
+def test_a_restart_keeps_files_of_others(tmp_path: Path) -> None:
+    source = listed(tmp_path, ["a.jpg"])
+    with Job(tmp_path / "out.jsonl") as job:
+        begun(job, source)
+        (job.folder / "more").mkdir()
+        (job.folder / "notes.txt").write_text("mine")
+    with Job(tmp_path / "out.jsonl") as job:
+        assert not job.begin(source, {"labels": LABELS}, workers=1, restart=True)
+        assert (job.folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["00000000.jsonl", "20261121.jsonl", "images.jsonl"])
+def test_an_output_may_be_named_as_a_file_of_the_run(tmp_path: Path, name: str) -> None:
+    source = listed(tmp_path, ["a.jpg", "b.jpg"])
+    with Job(tmp_path / name) as job:
+        begun(job, source)
+        carry_out(job, Here(), Progress(quiet=True))
+        output.write(job)
+    files = [json.loads(line)["file"] for line in (tmp_path / name).read_text().splitlines()]
+    assert files == ["a.jpg", "b.jpg"]
+
+
+def test_a_list_may_start_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbfa.jpg\r\nb.jpg\r\n")
+    assert list(listed_in(path)) == ["a.jpg", "b.jpg"]

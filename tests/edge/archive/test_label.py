@@ -183,6 +183,7 @@ def test_an_image_that_kills_its_process_is_listed(photos: Path, tmp_path: Path)
     [
         (["{photos}", "--out", "x.csv"], ".parquet"),
         (["{photos}", "--out", "x.jsonl", "--workers", "0"], "--workers is 0"),
+        (["{photos}", "--out", "x.jsonl", "--workers", "99999999999"], "use 1 to 1024"),
         (["{photos}", "--out", "x.jsonl", "--workers", "2", "--ray"], "exclude each other"),
         (["{photos}/1/01.jpg", "--out", "x.jsonl"], "emotion-edge image"),
         (["nothing", "--out", "x.jsonl"], "cannot read nothing"),
