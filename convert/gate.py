@@ -52,7 +52,8 @@ class Bar:
     recall_images: int = 2
 
     def __post_init__(self) -> None:
-        if self.drop < 0 or not 0 <= self.agreement <= 100 or self.recall_points < 0:
+        # NaN fails each of these comparisons; in the gate's own it would let every model pass.
+        if not (self.drop >= 0 and 0 <= self.agreement <= 100 and self.recall_points >= 0):
             raise UsageError(
                 f"the bar {self}: drops are points of at least 0, the agreement 0 to 100 percent"
             )

@@ -114,11 +114,15 @@ def _values(text: str, option: str) -> Floats:
     if text.endswith(".npy"):
         try:
             found = np.load(text, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UsageError(f"{option} {text} is not a NumPy array: {error}") from error
-        if not np.issubdtype(found.dtype, np.number) or not np.isfinite(found).all():
+        if not isinstance(found, np.ndarray):
+            found.close()
+            raise UsageError(f"{option} {text} holds several arrays: save one with numpy.save")
+        real = np.issubdtype(found.dtype, np.integer) or np.issubdtype(found.dtype, np.floating)
+        if not real or not np.isfinite(found).all():
             raise UsageError(
-                f"{option} {text} holds {found.dtype} values that are not all finite numbers"
+                f"{option} {text} holds {found.dtype} values that are not all real, finite numbers"
             )
         return np.asarray(found, np.float64)
     try:
@@ -127,6 +131,8 @@ def _values(text: str, option: str) -> Floats:
         raise UsageError(
             f"{option} {text!r}: expected one number, one per channel (a,b,c), or FILE.npy"
         ) from error
+    if not np.isfinite(found).all():
+        raise UsageError(f"{option} {text!r}: every value has to be a finite number")
     return found[0] if found.size == 1 else found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,9 @@ def number(text: str, option: str) -> float:
     """The value of an option: a number or a fraction. Raises UsageError."""
     try:
         above, _, below = text.partition("/")
-        return float(above) / float(below or 1)
+        value = float(above) / float(below or 1)
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not finite")
+        return value
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(f"{option} {text!r}: give a number or a fraction like 1/255") from error

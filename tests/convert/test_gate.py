@@ -90,6 +90,13 @@ def test_a_bar_that_makes_no_sense_is_refused() -> None:
         Bar(agreement=101)
 
 
+@pytest.mark.parametrize("limit", ["drop", "agreement", "recall_points"])
+def test_a_limit_that_is_not_a_number_is_refused(limit: str) -> None:
+    # Every comparison with NaN is false: such a gate would never fail.
+    with pytest.raises(UsageError, match="bar"):
+        Bar(**{limit: float("nan")})
+
+
 def test_the_tiny_network_passes_and_the_unbalanced_one_does_not(
     converted: dict[str, Converted],
 ) -> None:

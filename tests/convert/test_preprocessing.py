@@ -17,6 +17,7 @@ from emotion_edge.errors import UsageError
 from emotion_edge.model import manifest as manifests
 from emotion_edge.model.classifier import TFLiteClassifier
 from tests.convert import tiny
+from train.arguments import number
 
 DEVIATION = 60.0
 
@@ -103,11 +104,34 @@ def test_a_function_that_is_not_affine_is_refused(tmp_path: Path) -> None:
         ((None, "1,0,1", None), "greater than 0"),
         (("1", None, "tf"), "give one"),
         (("nowhere.npy", None, None), "not a NumPy array"),
+        (("nan", None, None), "finite"),
+        (("1,inf,1", None, None), "finite"),
+        ((None, "inf", None), "finite"),
     ],
 )
 def test_wrong_values_are_refused(words: tuple[Any, ...], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         preprocessing.read(*words)
+
+
+def test_files_without_plain_numbers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mean.npy"
+    path.touch()
+    with pytest.raises(UsageError, match="not a NumPy array"):
+        preprocessing.read(str(path), None, None)
+    with path.open("wb") as file:
+        np.savez(file, mean=np.ones(3))
+    with pytest.raises(UsageError, match="several arrays"):
+        preprocessing.read(str(path), None, None)
+    np.save(path, np.array([1j]))
+    with pytest.raises(UsageError, match="complex128"):
+        preprocessing.read(str(path), None, None)
+
+
+def test_a_scale_is_a_finite_number() -> None:
+    for text in ("nan", "inf", "1e308/1e-308"):
+        with pytest.raises(UsageError, match="--scale"):
+            number(text, "--scale")
 
 
 def test_values_of_another_shape_are_refused(data: Path) -> None:
