@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,19 +196,38 @@ def _check(options: argparse.Namespace) -> int:
 def read_latency(path: Path) -> dict[str, Any]:
     """A latency document; of a results file, which holds several, the latency one.
 
-    Raises UsageError when there is none.
+    Raises UsageError when there is none, or when it lacks the machine or a case's median.
     """
     try:
         documents = json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1])
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, RecursionError) as error:
         raise UsageError(f"cannot read {path} as a benchmark's JSON document: {error}") from error
-    for document in documents.get("documents", [documents]):
-        if document.get("benchmark") == "latency":
-            found: dict[str, Any] = document
-            return found
+    try:
+        for document in documents.get("documents", [documents]):
+            if document.get("benchmark") == "latency":
+                found: dict[str, Any] = document
+                _check(found)
+                return found
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path} is not a complete latency document ({type(error).__name__}: {error}): make "
+            "one with python -m benchmarks latency --output FILE"
+        ) from error
     raise UsageError(
         f"{path} has no latency document: make one with python -m benchmarks latency --output FILE"
     )
+
+
+def _check(document: Mapping[str, Any]) -> None:
+    """Raise KeyError, TypeError or ValueError for a document without what a comparison reads."""
+    machine = document["machine"]
+    if not isinstance(machine["name"], str):
+        raise ValueError(f"the machine's name is {machine['name']!r}")
+    machine["clock_mhz"]["after"]
+    for case in document["cases"]:
+        p50 = case["latency_ms"]["p50"]
+        if not (math.isfinite(p50) and p50 > 0):
+            raise ValueError(f"a median latency is {p50!r} ms, not a number above 0")
 
 
 def _benchmark(path: Path) -> str | None:

@@ -279,6 +279,32 @@ def test_what_cannot_be_compared_is_one_line() -> None:
         estimate.against(measurement(1.8), [ESTIMATE | {"board": "pi5"}])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "3",
+        "[" * 100_000,
+        '{"benchmark": "latency"}',
+        '{"benchmark": "latency", "machine": [], "cases": []}',
+        json.dumps(measurement(1.8, name=None) | {"benchmark": "latency"}),
+        json.dumps(measurement(1.8) | {"benchmark": "latency", "cases": None}),
+        json.dumps(measurement("fast") | {"benchmark": "latency"}),  # type: ignore[arg-type]
+        json.dumps(measurement(float("nan")) | {"benchmark": "latency"}),
+        json.dumps(measurement(-1) | {"benchmark": "latency"}),
+    ],
+)
+def test_a_file_of_another_kind_is_one_line(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(estimate, "recorded", lambda: [ESTIMATE])
+    path = tmp_path / "share.json"
+    path.write_text(text)
+    assert main(["estimate", "--against", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "share.json" in error
+
+
 @pytest.mark.slow
 @needs_tools
 def test_shipped_models_run_the_expected_kernels_and_did_not_grow(tmp_path: Path) -> None:
