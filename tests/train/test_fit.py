@@ -338,7 +338,9 @@ begin = Run.on_epoch_begin
 Run.on_epoch_begin = lambda self, epoch, logs=None: (
     os._exit(9) if epoch == killed else begin(self, epoch, logs)
 )
-sys.exit(main(["fit", *sys.argv[2:]]))
+status = main(["fit", *sys.argv[2:]])
+assert not {"tensorflow", "tensorboard"} & set(sys.modules)
+sys.exit(status)
 """
 
 
@@ -392,6 +394,18 @@ def test_jax_trains_what_tensorflow_converts(small: Path, cache: Path, tmp_path:
     assert convert([str(tmp_path / "whole" / "model.keras"), *told]) == 0
     answers = load_classifier(out).predict(public.images).argmax(axis=1)
     assert np.mean(answers == public.labels) > 0.9
+
+
+def test_jax_goes_from_data_to_soft_labels_without_tensorflow(
+    small: Path, cache: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("jax", reason="no JAX: pip install '.[jax]'")
+    words = ["--config", tiny_toml(tmp_path), "--data", small, "--cache", cache]
+    words += ["--set", "fit.epochs=1", "--set", "fit.batch=140", "--out", tmp_path / "run"]
+    assert on_jax(*words, "--soft-labels", tmp_path / "soft.npz") == 0  # two steps
+    with np.load(tmp_path / "soft.npz") as store:
+        assert store["probabilities"].shape == (280, 1, 7)
+        np.testing.assert_allclose(store["probabilities"].sum(axis=2), 1, atol=2e-2)
 
 
 def test_jax_spreads_a_batch_over_two_devices(small: Path, cache: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         refuse_existing(options.soft_labels, options.overwrite)
     data = read_data(options, clean=not options.keep_leaks)
     quiet_tensorflow()
-    join(host)
+    join(host, debug=options.debug)
     from train import export
 
     folder = options.out or Path("runs") / config.name
