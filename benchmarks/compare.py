@@ -144,7 +144,7 @@ def run(options: argparse.Namespace) -> int:
     """Compare two documents, or check the tool on identical cases."""
     check_outputs(options)
     if options.identical:
-        return _check(options)
+        return _identical(options)
     if len(options.files) != 2:
         raise UsageError(f"compare takes two files, got {len(options.files)}: A.json B.json")
     if all(_benchmark(path) == "estimate" for path in options.files):
@@ -162,7 +162,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if slower else 0
 
 
-def _check(options: argparse.Namespace) -> int:
+def _identical(options: argparse.Namespace) -> int:
     plan = Plan()
     (model,) = models([options.model], ())
     pairs = []
@@ -206,7 +206,7 @@ def read_latency(path: Path) -> dict[str, Any]:
         for document in documents.get("documents", [documents]):
             if document.get("benchmark") == "latency":
                 found: dict[str, Any] = document
-                _check(found)
+                _require_complete(found)
                 return found
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
@@ -218,7 +218,7 @@ def read_latency(path: Path) -> dict[str, Any]:
     )
 
 
-def _check(document: Mapping[str, Any]) -> None:
+def _require_complete(document: Mapping[str, Any]) -> None:
     """Raise KeyError, TypeError or ValueError for a document without what a comparison reads."""
     machine = document["machine"]
     if not isinstance(machine["name"], str):

@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
@@ -261,9 +262,21 @@ def plot(rss_mb: Sequence[float], start: float, end: float, alone: int, stem: Pa
     with plots.figure(7.0, 3.4) as (page, axes):
         uploads = range(1, len(rss_mb) + 1)
         axes.plot(uploads, rss_mb, label="after each upload", **plots.series(0, markers=False))
-        for value, label in ((start, "at start"), (end, "at the end")):
-            axes.axhline(value, color="0.4", linewidth=1, linestyle=":" if value == end else "--")
-            axes.annotate(f"{label}: {value:.0f} MB", (1, value), fontsize=9, va="bottom")
+        for value, label, style, at, side in (
+            (start, "at start", "--", 1, "left"),
+            (end, "at the end", ":", len(rss_mb), "right"),
+        ):
+            axes.axhline(value, color="0.4", linewidth=1, linestyle=style)
+            text = f"{label}: {value:.0f} MB"
+            axes.annotate(
+                text,
+                (at, value),
+                (0, -3),
+                textcoords="offset points",
+                fontsize=9,
+                ha=side,
+                va="top",
+            )
         axes.axvline(alone + 0.5, color="0.7", linewidth=1)
         axes.annotate("one visitor at a time ", (alone, 0), ha="right", va="bottom", fontsize=9)
         axes.annotate(" several at the same time", (alone + 1, 0), va="bottom", fontsize=9)
