@@ -587,7 +587,9 @@ class Updater:
         _replace_link(self.home / link, target)
 
     def _prune(self) -> None:
-        """Delete incomplete releases, and all but the current and the previous one."""
+        """Delete incomplete files and releases, and all but the current and the previous one."""
+        for path in self.home.glob(".*.new"):
+            path.unlink(missing_ok=True)
         current = self.release("current")
         keep = {path for path in (current, self.release("previous")) if path is not None}
         if self._releases.is_dir():
