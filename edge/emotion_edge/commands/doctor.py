@@ -285,7 +285,10 @@ def kiosk(path: str | None) -> Iterator[Finding]:
         try:
             config = load_config(path)
             shipped.model_path(config.model)
-            yield Finding("ok", f"configuration {path}")
+            for line in config.ignored:
+                yield Finding("bad", f"{line} (ignored)", f"sudo nano {path}")
+            if not config.ignored:
+                yield Finding("ok", f"configuration {path}")
         except EmotionEdgeError as error:
             yield Finding("bad", str(error), f"sudo nano {path}")
     if not installed:

@@ -26,7 +26,7 @@ _SURE = 10  # hits that agree on a face whose eyes need not be found
 _WINDOW = 72  # pixels across a face that a cascade looks at again
 _AGREES = 10  # hits of the first cascade on a face that the second one found
 _LEANS_DEG = (20.0, -20.0)  # the cascades find faces that lean by up to about 10 degrees
-_LEANING = 5  # hits that must agree on a leaning face, and
+_LEANING = 8  # hits that must agree on a leaning face, and
 _SURE_LEANING = 14  # those on one whose eyes need not be found
 _EXTENT = Extent(side=1.01)
 _FINDS = 20  # pixels: the cascade's window
