@@ -223,7 +223,8 @@ def _require_complete(document: Mapping[str, Any]) -> None:
     machine = document["machine"]
     if not isinstance(machine["name"], str):
         raise ValueError(f"the machine's name is {machine['name']!r}")
-    machine["clock_mhz"]["after"]
+    if not isinstance(machine.get("clock_mhz", {}), dict):
+        raise TypeError(f"the clock is {machine['clock_mhz']!r}")
     for case in document["cases"]:
         p50 = case["latency_ms"]["p50"]
         if not (math.isfinite(p50) and p50 > 0):

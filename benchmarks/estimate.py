@@ -210,7 +210,7 @@ def against(
             + ", ".join(board["device"] for board in boards().values())
         )
     ((name, board),) = names.items()
-    clock = (machine["clock_mhz"]["after"] or 0) / 1000
+    clock = (machine.get("clock_mhz", {}).get("after") or 0) / 1000
     same = not clock or abs(clock / board["clock_ghz"] - 1) <= 0.02
     factor = 1.0 if same else board["clock_ghz"] / clock
     found = []
