@@ -74,9 +74,14 @@ class Cost:
 
 
 def read_blocks(path: Path) -> Blocks:
-    """The blocks that ``trace.c`` wrote."""
+    """The blocks that ``trace.c`` wrote.
+
+    Blocks translated after the last section may end within a line: the emulator exits without
+    writing the rest of its buffer. No section runs them.
+    """
     words, addresses = {}, {}
-    for line in path.read_text().splitlines():
+    whole, _, _ = path.read_text().rpartition("\n")
+    for line in whole.splitlines():
         number, address, *code = (int(part, 16) for part in line.split())
         words[number], addresses[number] = tuple(code), address
     return Blocks(words, addresses)

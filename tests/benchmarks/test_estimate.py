@@ -336,3 +336,10 @@ def test_the_flags_are_those_of_every_benchmark() -> None:
     parser = argparse.ArgumentParser()
     estimate.add_arguments(parser)
     assert parser.parse_args(["--board", "pi4", "--json"]).json
+
+
+def test_a_block_cut_off_after_the_last_section_is_left_out(tmp_path):
+    path = tmp_path / "blocks"
+    path.write_text("1 4000 d65f03c0\n2 4004 d503201f d65f03c0\n3")
+    blocks = cycles.read_blocks(path)
+    assert blocks.words == {1: (0xD65F03C0,), 2: (0xD503201F, 0xD65F03C0)}
