@@ -61,13 +61,14 @@ def warp(face: Image, expression: Expression, strength: float) -> Image:
     face: uint8 BGR ``(height, width, 3)``.
     """
     height, width = face.shape[:2]
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    across, down = x.copy(), y.copy()
+    y, x = np.ogrid[:height, :width]
+    across, down = np.mgrid[:height, :width][::-1].astype(np.float32)
     for move in expression.moves:
         right, below = strength * move.right, strength * move.down
-        near = np.exp(
-            -(((x - move.x - right) / move.wide) ** 2) - ((y - move.y - below) / move.tall) ** 2
-        )
+        # A product of one row and one column: no exponential for each pixel.
+        near = np.exp(-(((y - move.y - below) / move.tall) ** 2)).astype(np.float32) * np.exp(
+            -(((x - move.x - right) / move.wide) ** 2)
+        ).astype(np.float32)
         across -= right * near
         down -= below * near
     moved = cv2.remap(face, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)

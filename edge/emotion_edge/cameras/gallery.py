@@ -82,12 +82,8 @@ class GalleryCamera(VirtualCamera):
         self._noise = demo.Noise(self._width, self._height, self._sigma, self._seed, self._colour)
         hopper, collins = read_image(demo.portrait_path()), read_image(demo.astronaut_path())
         left, top, width, height = HOPPER
-        face = hopper[top : top + height, left : left + width]
-        self._faces = {
-            (mood, level): warp(face, expression, level / _LEVELS)
-            for mood, expression in EXPRESSIONS.items()
-            for level in range(1, _LEVELS + 1)
-        }
+        self._face = hopper[top : top + height, left : left + width]
+        self._faces: dict[tuple[str, int], Image] = {}
         self._wall = _wall()
         self._card = _framed(_cut(collins, _COLLINS_CROP))
         self._back = _back()
@@ -107,7 +103,7 @@ class GalleryCamera(VirtualCamera):
         scene = self._scene.copy()
         mood, strength = _mood(seconds)
         if level := round(strength * _LEVELS):
-            face = self._faces[mood, level]
+            face = self._expressing(mood, level)
             left = _HOPPER_AT[0] + HOPPER[0] - _HOPPER_CROP[0]
             top = _HOPPER_AT[1] + HOPPER[1] - _HOPPER_CROP[1]
             scene[top : top + face.shape[0], left : left + face.shape[1]] = face
@@ -149,6 +145,12 @@ class GalleryCamera(VirtualCamera):
             if box.x + box.width / 2 < self._width:
                 found.append(box)
         return sorted(found, key=lambda box: -box.area)
+
+    def _expressing(self, mood: str, level: int) -> Image:
+        """The first portrait's face; level: of the expression, 1 to ``_LEVELS``."""
+        if (mood, level) not in self._faces:
+            self._faces[mood, level] = warp(self._face, EXPRESSIONS[mood], level / _LEVELS)
+        return self._faces[mood, level]
 
     def _view(self, index: int) -> NDArray[np.float64]:
         """The affine map (2, 3) from the room to the frame."""

@@ -9,17 +9,17 @@ from collections import Counter
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 
 from emotion_edge.cameras import list_cameras
-from emotion_edge.cameras.video import VideoFile
 from emotion_edge.commands import run as run_command
 from emotion_edge.errors import SinkError
 from emotion_edge.files import write_whole
 from emotion_edge.model.shipped import DEFAULT
+from emotion_edge.privacy import Hiding
 from emotion_edge.sinks.encoding import players
 from emotion_edge.values import Image
 
@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=180, metavar="N", help="end after N frames")
     parser.add_argument("--model", default=DEFAULT, help="a shipped name or a .tflite file")
     parser.add_argument(
+        "--faces",
+        choices=get_args(Hiding),
+        default="show",
+        help="hide the faces in the clip and the contact sheet; labels stay",
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("demo"), metavar="FOLDER", help="for the files (demo)"
     )
 
@@ -51,10 +57,12 @@ def run(options: argparse.Namespace) -> int:
             f"cannot make the folder {options.out} ({error.strerror}): give another --out folder"
         ) from error
     words = ["--camera", options.camera, "--model", options.model, "--frames", str(options.frames)]
+    words += ["--faces", options.faces]
     words += ["--jsonl", str(records), "--record", str(clip), "--overwrite"]
     if options.camera.partition(":")[0] == "demo":
         # As fast as the machine is, and with a label for weak expressions too.
-        words += ["--set", "camera.paced=false", "--unsure-below", "0"]
+        words += ["--set", "camera.paced=false", "--set", "sinks.record.preset=ultrafast"]
+        words += ["--unsure-below", "0"]
     parser = argparse.ArgumentParser()
     run_command.add_arguments(parser)
     status = run_command.run(parser.parse_args(words))
@@ -85,22 +93,25 @@ def summary(seen: list[dict[str, Any]]) -> str:
 def moments(seen: list[dict[str, Any]]) -> list[float]:
     """Seconds into the clip of the nine most different moments, in order.
 
-    The middle of the longest run of each set of labels comes first, then what lies evenly between.
-    Frames without a face are among them only if no frame has one.
+    The most certain frame of the longest run of each set of labels comes first, then what lies
+    evenly between. Frames without a face are among them only if no frame has one.
     """
     times = [_seconds(record, seen[0]) for record in seen]
     labels = [tuple(sorted(face["label"] for face in record["faces"])) for record in seen]
-    runs: dict[tuple[str, ...], tuple[int, int]] = {}  # length and middle of the longest
+    certain = [min((face["confidence"] for face in each["faces"]), default=0.0) for each in seen]
+    runs: dict[tuple[str, ...], tuple[int, int]] = {}  # length and best frame of the longest
     start = 0
     for worn, same in groupby(labels):
         length = len(list(same))
-        runs[worn] = max(runs.get(worn, (0, 0)), (length, start + length // 2))
+        middle = start + length // 2
+        best = max(range(start, start + length), key=lambda i: (certain[i], -abs(i - middle)))
+        runs[worn] = max(runs.get(worn, (0, 0)), (length, best))
         start += length
     wanted = _COLUMNS * _ROWS
     if any(runs):
         runs.pop((), None)
     longest = sorted(runs.values(), reverse=True)[:wanted]
-    chosen = {middle for _, middle in longest}
+    chosen = {best for _, best in longest}
     for index in np.linspace(0, len(seen) - 1, 4 * wanted).round().astype(int).tolist():
         if labels[index] not in runs:
             continue
@@ -111,18 +122,17 @@ def moments(seen: list[dict[str, Any]]) -> list[float]:
 
 def contact_sheet(clip: Path, seconds: list[float]) -> Image:
     """The clip's frames at these times, in rows, uint8 BGR."""
-    left = list(seconds)
+    video = cv2.VideoCapture(str(clip), cv2.CAP_FFMPEG)
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    wanted = {min(round(at * video.get(cv2.CAP_PROP_FPS)), count - 1) for at in seconds}
     tiles: list[Image] = []
-    with VideoFile(clip, on_event=lambda event: None) as video:
-        frame = video.read(1.0)
-        while frame is not None and left:
-            image, at = frame.image, frame.media_time_s or 0.0
-            frame = video.read(1.0)
-            if frame is None or at >= left[0] - 0.5 / video.fps:
-                height = round(_TILE * image.shape[0] / image.shape[1])
-                small = cv2.resize(image, (_TILE, height), interpolation=cv2.INTER_AREA)
-                tiles.append(np.asarray(small, dtype=np.uint8))
-                left.pop(0)
+    for index in range(count):
+        if video.grab() and index in wanted:  # the others need no conversion to BGR
+            _, image = video.retrieve()
+            height = round(_TILE * image.shape[0] / image.shape[1])
+            small = cv2.resize(image, (_TILE, height), interpolation=cv2.INTER_AREA)
+            tiles.append(np.asarray(small, dtype=np.uint8))
+    video.release()
     bordered = [_bordered(tile) for tile in tiles]
     blank = np.zeros_like(bordered[0])
     bordered += [blank] * (-len(bordered) % _COLUMNS)

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cv2
 
@@ -24,6 +24,10 @@ from emotion_edge.values import Image
 
 _CLOSE_S = 1.2  # for ffmpeg to write what it holds; all outputs together have 1.5 s
 _PROBE_S = 10.0
+
+
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
+"""How much work x264 spends on a smaller file."""
 
 
 class Encoder(Protocol):
@@ -48,13 +52,16 @@ def players(path: Path) -> str:
     )
 
 
-def open_encoder(path: Path, fps: float, size: tuple[int, int]) -> Encoder:
-    """Start a video file, replacing ``path``; size: width and height in pixels, both even.
+def open_encoder(
+    path: Path, fps: float, size: tuple[int, int], preset: Preset = "veryfast"
+) -> Encoder:
+    """Start a video file, replacing ``path``.
 
+    size: width and height in pixels, both even. preset: of H.264; the other codecs have none.
     Raises SinkError.
     """
     program = ffmpeg() if path.suffix.lower() != ".avi" else None
-    return _Ffmpeg(program, path, fps, size) if program else _OpenCV(path, fps, size)
+    return _Ffmpeg(program, path, fps, size, preset) if program else _OpenCV(path, fps, size)
 
 
 @cache
@@ -98,7 +105,9 @@ class _Ffmpeg:
     When this process is killed, ffmpeg reaches the end of its input and completes the file.
     """
 
-    def __init__(self, program: str, path: Path, fps: float, size: tuple[int, int]) -> None:
+    def __init__(
+        self, program: str, path: Path, fps: float, size: tuple[int, int], preset: Preset
+    ) -> None:
         self._path = path
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         quiet = ["-hide_banner", "-loglevel", "error", "-y"]
@@ -107,7 +116,7 @@ class _Ffmpeg:
         # A fragment per second of video, handed to the kernel when it is complete.
         fragments = ["-g", str(max(1, round(fps))), "-flush_packets", "1"]
         fragments += ["-movflags", "+frag_keyframe+empty_moov+default_base_moof", "-f", "mp4"]
-        codec = ["-an", "-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p"]
+        codec = ["-an", "-c:v", "libx264", "-preset", preset, "-pix_fmt", "yuv420p"]
         try:
             self._process = subprocess.Popen(
                 [program, *quiet, *given, *codec, *fragments, str(path.absolute())],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -30,6 +31,14 @@ def test_it_leaves_a_clip_a_sheet_and_records_and_ends_with_three_lines(
     assert cv2.imread(str(out / "contact-sheet.jpg")).shape[1] == 3 * 428
 
 
+def test_faces_can_be_hidden(tmp_path: Path) -> None:
+    words = ["demo", "--frames", "2", "--model", TINY, "--out", str(tmp_path), "--faces", "emoji"]
+    assert main(words) == 0
+    sheet = cv2.imread(str(tmp_path / "contact-sheet.jpg"))
+    gray = (abs(sheet.astype(int) - 128) < 6).all(axis=2)
+    assert gray.mean() > 0.02  # none of the room is gray
+
+
 def test_a_camera_that_is_absent_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,8 +47,9 @@ def test_a_camera_that_is_absent_is_an_error(
     assert "Seen" not in capsys.readouterr().out
 
 
-def record(seconds: float, *labels: str) -> dict[str, object]:
-    return {"media_time_s": seconds, "faces": [{"label": label} for label in labels]}
+def record(seconds: float, *labels: str, confidence: float = 0.9) -> dict[str, Any]:
+    faces = [{"label": label, "confidence": confidence} for label in labels]
+    return {"media_time_s": seconds, "faces": faces}
 
 
 def test_the_summary_counts_faces_and_labels() -> None:
@@ -56,8 +66,14 @@ def test_moments_show_every_set_of_labels_first() -> None:
     assert {2.0, 7.0, 10.2} <= set(chosen)
 
 
+def test_the_most_certain_moment_of_a_run_is_shown() -> None:
+    seen = [record(i / 10, "sad", confidence=0.5 + 0.4 * (i == 7)) for i in range(10)]
+    seen += [record(1 + i / 10, "happy") for i in range(5)]  # all the same: the middle
+    assert {0.7, 1.2} <= set(demo.moments(seen))
+
+
 def test_moments_without_a_face_are_left_out_unless_there_are_no_others() -> None:
-    seen = [{"media_time_s": n / 15, "faces": [{"label": "sad"}] * (n > 90)} for n in range(180)]
+    seen = [record(n / 15, *["sad"] * (n > 90)) for n in range(180)]
     assert min(demo.moments(seen)) > 90 / 15
     assert len(demo.moments([record | {"faces": []} for record in seen])) == 9
 
