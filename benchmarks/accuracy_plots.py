@@ -108,7 +108,8 @@ def _pareto(
             axes.set_title(f"{TITLES[key]}, {faces[key]:,} faces", fontsize=_FONT + 1)
         grid[-1, 0].set_xlabel(
             "work per face, million multiply-accumulates\n"
-            f"{split}; bars: 95% interval; dashed: best for its work",
+            f"{split}; bars: 95% interval; dashed: best for its work;\n"
+            "networks of equal work are drawn side by side",
             fontsize=_FONT,
         )
         page.draw_without_rendering()  # places the axes, so that names can be placed in them

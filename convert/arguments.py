@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion_edge.errors import UsageError
-from train.arguments import number
+from train.arguments import add_feeding_arguments, feeding
 from train.targets import CONVENTIONS
 
 if TYPE_CHECKING:
@@ -41,31 +41,29 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run Python code that is stored in the model file: only if you trust its origin",
     )
-    feeding = parser.add_argument_group("models from elsewhere")
-    feeding.add_argument("--labels", help="a,b,c in the order of the outputs")
-    feeding.add_argument(
+    elsewhere = parser.add_argument_group("models from elsewhere")
+    add_feeding_arguments(elsewhere)
+    elsewhere.add_argument(
         "--input-size", metavar="HxWxC", help="for a model that leaves its input size open"
     )
-    feeding.add_argument(
+    elsewhere.add_argument(
         "--colour", choices=("rgb", "bgr"), help="order of three channels (default rgb)"
     )
-    feeding.add_argument("--scale", help="input = pixel * scale + offset, e.g. 1/255")
-    feeding.add_argument("--offset", default="0", help="e.g. -1 (default 0)")
-    feeding.add_argument(
+    elsewhere.add_argument(
         "--mean",
         metavar="VALUES",
         help="input = (pixel * scale + offset - mean) / std: a number, one per channel (a,b,c), "
         "or FILE.npy with one per pixel",
     )
-    feeding.add_argument("--std", metavar="VALUES", help="as --mean (default 1)")
-    feeding.add_argument(
+    elsewhere.add_argument("--std", metavar="VALUES", help="as --mean (default 1)")
+    elsewhere.add_argument(
         "--preprocess",
         metavar="NAME",
         help="tf, torch or caffe, the modes of keras.applications; or MODULE, whose "
         "preprocess_input is used, e.g. keras.applications.vgg16, or FILE.py:FUNCTION",
     )
-    feeding.add_argument("--margin", type=float, default=0.0, help="of the face crop (default 0)")
-    feeding.add_argument(
+    elsewhere.add_argument("--margin", type=float, default=0.0, help="of the face crop (default 0)")
+    elsewhere.add_argument(
         "--convention",
         choices=CONVENTIONS,
         help="what counts as correct: FER+'s majority or FER2013's labels "
@@ -87,6 +85,7 @@ def read_job(options: argparse.Namespace) -> Job:
     from convert import conversion, float_model, keras_file, preprocessing
     from convert.gate import Bar
 
+    labels, scale, offset = feeding(options)
     prepared = preprocessing.read(options.mean, options.std, options.preprocess)
     bar = Bar(options.max_drop, options.min_agreement, options.max_recall_drop)
     if options.allow_lambda:
@@ -105,9 +104,9 @@ def read_job(options: argparse.Namespace) -> Job:
     return conversion.prepare(
         model,
         options.data,
-        labels=options.labels.split(",") if options.labels else None,
-        scale=None if options.scale is None else number(options.scale, "--scale"),
-        offset=number(options.offset, "--offset"),
+        labels=labels,
+        scale=scale,
+        offset=offset,
         colour=options.colour,
         margin=options.margin,
         calibration_split=options.calibration_split,

@@ -39,6 +39,44 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
+def add_feeding_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add the labels and the scaling of a Keras file from elsewhere; read with ``feeding``."""
+    parser.add_argument(
+        "--labels", help="a,b,c in the order of a Keras file's outputs (default: the data's)"
+    )
+    parser.add_argument(
+        "--scale",
+        help="for a Keras file without a Rescaling layer: input = pixel * scale + offset, "
+        "e.g. 1/127.5",
+    )
+    parser.add_argument("--offset", default="0", help="e.g. -1 (default 0)")
+
+
+def feeding(options: argparse.Namespace) -> tuple[list[str] | None, float | None, float]:
+    """Labels, scale and offset; None where they were not given. Raises UsageError."""
+    return (
+        None if options.labels is None else label_list(options.labels),
+        None if options.scale is None else number(options.scale, "--scale"),
+        number(options.offset, "--offset"),
+    )
+
+
+def label_list(text: str) -> list[str]:
+    """The labels of ``a,b,c``. Raises UsageError for an empty or a repeated one."""
+    from train.readers import plain_label
+
+    labels = [label.strip() for label in text.split(",")]
+    if not all(labels):
+        raise UsageError(f"--labels {text!r} has an empty name: give them as a,b,c")
+    plain = [plain_label(label) for label in labels]
+    if repeated := [label for label in labels if plain.count(plain_label(label)) > 1]:
+        raise UsageError(
+            f"--labels {text!r} names one label more than once ({', '.join(repeated)}): "
+            "give one name per output"
+        )
+    return labels
+
+
 def read_data(options: argparse.Namespace, *, clean: bool = True) -> Dataset:
     """The data set that the options name. Raises DataError."""
     from train.data import load_fer2013

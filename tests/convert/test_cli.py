@@ -97,6 +97,7 @@ def test_a_model_that_fails_leaves_no_file(
         (["--input-size", "48x48"], "HxWxC"),
         (["--calibration-split", "PublicTest"], "training images"),
         (["--labels", "a,b"], "2 labels"),
+        (["--labels", "angry,Anger,fear,happy,sad,surprise,neutral"], "(angry, Anger)"),
         (["--out", "there-float16.tflite"], "there-int8.tflite"),
         (["--min-agreement", "120"], "bar"),
         (["--calibration-images", "0"], "1 or more"),

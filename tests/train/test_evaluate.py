@@ -273,6 +273,28 @@ def test_labels_are_matched_by_name(
     assert ("labels that the model does not have: angry" in out) == (len(labels) == 3)
 
 
+@pytest.mark.parametrize(
+    ("labels", "line"),
+    [
+        ("angry,disgust,angry", "more than once (angry, angry)"),
+        ("happy,Happiness,sad", "more than once (happy, Happiness)"),
+        ("happy,,sad", "an empty name"),
+    ],
+)
+def test_labels_that_name_nothing_or_the_same_are_refused(
+    labels: str, line: str, small: Path, tmp_path: Path, run_train: Train
+) -> None:
+    words = ["evaluate", tmp_path / "any.keras", "--data", small / "fer2013.csv"]
+    status, _, err = run_train(*words, "--labels", labels)
+    assert status == 2 and line in err and err.count("\n") == 1
+
+
+def test_soften_needs_a_view(small: Path, tmp_path: Path, run_train: Train) -> None:
+    words = ["soften", tmp_path, "--data", small / "fer2013.csv", "--out", tmp_path / "soft.npz"]
+    status, _, err = run_train(*words, "--views", "0")
+    assert status == 2 and "--views 0: give 1 or more" in err
+
+
 def test_labels_that_contradict_a_file_are_refused(
     small: Path, tmp_path: Path, run_train: Train
 ) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from train.arguments import (
     add_data_arguments,
+    add_feeding_arguments,
     add_overwrite,
-    number,
+    feeding,
     quiet_tensorflow,
     read_data,
 )
@@ -20,18 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_data_arguments(parser)
     parser.add_argument("model", type=Path)
-    parser.add_argument(
-        "--scale",
-        default="1",
-        help="for a Keras file without a Rescaling layer: input = pixel * scale + offset, "
-        "e.g. 1/127.5 (default 1)",
-    )
-    parser.add_argument("--offset", default="0", help="e.g. -1 (default 0)")
-    parser.add_argument(
-        "--labels",
-        help="a,b,c in the order of a Keras file's outputs (default: the data's); they are matched "
-        "with the data's by name, and images of other labels are left out",
-    )
+    add_feeding_arguments(parser)
     parser.add_argument(
         "--convention",
         choices=("people", "fer2013"),
@@ -46,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score and print the page. Raises ModelError, DataError, UsageError or OutputExists."""
+    labels, scale, offset = feeding(options)
     quiet_tensorflow()
     from train.evaluate import evaluate, markdown
 
@@ -55,10 +46,10 @@ def run(options: argparse.Namespace) -> int:
         read_data(options),
         options.split,
         out,
-        scale=number(options.scale, "--scale"),
-        offset=number(options.offset, "--offset"),
+        scale=1.0 if scale is None else scale,
+        offset=offset,
         convention=options.convention,
-        labels=options.labels.split(",") if options.labels else None,
+        labels=labels,
         overwrite=options.overwrite,
         with_robustness=not options.no_robustness,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from emotion_edge.errors import UsageError
 from train.arguments import add_data_arguments, add_overwrite, quiet_tensorflow, read_data
 
 HELP = "write a teacher's averaged predictions, to train students on"
@@ -25,9 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Predict and average. Raises DataError, TrainingError or OutputExists."""
+    """Predict and average. Raises UsageError, DataError, TrainingError or OutputExists."""
     from train.files import refuse_existing
 
+    if options.views < 1:
+        raise UsageError(f"--views {options.views}: give 1 or more")
     refuse_existing(options.out, options.overwrite)
     data = read_data(options)
     quiet_tensorflow()

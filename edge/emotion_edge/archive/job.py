@@ -50,10 +50,12 @@ class Job:
         self.folder = out.with_name(f"{out.name}.parts")
         self.manifest: dict[str, Any] = {}
         self._lock: int | None = None
+        self._made: list[Path] = []  # folders above ``folder`` that were not there before
 
     def __enter__(self) -> Self:
         """Make and lock the folder. Raises SinkError, also when another process has the lock."""
         try:
+            self._made = [above for above in self.folder.parents if not above.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,12 +70,16 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Unlock; a folder without a run in it is removed, unless it holds other files."""
+        """Unlock; a folder without a run in it is removed, unless it holds other files.
+
+        So are the folders above it that were made for it and hold nothing else.
+        """
         if not self._manifest_file.exists():
             self._clear()
             with contextlib.suppress(OSError):
                 (self.folder / "lock").unlink()
-                self.folder.rmdir()
+                for folder in (self.folder, *self._made):
+                    folder.rmdir()
         self._unlock()
 
     def _unlock(self) -> None:

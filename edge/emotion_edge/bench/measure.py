@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 import random
 import sys
@@ -128,8 +129,10 @@ class Plan:
                 raise UsageError(f"{name} {getattr(self, name)}; expected 1 or more")
         if self.warmup < 0:
             raise UsageError(f"warm-up {self.warmup}; expected 0 or more")
-        if self.rate is not None and self.rate <= 0:
+        if self.rate is not None and not 0 < self.rate < math.inf:
             raise UsageError(f"rate {self.rate} per second; expected more than 0, or none")
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed}; expected 0 or more")
         if missing := set(self.cpus) - os.sched_getaffinity(0):
             raise UsageError(
                 f"processor {min(missing)} is not available; available: "

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emotion_edge.errors import OutputExists
+from emotion_edge.errors import OutputExists, UsageError
 from emotion_edge.files import write_whole
 
 Row = Mapping[str, Any]
@@ -33,15 +33,21 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
-def check_outputs(options: argparse.Namespace, plot: Path | None = None) -> None:
-    """Check at the start that the results can be written at the end. Raises OutputExists.
+def check_outputs(
+    options: argparse.Namespace, plot: Path | None = None, share: Path | None = None
+) -> None:
+    """Check at the start that the results can be written at the end.
 
-    plot: the STEM of STEM.png and STEM.svg.
+    plot: the STEM of STEM.png and STEM.svg. share: a file of the command's own.
+    Raises OutputExists, or UsageError when two results would be written to the same file.
     """
     plots = [plot.with_name(f"{plot.name}.{kind}") for kind in ("png", "svg")] if plot else []
-    for path in (options.csv, options.output, *plots):
-        if path is not None and path.exists() and not options.overwrite:
+    files = [path for path in (options.csv, options.output, share, *plots) if path is not None]
+    for index, path in enumerate(files):
+        if path.exists() and not options.overwrite:
             raise OutputExists(path)
+        if path.resolve() in (other.resolve() for other in files[:index]):
+            raise UsageError(f"two results would be written to {path}: give each its own file")
 
 
 def emit(

@@ -23,8 +23,8 @@ from emotion_edge.bench.report import (
     to_json,
 )
 from emotion_edge.bench.share import shareable
-from emotion_edge.commands.flags import add_backends_arguments, backends, numbers, words
-from emotion_edge.errors import ImageError, OutputExists, UsageError
+from emotion_edge.commands.flags import add_backends_arguments, backends, finite, numbers, words
+from emotion_edge.errors import ImageError, UsageError
 from emotion_edge.files import is_image_name, write_whole
 from emotion_edge.kiosk.board import read_board
 from emotion_edge.model.backend import RUNTIMES, installed
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--restarts", type=int, default=3, help="processes per case (default 3)")
     parser.add_argument(
-        "--rate", type=float, metavar="HZ", help="a request every 1/HZ s instead of back to back"
+        "--rate", type=finite, metavar="HZ", help="a request every 1/HZ s instead of back to back"
     )
     parser.add_argument(
         "--cpus", type=numbers, default=(), metavar="N,..", help="use only these processors"
@@ -95,9 +95,7 @@ def run(options: argparse.Namespace, python_for: Callable[[str], str] = installe
 
     python_for: gives the interpreter of an environment that has a runtime.
     """
-    check_outputs(options)
-    if options.share is not None and options.share.exists() and not options.overwrite:
-        raise OutputExists(options.share)
+    check_outputs(options, share=options.share)
     plan = _plan(options)
     progress = progress_of(options)
     chosen = backends(options)
@@ -137,7 +135,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if options.num_runs is not None:
         if options.num_runs < 1:
             raise UsageError(f"--num_runs {options.num_runs}: use 1 or more")
-        runs = -(-options.num_runs // options.rounds)
+        runs = -(-options.num_runs // max(1, options.rounds))  # Plan refuses 0 rounds
     return Plan(
         warmup=options.warmup,
         rounds=options.rounds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from itertools import product
 from pathlib import Path
 
@@ -39,21 +40,21 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-seconds",
-        type=float,
+        type=finite,
         metavar="S",
         help="stop looking for small faces in an image after S seconds (default: 10)",
     )
     add_backend_arguments(parser)
     parser.add_argument(
         "--precision",
-        type=float,
+        type=finite,
         metavar="P",
         help="share of the labels shown that should be right, e.g. 0.9; other faces are unsure "
         "(default: the model's own)",
     )
     parser.add_argument(
         "--unsure-below",
-        type=float,
+        type=finite,
         metavar="P",
         help="a probability instead of a precision; 0 labels every face",
     )
@@ -114,13 +115,27 @@ def backends(options: argparse.Namespace) -> list[Backend]:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """``a,b`` as a tuple."""
-    return tuple(word for word in text.split(",") if word)
+    """``a,b`` as a tuple of at least one. Raises ArgumentTypeError."""
+    found = tuple(word for word in text.split(",") if word)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} lists nothing: give one value or more, as a,b")
+    return found
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """``1,2`` as a tuple. Raises ValueError."""
+    """``1,2`` as a tuple of at least one. Raises ArgumentTypeError, ValueError."""
     return tuple(int(word) for word in words(text))
+
+
+def finite(text: str) -> float:
+    """A number that is neither infinite nor ``nan``. Raises ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
 
 
 def _add_switches(parser: argparse.ArgumentParser) -> None:

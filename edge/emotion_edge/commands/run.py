@@ -18,6 +18,7 @@ from typing import Any
 from emotion_edge import cameras, detectors
 from emotion_edge.commands.flags import BACKEND_HELP
 from emotion_edge.errors import CameraError, SinkError, UsageError
+from emotion_edge.files import printable
 from emotion_edge.kiosk import configuration
 from emotion_edge.registry import Registry
 from emotion_edge.sinks import SINKS
@@ -151,9 +152,9 @@ def run(options: argparse.Namespace) -> int:
     print(f"emotion-edge: {summary}", file=sys.stderr)
     for sink, trouble in zip(config.sinks, summary.troubles, strict=True):
         if trouble:
-            print(f"emotion-edge: incomplete at the end: {trouble}", file=sys.stderr)
+            print(f"emotion-edge: incomplete at the end: {printable(trouble)}", file=sys.stderr)
         elif sink.file is not None:
-            print(f"emotion-edge: written: {sink.file}", file=sys.stderr)
+            print(f"emotion-edge: written: {printable(sink.file)}", file=sys.stderr)
     lost = any(summary.troubles) and not received  # a stopped service did not fail
     status = 130 if signal.SIGINT in received else 0
     if not status and (lost or summary.truncated):

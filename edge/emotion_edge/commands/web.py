@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from emotion_edge.commands.flags import add_backend_arguments, backend
+from emotion_edge.commands.flags import add_backend_arguments, backend, finite
 from emotion_edge.detectors import names
 from emotion_edge.errors import UsageError
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detector", default="auto", help=names())
     parser.add_argument(
         "--precision",
-        type=float,
+        type=finite,
         metavar="P",
         help="share of the labels shown that should be right; other faces are unsure "
         "(default: the model's own, usually 0.95)",
@@ -50,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--key", type=Path, metavar="PEM", help="the certificate's private key")
     parser.add_argument(
-        "--max-megabytes", type=float, default=20.0, help="largest image file (default 20)"
+        "--max-megabytes", type=finite, default=20.0, help="largest image file (default 20)"
     )
     parser.add_argument(
-        "--max-megapixels", type=float, default=50.0, help="largest image (default 50)"
+        "--max-megapixels", type=finite, default=50.0, help="largest image (default 50)"
     )
     parser.add_argument(
         "--allow-host",

@@ -35,6 +35,9 @@ from emotion_edge.values import Face, Image, Observation
 FILE = "drift.json"
 """In the state folder."""
 
+OLD = "drift.old-{}.json"
+"""There too, numbered from 1: files of another model or other labels, and damaged ones."""
+
 _SCHEMA = 1
 _DAY_S = 86400
 _EDGES = {
@@ -276,7 +279,7 @@ class Drift:
             error, json.JSONDecodeError | UnicodeDecodeError
         ):
             reason = str(error)
-        names = (self._path.with_name(f"drift.old-{n}.json") for n in count(1))
+        names = (self._path.with_name(OLD.format(n)) for n in count(1))
         kept = next(name for name in names if not name.exists())
         try:
             self._path.rename(kept)

@@ -42,17 +42,19 @@ def receipt(config: Config) -> list[tuple[str, Kept]]:
             declared = [Kept(unknown, "unknown", "unknown", leaves=True, images=sink.pixels)]
         kept += [(name, each) for each in declared]
     if config.drift is not None:
-        kept.append(
-            (
-                "drift",
-                Kept(
-                    "counts of faces by label, confidence, brightness and size, for each day",
-                    str(state_folder(config.state_dir) / drift.FILE),
-                    f"{config.drift.window_days} days, and the first {config.drift.baseline_days} "
-                    "until the file is deleted",
-                ),
-            )
+        folder = state_folder(config.state_dir)
+        counts = Kept(
+            "counts of faces by label, confidence, brightness and size, for each day",
+            str(folder / drift.FILE),
+            f"{config.drift.window_days} days, and the first {config.drift.baseline_days} until "
+            "the file is deleted",
         )
+        earlier = Kept(
+            "the same counts with an earlier model, or a damaged file",
+            str(folder / drift.OLD.format("N")),
+            "until someone deletes the files",
+        )
+        kept += [("drift", counts), ("drift", earlier)]
     if config.keep_paused:
         mark = state_folder(config.state_dir) / control.MARK
         kept.append(("pause", Kept("that the camera is paused", str(mark), "until it is resumed")))

@@ -8,7 +8,6 @@ configuration is reported in one line, and the previous one stays active.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from emotion_edge.errors import EmotionEdgeError, OutputExists
 from emotion_edge.kiosk import receipt
 from emotion_edge.kiosk.configuration import Config
 from emotion_edge.kiosk.control import Control
-from emotion_edge.kiosk.service import Service, Summary
+from emotion_edge.kiosk.service import Service, Summary, to_stderr
 from emotion_edge.kiosk.state import state_folder
 from emotion_edge.kiosk.watchdog import Watchdog
 from emotion_edge.kiosk.zone_file import ZoneFile
@@ -48,7 +47,7 @@ class Runs:
         self._read = read
         self._receipts = receipts
         self._service = service
-        self._tell = tell or _to_stderr
+        self._tell = tell or to_stderr
         self._watchdog = Watchdog()
         self._control = Control(self.reload, self._tell, self.set_zones)
         self._control.remember(_kept(config), start=True)
@@ -179,7 +178,3 @@ def _continued(config: Config, present: Config) -> Config:
                 raise OutputExists(sink.file)
         sinks.append(sink)
     return dataclasses.replace(config, sinks=tuple(sinks))
-
-
-def _to_stderr(line: str) -> None:
-    print(f"emotion-edge: {line}", file=sys.stderr, flush=True)

@@ -25,6 +25,7 @@ from emotion_edge.detectors import open_detector
 from emotion_edge.detectors.scheduled import ScheduledDetector
 from emotion_edge.errors import CameraNotFound, FrameTimeout, UsageError
 from emotion_edge.factory import load
+from emotion_edge.files import printable
 from emotion_edge.kiosk.board import Condition, read_condition
 from emotion_edge.kiosk.configuration import Config
 from emotion_edge.kiosk.control import Control
@@ -105,7 +106,7 @@ class Service:
         self._condition = condition
         self._watchdog = watchdog or Watchdog()
         self._control = control or Control()
-        self._tell = tell or _to_stderr
+        self._tell = tell or to_stderr
         self._thermal = ThermalGovernor(config.thermal)
         self._camera = SupervisedCamera(
             camera or self._open_camera,
@@ -374,5 +375,6 @@ def _identity(pipeline: Pipeline, config: Config) -> str:
     return config.model if manifest is None else str(manifest.model_sha256[:16])
 
 
-def _to_stderr(line: str) -> None:
-    print(f"emotion-edge: {line}", file=sys.stderr, flush=True)
+def to_stderr(line: str) -> None:
+    """Print one line for the user, also when a name or another library's error has several."""
+    print(f"emotion-edge: {printable(line)}", file=sys.stderr, flush=True)

@@ -156,8 +156,16 @@ def report(
         *_threshold(judged, shown, shown_right, unsure_below, precision),
         *_size(trials, conditions["too_small"], input_side, smallest_face),
         *_light(seen, conditions),
-        *_turned(conditions["too_turned"]),
-        *_missing(conditions["no_face"]),
+        *_often(
+            conditions["too_turned"],
+            "faces point away from the camera: move it towards what people look at, at the height "
+            "of their eyes",
+        ),
+        *_often(
+            conditions["no_face"],
+            "frames have no face: check the camera's angle and distance, and whether YuNet is "
+            "installed (emotion-edge doctor)",
+        ),
     ]
     return {
         "about": about,
@@ -274,30 +282,9 @@ def _light(seen: Sequence[Look], conditions: dict[str, float]) -> list[Suggestio
     ]
 
 
-def _turned(share: float) -> list[Suggestion]:
-    if share < _OFTEN:
-        return []
-    return [
-        Suggestion(
-            "",
-            "",
-            f"{share:.0%} of the faces point away from the camera: move it towards what people "
-            "look at, at the height of their eyes",
-        )
-    ]
-
-
-def _missing(share: float) -> list[Suggestion]:
-    if share < _OFTEN:
-        return []
-    return [
-        Suggestion(
-            "",
-            "",
-            f"{share:.0%} of the frames have no face: check the camera's angle and distance, and "
-            "whether YuNet is installed (emotion-edge doctor)",
-        )
-    ]
+def _often(share: float, what: str) -> list[Suggestion]:
+    """A suggestion for what happens often, in words that continue ``20% of the``."""
+    return [Suggestion("", "", f"{share:.0%} of the {what}")] if share >= _OFTEN else []
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -79,7 +79,8 @@ class Server:
         """Listen. Raises SinkError when the address cannot be used."""
         try:
             self._server = _Listener(self._host, self._port, self._answer, self._post)
-        except (OSError, OverflowError) as error:
+        # The last two: what cannot be a host name.
+        except (OSError, OverflowError, ValueError, TypeError) as error:
             raise SinkError(
                 f"cannot listen on {self._host} port {self._port}: "
                 f"{getattr(error, 'strerror', None) or error}: choose another port or address"

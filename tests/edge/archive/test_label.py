@@ -182,6 +182,8 @@ def test_an_image_that_kills_its_process_is_listed(photos: Path, tmp_path: Path)
     ("words", "said"),
     [
         (["{photos}", "--out", "x.csv"], ".parquet"),
+        (["{photos}", "--out", "new/folder/x.txt"], ".parquet"),
+        (["nothing", "--out", "new/folder/x.jsonl"], "cannot read nothing"),
         (["{photos}", "--out", "x.jsonl", "--workers", "0"], "--workers is 0"),
         (["{photos}", "--out", "x.jsonl", "--workers", "99999999999"], "use 1 to 1024"),
         (["{photos}", "--out", "x.jsonl", "--workers", "2", "--ray"], "exclude each other"),

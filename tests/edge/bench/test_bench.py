@@ -307,6 +307,34 @@ def test_the_names_of_tflites_benchmark_model_work(capsys):
     assert case["warmup_ms"]["count"] == 1
 
 
+@needs_tiny
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--seed", "-1"], "seed -1; expected 0 or more"),
+        (["--num_runs", "5", "--rounds", "0"], "rounds 0; expected 1 or more"),
+        (["--share", "a.json", "--output", "./a.json"], "two results would be written to a.json"),
+        (["--csv", "a.json", "--output", "a.json"], "two results would be written to a.json"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(words, line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", str(TINY), *words]) == 2
+    error = capsys.readouterr().err
+    assert line in error and error.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--rate", "nan"], ["--rate", "inf"], ["--threads", ","], ["--runtime", ""], ["--cpus", ","]],
+)
+def test_a_value_that_measures_nothing_is_refused(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", str(TINY), *words])
+    assert f"argument {words[0]}" in capsys.readouterr().err
+
+
 @needs_litert
 @needs_tiny
 def test_images_are_fed_as_the_classifier_feeds_them(tmp_path):

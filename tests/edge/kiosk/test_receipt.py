@@ -39,7 +39,8 @@ def test_an_output_that_declares_nothing_is_shown() -> None:
 def test_the_sample_configuration_stores_no_image_and_sends_nothing(tmp_path: Path) -> None:
     text = "\n".join(lines(load_config(EDGE / "kiosk.toml")))
     assert "no image is stored or sent; nothing leaves this machine" in text
-    assert "emotions.jsonl" in text and "6 files of 10 MB" in text and "drift.json" in text
+    assert "emotions.jsonl" in text and "6 files of 10 MB" in text
+    assert "drift.json" in text and "drift.old-N.json; kept until someone deletes" in text
 
 
 def test_what_leaves_the_machine() -> None:

@@ -172,7 +172,8 @@ def test_a_silent_connection_is_closed(monkeypatch) -> None:
 
 
 def test_a_port_or_an_address_that_cannot_be_had() -> None:
-    for host, port in (("203.0.113.7", 0), ("no such name", 0), ("127.0.0.1", 99999)):
+    hosts = ["203.0.113.7", "no such name", "a..b", "x" * 70, "a\0b"]
+    for host, port in [*((host, 0) for host in hosts), ("127.0.0.1", 99999)]:
         with pytest.raises(SinkError, match=f"cannot listen on {host} port {port}"):
             Server(host, port, lambda path: None).start()
 
