@@ -24,22 +24,10 @@ from emotion_edge.kiosk.state import state_folder
 from emotion_edge.kiosk.watchdog import Watchdog
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.sinks.health import Health
-from emotion_edge.values import Box, Emotion, Event, Frame, Image
+from emotion_edge.values import Event, Frame
+from tests.edge.parts import Classifier, Detector
 
 COOL = Condition(None, None, 40.0, None)
-
-
-class Detector:
-    def detect(self, image: Image) -> list[Box]:
-        return [Box(2, 2, 8, 8)]
-
-
-class Classifier:
-    labels = ("happy", "sad")
-    colour = False
-
-    def classify(self, image: Image, box: Box) -> Emotion:
-        return Emotion(self.labels, (0.75, 0.25))
 
 
 class Device:

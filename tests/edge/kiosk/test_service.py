@@ -24,28 +24,16 @@ from emotion_edge.errors import (
 )
 from emotion_edge.kiosk.board import Condition
 from emotion_edge.kiosk.configuration import Config, build
-from emotion_edge.kiosk.service import Service
+from emotion_edge.kiosk.service import Service, to_stderr
 from emotion_edge.kiosk.watchdog import Watchdog
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.sinks import Run, Sink
 from emotion_edge.sinks.console import ConsoleSettings
-from emotion_edge.values import Box, Emotion, Event, Frame, Image, Observation
+from emotion_edge.values import Event, Frame, Observation
+from tests.edge.parts import Classifier, Detector
 
 COOL = Condition(None, None, 40.0, None)
 _noise = np.random.default_rng(0)
-
-
-class Detector:
-    def detect(self, image: Image) -> list[Box]:
-        return [Box(2, 2, 8, 8)]
-
-
-class Classifier:
-    labels = ("happy", "sad")
-    colour = False
-
-    def classify(self, image: Image, box: Box) -> Emotion:
-        return Emotion(self.labels, (0.75, 0.25))
 
 
 class FakeCamera:
@@ -129,6 +117,11 @@ def test_a_recording_has_the_cameras_frame_rate(
     monkeypatch.setattr(FakeCamera, "fps", 30.0)
     service(with_console(tmp_path, required=False), lambda: opened).run()
     assert runs[0].fps == 30.0
+
+
+def test_a_message_for_the_user_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    to_stderr("cannot listen on a\nb\x1b[31m")
+    assert capsys.readouterr().err == "emotion-edge: cannot listen on a\\nb\\x1b[31m\n"
 
 
 def test_so_many_frames(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from emotion_edge.pipeline import Pipeline
 from emotion_edge.records import event_record, to_json
 from emotion_edge.sinks import open_sinks
 from emotion_edge.tracker import FaceTracker, TrackerSettings
-from emotion_edge.values import Box, Emotion, Event, Face, Frame, Image, Observation
+from emotion_edge.values import Box, Emotion, Event, Face, Frame, Observation
+from tests.edge.parts import Classifier, Detector
 from tests.schema import check_record
 
 IMAGE = np.zeros((48, 64, 3), np.uint8)
@@ -147,22 +148,6 @@ def test_a_visit_in_a_file_has_the_files_time() -> None:
     assert begun <= event.at_ns <= time.monotonic_ns()
 
 
-class Detector:
-    def __init__(self, present: list[bool]) -> None:
-        self.present = iter(present)
-
-    def detect(self, image: Image) -> list[Box]:
-        return [Box(2, 2, 8, 8)] * next(self.present)
-
-
-class Classifier:
-    labels = ("happy", "sad")
-    colour = False
-
-    def classify(self, image: Image, box: Box) -> Emotion:
-        return Emotion(self.labels, (0.75, 0.25))
-
-
 class Clip:
     """Ten frames a second, of a file's time."""
 
@@ -188,7 +173,7 @@ class Clip:
 
 def run(tables: dict[str, Any], present: list[bool]) -> None:
     config = build({"quiet": True, "visits": {}} | tables)
-    pipeline = Pipeline(Detector(present), Classifier(), FaceTracker(config.tracker))
+    pipeline = Pipeline(Detector(present=present), Classifier(), FaceTracker(config.tracker))
     Service(
         config,
         camera=lambda: Clip(len(present)),
@@ -233,7 +218,7 @@ def test_aggregate_mode_sums_visits_and_shows_none(tmp_path: Path) -> None:
 def test_no_label_of_a_visit_reaches_the_journal(tmp_path: Path) -> None:
     lines: list[str] = []
     config = build({"quiet": True, "visits": {}})
-    pipeline = Pipeline(Detector([True] * 20), Classifier(), FaceTracker())
+    pipeline = Pipeline(Detector(), Classifier(), FaceTracker())
     camera = Clip(20)
     Service(
         config, camera=lambda: camera, pipeline=pipeline, watchdog=Watchdog({}), tell=lines.append
@@ -244,7 +229,7 @@ def test_no_label_of_a_visit_reaches_the_journal(tmp_path: Path) -> None:
 def test_visits_of_photographs_are_refused() -> None:
     config = build({"visits": {}})
     with pytest.raises(UsageError, match="visits need a camera or a video"):
-        Service(config, pipeline=Pipeline(Detector([]), Classifier()), watchdog=Watchdog({}))
+        Service(config, pipeline=Pipeline(Detector(), Classifier()), watchdog=Watchdog({}))
 
 
 @pytest.mark.parametrize(

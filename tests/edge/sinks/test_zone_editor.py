@@ -36,14 +36,16 @@ from emotion_edge.kiosk.reload import Runs
 from emotion_edge.kiosk.service import Service
 from emotion_edge.kiosk.zone_file import ZoneFile
 from emotion_edge.pipeline import Pipeline
-from emotion_edge.values import Box, Emotion, Frame, Image
+from emotion_edge.values import Box, Frame
 from emotion_edge.zones import Zones
+from tests.edge.parts import Classifier, Detector
 
 CHROMIUM = (
     os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 )
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 SHOTS = os.environ.get("EMOTION_EDGE_SCREENSHOTS")
+FACE = Box(60, 40, 40, 40)  # its middle is at 25% and 25% of the frame
 
 pytestmark = [
     pytest.mark.browser,
@@ -77,24 +79,9 @@ class Camera:
         pass
 
 
-class Detector:
-    """One face, with its middle at 25% and 25% of the frame."""
-
-    def detect(self, image: Image) -> list[Box]:
-        return [Box(60, 40, 40, 40)]
-
-
-class Classifier:
-    labels = ("happy", "sad")
-    colour = True
-
-    def classify(self, image: Image, box: Box) -> Emotion:
-        return Emotion(self.labels, (0.75, 0.25))
-
-
 def service(config: Config, **rest: Any) -> Service:
     """A run without hardware and without a model."""
-    pipeline = Pipeline(Detector(), Classifier(), zones=Zones(config.zones))
+    pipeline = Pipeline(Detector(FACE), Classifier(colour=True), zones=Zones(config.zones))
     return Service(
         config,
         camera=Camera,
