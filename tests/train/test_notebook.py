@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,23 @@ def addresses(notebook: Any) -> tuple[str, str]:
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     (clone,) = re.findall(r'environ\.get\("REPOSITORY", "(.*)"\)', code)
     return notebook.cells[0].source, clone
+
+
+@pytest.mark.parametrize("inside", ["", "emotion-edge-main/"])
+def test_without_a_checkout_an_uploaded_archive_is_used(
+    inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding, _, _ = cells("code")[0].partition('os.environ["PATH"]')
+    monkeypatch.setenv("REPOSITORY", "")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"put emotion-edge\.zip there"):
+        exec(finding, {})
+    with zipfile.ZipFile("emotion-edge.zip", "w") as archive:
+        archive.writestr(f"{inside}train/configs/quickstart.toml", "")
+    for _ in range(2):  # the second time it is unpacked already
+        exec(finding, {})
+        assert Path.cwd() == tmp_path / "emotion-edge" / inside
+        monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
