@@ -6,13 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from emotion_edge import shares
 from emotion_edge.settings import Settings, key
 from emotion_edge.sinks import Sink
+from emotion_edge.sinks.wrapper import Wrapper
 from emotion_edge.values import VISIT, Event, Frame, Observation
 
 _NO_IMAGE = np.zeros((1, 1), np.uint8)
@@ -35,7 +36,7 @@ class AggregateSettings(Settings):
     )
 
 
-class Aggregate(Sink):
+class Aggregate(Wrapper):
     """Gives the sink that it wraps counts over a period in place of observations.
 
     At the end of each period in which the camera delivered frames it hands on an event of kind
@@ -78,7 +79,7 @@ class Aggregate(Sink):
         min_people: the fewest that a count may cover.
         everything: hand on observations and visits too, to a sink that shows sums only.
         """
-        self._sink = sink
+        super().__init__(sink)
         self._min_people = min_people
         self._everything = everything
         self._visits: list[Event] = []
@@ -94,33 +95,8 @@ class Aggregate(Sink):
         self._sums: dict[int, list[float]] = {}  # by identity: probabilities, summed over frames
         self._zones: dict[str, dict[int, Counter[str]]] = {}  # the same, by zone
 
-    @property
-    def name(self) -> str:
-        """The sink behind."""
-        return self._sink.name
-
-    @property
-    def announcement(self) -> str:
-        """The sink's behind."""
-        return self._sink.announcement
-
-    @property
-    def dropped(self) -> int:
-        """The sink's behind."""
-        return self._sink.dropped
-
-    @property
-    def trouble(self) -> str:
-        """The sink's behind."""
-        return self._sink.trouble
-
-    def __enter__(self) -> Self:
-        """Open the sink behind."""
-        self._sink.__enter__()
-        return self
-
     def write(self, observation: Observation) -> None:
-        """Count. Raises SinkError when a count is due and the sink behind cannot take it."""
+        """Count. Raises SinkError when a count is due and the wrapped sink cannot take it."""
         now = observation.frame.captured_ns
         if self._start_ns is None:
             self._start_ns = now
@@ -152,14 +128,14 @@ class Aggregate(Sink):
         if event.kind == VISIT:  # last: after an error the same event comes again
             self._visits.append(event)
 
-    def __exit__(self, *error: object) -> None:
-        """Hand on the period begun, then close the sink behind."""
+    def __exit__(self, kind: Any, error: Any, traceback: Any, /) -> None:
+        """Hand on the period begun, then close the wrapped sink."""
         try:
             if self._start_ns is not None:
                 self._hand_on(self._last_ns)
                 self._start_ns = None
         finally:
-            self._sink.__exit__(*error)
+            super().__exit__(kind, error, traceback)
 
     def _hand_on(self, end_ns: int) -> None:
         assert self._start_ns is not None

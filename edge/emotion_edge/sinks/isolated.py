@@ -9,6 +9,7 @@ from typing import Self
 
 from emotion_edge.errors import EmotionEdgeError, SinkError
 from emotion_edge.sinks import Sink
+from emotion_edge.sinks.wrapper import Wrapper
 from emotion_edge.values import Event, Observation
 
 _EVENTS = 64  # queued at most
@@ -16,7 +17,7 @@ _CLOSE_S = 1.5  # for a sink that is closed on its own
 _REPORT_DROPS_S = 60.0  # between two reports of drops
 
 
-class Isolated(Sink):
+class Isolated(Wrapper):
     """Opens, writes and closes another sink in one thread, behind a short queue.
 
     A full queue drops its oldest observation and counts it (a sink that shows images has one
@@ -46,7 +47,7 @@ class Isolated(Sink):
         wait: ``write`` waits for room instead of dropping, as long as the sink works.
         retry_s: the first and the longest pause after an error, in seconds.
         """
-        self._sink = sink
+        super().__init__(sink)
         self.pixels = pixels
         self._depth = depth or (64 if not pixels else 8 if wait else 1)
         self._required = required
@@ -68,21 +69,6 @@ class Isolated(Sink):
         self.fatal: EmotionEdgeError | None = None
         self.ended = False
         self._failed_with: type | None = None  # what could not be written: observation or event
-
-    @property
-    def name(self) -> str:
-        """The wrapped sink's."""
-        return self._sink.name
-
-    @property
-    def announcement(self) -> str:
-        """The wrapped sink's."""
-        return self._sink.announcement
-
-    @property
-    def finished(self) -> bool:
-        """The wrapped sink's."""
-        return self._sink.finished
 
     @property
     def dropped(self) -> int:

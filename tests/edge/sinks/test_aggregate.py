@@ -150,3 +150,13 @@ def test_everything_reaches_a_sink_of_sums(notebook, observation, event) -> None
         sink.write(observation(0, at_s=1000))
         sink.event(event("visit", label="happy", dwell_s=3.0))
     assert inner.frames == [0] and inner.kinds == ["visit", "aggregate"]
+
+
+def test_what_the_wrapped_sink_says_is_passed_on(notebook) -> None:
+    class Closed(notebook):
+        finished = True  # its user closed the window
+
+    inner = Closed()
+    inner.trouble_now = "the broker is away"
+    sink = Aggregate(inner, 60)
+    assert (sink.name, sink.trouble, sink.finished) == ("notebook", "the broker is away", True)
