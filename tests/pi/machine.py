@@ -55,7 +55,7 @@ PICAMERA2 = (
 PIDNG = "pidng==4.0.9"  # has no wheel; what Picamera2 imports of it is plain Python
 DISK_MB = 3500
 MEMORY_MB = 2048
-STEP_S = 1800
+STEP_S = 5400
 """Longest time for a step; each has shorter limits of its own inside."""
 
 UNIT = """\

@@ -69,6 +69,8 @@ Environment=VIRTUAL_CAMERA_FPS=5
 
 PIPELINE = "emotion_edge/pipeline.py"
 UPDATE = ("--wheels", str(CARGO / "wheels"), "--trial", "20", "--patience", "240")
+UPDATE_S = 1800
+"""Longest time for an update under emulation, which builds and tests a release, in seconds."""
 # What makes a release that passes its self-test and never sees a frame of a camera.
 BLIND = """
 import os as _os, time as _time
@@ -91,14 +93,14 @@ def send(message: dict[str, Any]) -> None:
     answers.flush()
 
 
-def run(*command: str, check: bool = True) -> str:
+def run(*command: str, check: bool = True, seconds: float = 600) -> str:
     """The command's output. Raises Failed with its last lines when it fails."""
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
+        timeout=seconds,
         check=False,
     )
     if check and done.returncode != 0:
@@ -520,7 +522,7 @@ def update() -> str:
     wheel = next(CARGO.glob("emotion_edge-*.whl"))
     first = Path("/opt/emotion-edge/current").resolve()
     good = altered(wheel, "9.0.1")
-    say(run(COMMAND, "update", "--wheel", good, *UPDATE))
+    say(run(COMMAND, "update", "--wheel", good, *UPDATE, seconds=UPDATE_S))
     release = Path("/opt/emotion-edge/current").resolve()
     if not release.name.startswith("9.0.1-") or health()["version"] != "9.0.1":
         raise Failed(f"{release.name} is current, {health()} answers")
@@ -537,6 +539,7 @@ def update() -> str:
             altered(wheel, version, module, code),
             *UPDATE,
             check=False,
+            seconds=UPDATE_S,
         )
         say(said)
         if Path("/opt/emotion-edge/current").resolve() != release:
@@ -559,7 +562,7 @@ def cut() -> str:
     until(
         "the switch",
         lambda: Path("/opt/emotion-edge/current").resolve().name.startswith("9.0.4-"),
-        900,
+        UPDATE_S,
     )
     # Without stopping services and without writing what is not on the disk.
     run("systemd-run", "--on-active=2", "systemctl", "reboot", "--force", "--force")

@@ -53,7 +53,8 @@ def run(*words: str | Path, **options: object) -> "subprocess.CompletedProcess[s
 def served() -> set[str]:
     """The names of the series of a real ``/metrics``."""
     pytest.importorskip("prometheus_client")
-    with open_sinks([MetricsSettings(port=0)], about={"site": "foyer", "model": "fast"}) as sinks:
+    about = {"site": "foyer", "model": "fast"}
+    with open_sinks([MetricsSettings(port=0)], about=about, drift=lambda: {"labels": 0.1}) as sinks:
         end = time.monotonic() + 30
         while not (found := re.search(r"http://\S+", sinks.states()[0].name)):
             assert time.monotonic() < end
@@ -71,7 +72,7 @@ def served() -> set[str]:
 
 WORDS = {
     *("by", "on", "ignoring", "group_left", "or", "and", "bool", "sum", "count", "rate", "vector"),
-    *("time", "changes", "histogram_quantile", "label_values", "max", "min"),
+    *("time", "changes", "histogram_quantile", "label_values", "max", "min", "topk", "unless"),
 }
 
 
