@@ -115,7 +115,7 @@ def checked(kind: type, name: str, value: Any, prefix: str = "") -> Any:
     if not all(_in_range(number, about) for number in members if _is_number(number)):
         raise UsageError(f"{prefix}{name} is {value!r}: use {_range_in_words(about)}")
     if about.get("filled") and not str(valid).strip():
-        raise UsageError(f"{prefix}{name} is empty: give {_in_words(hint)}")
+        raise UsageError(f"{prefix}{name} is empty: expected {_in_words(hint)}")
     return valid
 
 
@@ -310,7 +310,7 @@ def reference(kind: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
 
 
 def unknown_key(where: str, dotted: str, known: Iterable[str]) -> UsageError:
-    """The error for a key that does not exist, with the most similar one that does."""
+    """The error for a key that does not exist: the most similar one, or those of its table."""
     import difflib
 
     table, _, last = dotted.rpartition(".")
@@ -325,9 +325,14 @@ def unknown_key(where: str, dotted: str, known: Iterable[str]) -> UsageError:
 
     candidates = (*known, *sorted(tables - {""}))
     nearest = max(candidates, key=likeness)
-    if likeness(nearest) < _ALIKE:  # nothing is spelled like it: stay in its own table
-        siblings = [each for each in candidates if each.rpartition(".")[0] == table]
-        nearest = max(siblings, key=likeness, default=nearest)
+    if likeness(nearest) < _ALIKE:
+        homes = (each.rpartition(".") for each in candidates)
+        siblings = sorted({name for home, _, name in homes if home == table})
+        if siblings:
+            return UsageError(
+                f"{where}: unknown key {dotted}; keys of {table or 'a configuration'}: "
+                + ", ".join(siblings)
+            )
     return UsageError(f"{where}: unknown key {dotted}; did you mean {nearest}?")
 
 
@@ -434,7 +439,7 @@ def _in_words(hint: Any) -> str:
         bool: "true or false",
         int: "a whole number",
         float: "a number",
-        str: "a text",
+        str: "text",
         Path: "a path",
     }
     parts = []

@@ -52,7 +52,7 @@ def test_a_table_becomes_settings() -> None:
         ({"pin": 1, "steps": [1, "2"]}, "steps is [1, '2']; expected a list of numbers"),
         ({"pin": 1, "steps": [1, 11]}, "steps is [1, 11]: use 0 to 10"),
         ({"pin": 1, "steps": [float("nan")]}, "steps is [nan]: use 0 to 10"),
-        ({"pin": 1, "name": " "}, "lamp.toml: name is empty: give a text"),
+        ({"pin": 1, "name": " "}, "lamp.toml: name is empty: expected text"),
         ({"pin": 1, "mode": "dim"}, "mode is 'dim'; expected 'on' or 'off'"),
         ({"pin": 0, "mode": "on"}, "lamp.toml: mode is 'on' and pin is 0: use another pin"),
         ({"pin": 1, "bulb": 40}, "bulb is 40; write it as a table, [bulb]"),
