@@ -41,7 +41,7 @@ _RECORDED_ON = "cortex-a72"
 
 
 def frames() -> NDArray[np.uint8]:
-    """Frames ``(n, 480, 640, 3)`` of the demo camera with one face. Needs the extra ``[demo]``."""
+    """Frames ``(n, 480, 640, 3)`` of the demo camera with one face."""
     from emotion_edge.cameras import open_camera
 
     taken: list[Any] = []

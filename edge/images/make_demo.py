@@ -2,7 +2,7 @@
 
     python edge/images/make_demo.py
 
-It needs the extra [demo], whose matplotlib brings Pillow. The same versions draw the same file.
+It needs Pillow, which the extra [dev] has. The same versions draw the same file.
 """
 
 from __future__ import annotations

@@ -183,7 +183,6 @@ def test_a_new_sink_cannot_forget_it() -> None:
 
 
 def portraits(count: int) -> list[Frame]:
-    pytest.importorskip("skimage", reason="the demo's portraits are not installed")
     with open_camera(f"demo:frames={count}", paced=False) as camera:
         return [found for _ in range(count) if (found := camera.read(30)) is not None]
 

@@ -177,7 +177,6 @@ def test_records_of_earlier_versions_stay_valid() -> None:
 def test_what_run_and_image_write_is_valid(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib", reason="the demo camera needs the [demo] extra")
     words = ["--model", str(TINY), "--detector", "haar"]
     stream = tmp_path / "stream.jsonl"
     source = ["--camera", "demo:faces=1", "--width", "320", "--height", "240", "--frames", "8"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,13 @@ from numpy.typing import NDArray
 from emotion_edge.cameras import CameraRequest, CameraSettings
 from emotion_edge.cameras.capture import in_colours
 from emotion_edge.cameras.virtual import VirtualCamera
-from emotion_edge.errors import MissingExtra, UsageError
+from emotion_edge.errors import UsageError
 from emotion_edge.model.preprocessing import read_image
 from emotion_edge.settings import key
 from emotion_edge.values import Box, Image
 
 PORTRAIT_FACE = Box(168, 113, 196, 216)
-"""The face in matplotlib's grace_hopper.jpg, eyebrow to chin and ear to ear, in its pixels."""
+"""The face in ``HOPPER``, eyebrow to chin and ear to ear, in its pixels."""
 
 _PAN = 0.12  # share of the frame's side
 _ZOOM = 0.18
@@ -91,7 +90,7 @@ class Noise:
 
 
 class DemoCamera(VirtualCamera):
-    """Rear Admiral Grace Hopper's official portrait (public domain; matplotlib carries it), filmed.
+    """Rear Admiral Grace Hopper's official portrait, filmed.
 
     Pan, zoom, light and sensor noise are functions of the frame's index and the seed, so that two
     runs see the same images. With ``faces`` > 1 that many portraits share the scene, at
@@ -128,7 +127,7 @@ class DemoCamera(VirtualCamera):
 
     def _prepare(self) -> None:
         rng = np.random.default_rng(self._seed)
-        portrait = in_colours(read_image(portrait_path()), self._colour)
+        portrait = in_colours(read_image(HOPPER), self._colour)
         self._scene, self._boxes = _compose(portrait, self._width, self._height, self._count, rng)
         self._noise = Noise(self._width, self._height, self._sigma, rng, self._colour)
         self._phase = rng.uniform(0, 2 * math.pi, 4)
@@ -238,30 +237,8 @@ def _feather(height: int, width: int) -> NDArray[np.float32]:
     return np.broadcast_to(np.clip(distance / reach, 0, 1).astype(np.float32), (height, width))
 
 
-def portrait_path() -> Path:
-    """Grace Hopper's portrait, 512x600: US Navy, 1984, by James S. Davis; public domain.
-
-    Raises MissingExtra when matplotlib, which carries it, is not installed.
-    """
-    path = _package_folder("matplotlib") / "mpl-data/sample_data/grace_hopper.jpg"
-    if path.is_file():
-        return path
-    from matplotlib.cbook import get_sample_data  # a distribution that keeps it elsewhere
-
-    return Path(get_sample_data("grace_hopper.jpg", asfileobj=False))
-
-
-def astronaut_path() -> Path:
-    """Eileen Collins's portrait, 512x512: NASA Great Images; public domain.
-
-    Raises MissingExtra when scikit-image, which carries it, is not installed.
-    """
-    return _package_folder("skimage") / "data/astronaut.png"
-
-
-def _package_folder(module: str) -> Path:
-    # Found without an import, which takes 0.2 s and 20 MB to return a path.
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingExtra("the demo camera", "demo", module)
-    return Path(spec.submodule_search_locations[0])
+_PORTRAITS = Path(__file__).with_name("portraits")
+HOPPER = _PORTRAITS / "hopper.jpg"
+"""Rear Admiral Grace Hopper, 512x600; both are in the public domain (``portraits/README.md``)."""
+COLLINS = _PORTRAITS / "collins.png"
+"""Astronaut Eileen Collins, 200x250."""

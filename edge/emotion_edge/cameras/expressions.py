@@ -110,7 +110,7 @@ def _about(face: tuple[int, int], moves: Sequence[tuple[float, ...]]) -> tuple[M
 
 
 HOPPER = (140, 110, 250, 290)
-"""Left, top, width and height of the part of grace_hopper.jpg that expressions change."""
+"""Left, top, width and height of the part of portraits/hopper.jpg that expressions change."""
 
 _AT = HOPPER[:2]
 # The frame of her glasses does what brows do; her own are hardly seen.

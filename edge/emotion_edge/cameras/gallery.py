@@ -26,8 +26,8 @@ _ROOM = (1280, 960)  # pixels; the wall, in which everything below has its place
 _PORTRAIT = (400, 500)
 _FRAME = 26  # pixels of gilt wood around a portrait
 _HOPPER_AT, _COLLINS_AT = (140, 150), (740, 150)
-_HOPPER_CROP, _COLLINS_CROP = (62, 40, 400, 500), (126, 6, 200, 250)
-_COLLINS_FACE = Box(172, 70, 108, 118)  # in astronaut.png
+_HOPPER_CROP, _COLLINS_CROP = (62, 40, 400, 500), (0, 0, 200, 250)
+_COLLINS_FACE = Box(46, 64, 108, 118)  # in ``demo.COLLINS``
 _NAMES = ("Grace Hopper, US Navy, 1984", "Eileen Collins, NASA")
 _LEVELS = 8  # steps from a neutral face to the whole expression
 
@@ -51,8 +51,8 @@ class GalleryCamera(VirtualCamera):
     """Two portraits on a wall. One changes its expression, the other turns around, a hand passes.
 
     The portraits are works of US agencies and in the public domain: Grace Hopper by the US Navy,
-    which matplotlib carries, and Eileen Collins by NASA, which scikit-image carries. A frame
-    depends on its index and the settings alone, so that two runs see the same images.
+    Eileen Collins by NASA. A frame depends on its index and the settings alone, so that two runs
+    see the same images.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class GalleryCamera(VirtualCamera):
 
     def _prepare(self) -> None:
         self._noise = demo.Noise(self._width, self._height, self._sigma, self._seed, self._colour)
-        hopper, collins = read_image(demo.portrait_path()), read_image(demo.astronaut_path())
+        hopper, collins = read_image(demo.HOPPER), read_image(demo.COLLINS)
         left, top, width, height = HOPPER
         self._face = hopper[top : top + height, left : left + width]
         self._faces: dict[tuple[str, int], Image] = {}

@@ -38,7 +38,7 @@ SERVICE = "emotion-edge.service"
 
 _EXTRAS = (
     # extra, a module of it, what it gives
-    ("demo", "skimage", "the demo camera's portraits"),
+    ("demo", "imageio_ffmpeg", "an ffmpeg for H.264, which browsers play"),
     ("metrics", "prometheus_client", "the metrics output and emotion-edge status"),
     ("mqtt", "paho.mqtt", "the MQTT output"),
     ("window", "PIL", "the window output"),
@@ -100,8 +100,7 @@ def _ready(found: list[CameraInfo]) -> str:
     """What to run now, with what is here."""
     if any(not camera.trouble for camera in found):
         return "Ready: emotion-edge run --camera auto"
-    word = "demo" if importlib.util.find_spec("skimage") else "clip.mp4"
-    return f"Ready, without a camera: emotion-edge run --camera {word}"
+    return "Ready, without a camera: emotion-edge run --camera demo"
 
 
 def system(board: Board) -> Iterator[Finding]:

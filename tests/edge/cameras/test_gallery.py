@@ -8,9 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("skimage", reason="the extra [demo] is not installed")
-
 from PIL import Image
 
 from emotion_edge import Pipeline, load

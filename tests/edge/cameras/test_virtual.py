@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion_edge.cameras import demo as demo_module
 from emotion_edge.cameras import open_camera
 from emotion_edge.cameras.demo import PORTRAIT_FACE, DemoCamera
 from emotion_edge.cameras.pattern import PatternCamera
-from emotion_edge.errors import CameraError, FrameTimeout, MissingExtra, UsageError
+from emotion_edge.errors import CameraError, FrameTimeout, UsageError
 from emotion_edge.values import Box, Frame
 from tests.edge.cameras.fakes import Clock
 
@@ -67,23 +66,6 @@ def test_demo_knows_where_its_faces_are(faces: int) -> None:
 
 def test_the_portraits_box_is_the_face() -> None:
     assert Box(183, 120, 170, 212).iou(PORTRAIT_FACE) > 0.8  # what YuNet finds
-
-
-def test_demo_without_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"pip install 'emotion-edge\[demo\]'"), DemoCamera():
-        pass
-
-
-def test_demo_portrait_kept_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = demo_module.portrait_path()
-    import importlib.machinery
-
-    spec = importlib.machinery.ModuleSpec("matplotlib", None, is_package=True)
-    assert spec.submodule_search_locations is not None
-    spec.submodule_search_locations.append("/nowhere")
-    monkeypatch.setattr(demo_module.importlib.util, "find_spec", lambda name: spec)
-    assert demo_module.portrait_path().samefile(usual)
 
 
 def test_settings_in_the_name() -> None:

@@ -8,8 +8,6 @@ from typing import Any
 import cv2
 import pytest
 
-pytest.importorskip("skimage", reason="the extra [demo] is not installed")
-
 from emotion_edge.cli import main
 from emotion_edge.commands import demo
 

@@ -135,7 +135,6 @@ def test_a_partial_report_says_so_first() -> None:
 def test_with_the_demo_camera_and_a_scripted_observer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("skimage")
     script = tmp_path / "script"
     script.write_text("1 happy\n1.6 sur\n2.2 nonsense\n")
     words = ["site-check", "--camera", "demo", "--seconds", "3", "--out", str(tmp_path / "r")]
@@ -154,7 +153,6 @@ def test_with_the_demo_camera_and_a_scripted_observer(
 
 
 def test_asked_and_interrupted(tmp_path: Path) -> None:
-    pytest.importorskip("skimage")
     words = ["site-check", "--camera", "demo", "--hold", "2", "--out", str(tmp_path / "r")]
     process = subprocess.Popen(
         [sys.executable, "-m", "emotion_edge", *words],
@@ -182,7 +180,6 @@ def test_asked_and_interrupted(tmp_path: Path) -> None:
 
 
 def test_an_observer_who_types(tmp_path: Path) -> None:
-    pytest.importorskip("skimage")
     words = ["site-check", "--camera", "demo", "--seconds", "3", "--out", str(tmp_path / "r")]
     done = subprocess.run(
         [sys.executable, "-m", "emotion_edge", *words, "--observer"],
