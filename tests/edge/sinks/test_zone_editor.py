@@ -1,34 +1,20 @@
-"""The zone editor of the live page in Debian's Chromium: mouse, keyboard, saving, refusals.
-
-Set EMOTION_EDGE_SCREENSHOTS=FOLDER to keep the screenshots.
-"""
+"""The zone editor of the live page in Debian's Chromium: mouse, touch, keyboard, saving, errors."""
 
 from __future__ import annotations
 
 import functools
 import json
-import os
-import shutil
 import socket
 import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip(
-    "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
-)
-pytest.importorskip(
-    "axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python"
-)
-
-import axe_playwright_python
-from playwright.sync_api import sync_playwright
 
 from emotion_edge.kiosk.board import Condition
 from emotion_edge.kiosk.configuration import Config, load_config
@@ -38,23 +24,12 @@ from emotion_edge.kiosk.zone_file import ZoneFile
 from emotion_edge.pipeline import Pipeline
 from emotion_edge.values import Box, Frame
 from emotion_edge.zones import Zones
+from tests.browser import MARKS, chromium, screenshot, violations
 from tests.edge.parts import Classifier, Detector
 
-CHROMIUM = (
-    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-)
-AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
-SHOTS = os.environ.get("EMOTION_EDGE_SCREENSHOTS")
 FACE = Box(60, 40, 40, 40)  # its middle is at 25% and 25% of the frame
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt install chromium"),
-    # Playwright's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = MARKS
 
 
 class Camera:
@@ -136,18 +111,14 @@ def kiosk(tmp_path: Path) -> Iterator[Kiosk]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--no-first-run"]
-        )
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
-@pytest.fixture
-def page(browser: Any, kiosk: Kiosk, until: Callable[..., Any]) -> Iterator[Any]:
+@contextmanager
+def editing(browser: Any, kiosk: Kiosk, until: Callable[..., Any], **options: Any) -> Iterator[Any]:
     """The page with its editor open; it must not raise an error."""
-    context = browser.new_context(viewport={"width": 1200, "height": 1000})
+    context = browser.new_context(**options)
     context.set_default_timeout(60_000)
     page = context.new_page()
     errors: list[str] = []
@@ -162,18 +133,41 @@ def page(browser: Any, kiosk: Kiosk, until: Callable[..., Any]) -> Iterator[Any]
     assert errors == []
 
 
+@pytest.fixture
+def page(browser: Any, kiosk: Kiosk, until: Callable[..., Any]) -> Iterator[Any]:
+    """The page on a desktop computer."""
+    with editing(browser, kiosk, until, viewport={"width": 1200, "height": 1000}) as page:
+        yield page
+
+
+@pytest.fixture
+def phone(browser: Any, kiosk: Kiosk, until: Callable[..., Any]) -> Iterator[Any]:
+    """The page on a phone with a touch screen."""
+    size = {"width": 390, "height": 844}
+    with editing(
+        browser,
+        kiosk,
+        until,
+        viewport=size,
+        has_touch=True,
+        is_mobile=True,
+        device_scale_factor=2,
+    ) as page:
+        yield page
+
+
 def shot(page: Any, name: str) -> None:
     """A screenshot, and axe's rules."""
-    data = page.screenshot()
-    if SHOTS:
-        Path(SHOTS, f"{name}.png").write_bytes(data)
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate(
-        """() => axe.run(document, { resultTypes: ["violations"] }).then((result) =>
-            result.violations.flatMap((v) => v.nodes.map((n) =>
-                `${v.id}: ${n.target} ${n.any[0]?.message ?? v.help}`)))"""
-    )
-    assert found == []
+    screenshot(page, name)
+    assert violations(page) == []
+
+
+def drag(page: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """With the mouse, in pixels of the window."""
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=3)
+    page.mouse.up()
 
 
 def at(page: Any, x: float, y: float) -> tuple[float, float]:
@@ -195,12 +189,8 @@ def test_a_zone_is_drawn_saved_and_in_the_next_record(
     assert kiosk.zone() is None
     for x, y in ((0.1, 0.1), (0.2, 0.1), (0.2, 0.5), (0.1, 0.5)):
         page.mouse.click(*at(page, x, y))
-    for number, x, y in ((1, 0.45, 0.1), (2, 0.45, 0.5)):  # dragged, until the face is inside
-        start = page.locator("#plan circle").nth(number).bounding_box()
-        page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
-        page.mouse.down()
-        page.mouse.move(*at(page, x, y), steps=3)
-        page.mouse.up()
+    for old, new in ((0.1, 0.1), (0.5, 0.5)):  # dragged, until the face is inside
+        drag(page, at(page, 0.2, old), at(page, 0.45, new))
     page.get_by_label("Name of zone 1").fill("door")
     shot(page, "zone-editor")
     page.get_by_role("button", name="Save zones").click()
@@ -236,6 +226,58 @@ def test_the_keyboard_is_enough(page: Any, kiosk: Kiosk) -> None:
     assert corners(kiosk) == [[0.3, 0.3], [0.7, 0.3], [0.49, 0.6]]
 
 
+def test_a_corner_is_inserted_in_an_edge_and_another_deleted(page: Any, kiosk: Kiosk) -> None:
+    for x, y in ((0.2, 0.2), (0.6, 0.2), (0.6, 0.6), (0.2, 0.6)):
+        page.mouse.click(*at(page, x, y))
+    drag(page, at(page, 0.6, 0.4), at(page, 0.8, 0.4))  # a new corner, out of the right edge
+    drag(page, at(page, 0.2, 0.5), at(page, 0.1, 0.5))  # and one out of the edge that closes it
+    page.mouse.click(*at(page, 0.2, 0.2))
+    shot(page, "zone-editor-corners")
+    page.get_by_role("button", name="Delete corner").click()
+    page.locator("#corner0").press("Enter")  # halfway to the next
+    page.get_by_role("button", name="Save zones").click()
+    page.get_by_text("Saved in").wait_for()
+    expected = [(0.6, 0.2), (0.7, 0.3), (0.8, 0.4), (0.6, 0.6), (0.2, 0.6), (0.1, 0.5)]
+    assert np.allclose(corners(kiosk), expected, atol=0.01)
+
+
+def test_escape_takes_back_a_corner_that_is_being_dragged(page: Any) -> None:
+    for x, y in ((0.2, 0.2), (0.6, 0.2), (0.6, 0.6)):
+        page.mouse.click(*at(page, x, y))
+    page.mouse.move(*at(page, 0.6, 0.4))
+    page.mouse.down()
+    page.mouse.move(*at(page, 0.9, 0.4))
+    assert page.locator("#plan .corner").count() == 4
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    assert page.locator("#plan .corner").count() == 3
+    assert page.locator("#editor").is_visible()
+
+
+def test_a_zone_is_drawn_with_a_finger(phone: Any, kiosk: Kiosk) -> None:
+    for x, y in ((0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (0.2, 0.8)):
+        phone.touchscreen.tap(*at(phone, x, y))
+    phone.touchscreen.tap(*at(phone, 0.5, 0.2))  # a corner in the upper edge
+    assert phone.locator("#plan .corner").count() == 5
+    # A finger hits a corner that it misses by 15 pixels, and everything that it must hit is large.
+    x, y = at(phone, 0.8, 0.8)
+    phone.touchscreen.tap(x - 10, y - 10)
+    assert phone.locator("#plan .corner").count() == 5
+    assert phone.locator(".picked").get_attribute("id") == "corner3"
+    for one in phone.locator("#editor button:visible, #editor input:visible").all():
+        assert one.bounding_box()["height"] >= 44
+    # The frame and the buttons are on the screen together, and nothing is cut off at the side.
+    save = phone.get_by_role("button", name="Save zones").bounding_box()
+    assert save["y"] + save["height"] <= 844
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    shot(phone, "zone-editor-phone")
+    phone.get_by_role("button", name="Delete corner").tap()
+    phone.get_by_role("button", name="Save zones").tap()
+    phone.get_by_text("Saved in").wait_for()
+    expected = [(0.2, 0.2), (0.5, 0.2), (0.8, 0.2), (0.2, 0.8)]
+    assert np.allclose(corners(kiosk), expected, atol=0.01)
+
+
 def test_without_a_configuration_file_the_lines_are_shown_to_copy(
     page: Any, kiosk: Kiosk, until: Callable[..., Any]
 ) -> None:
@@ -261,7 +303,7 @@ def test_escape_cancels_and_an_error_keeps_what_was_drawn(page: Any, kiosk: Kios
     page.get_by_role("button", name="Save zones").click()
     page.get_by_text("is not a folder").wait_for()
     assert 'areas = ["zone 1: 0.5' in page.get_by_label("Zones for the config").input_value()
-    assert page.locator("#plan circle").count() == 3
+    assert page.locator("#plan .corner").count() == 3
     page.keyboard.press("Escape")
     assert page.locator("#editor").is_hidden() and page.locator("#plan").is_hidden()
     page.get_by_role("button", name="Edit zones").click()

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -24,16 +22,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("gradio", reason="the [web] extra is not installed")
-pytest.importorskip(
-    "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
-)
-
-pytest.importorskip(
-    "axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python"
-)
-
-import axe_playwright_python
-from playwright.sync_api import sync_playwright
 
 from emotion_edge.cameras import open_camera
 from emotion_edge.model.shipped import shipped_models
@@ -41,26 +29,13 @@ from emotion_edge.web.environment import private_cache
 from emotion_edge.web.images import Limits
 from emotion_edge.web.models import Models
 from emotion_edge.web.server import Settings, create_server
+from tests.browser import MARKS, chromium, screenshot, violations
 
 from .conftest import nothing_written, photograph
 
-CHROMIUM = (
-    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-)
-AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 PASSWORD = "open, sesame"
-SHOTS = os.environ.get("EMOTION_EDGE_SCREENSHOTS")
-"""A folder in which to keep the screenshots."""
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt install chromium"),
-    # Gradio's and Playwright's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.usefixtures("collected"),
-]
+pytestmark = [*MARKS, pytest.mark.usefixtures("collected")]
 
 
 @contextmanager
@@ -107,23 +82,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(clip: Path) -> Iterator[Any]:
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(  # in a new, empty profile
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-video-capture={clip}",
-            ],
-        )
-        yield chromium
-        chromium.close()
+    with chromium(
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={clip}",
+    ) as browser:
+        yield browser
 
 
 @contextmanager
@@ -198,20 +165,11 @@ def check_state(page: Any, name: str, *, axe: bool = True, full: bool = True) ->
     full: the page's whole height; Chromium stops emulating a phone's touch screen for that.
     """
     page.wait_for_timeout(300)
-    data = page.screenshot(full_page=full)
-    if SHOTS:
-        Path(SHOTS, f"{name}.png").write_bytes(data)
+    data = screenshot(page, name, full=full)
     shot = cv2.imdecode(np.frombuffer(data, np.uint8), 1)
     assert len(np.unique(shot.reshape(-1, 3), axis=0)) > 100, "the page is blank"
-    if not axe:
-        return
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate(
-        """() => axe.run(document, { resultTypes: ["violations"] }).then((result) =>
-            result.violations.flatMap((v) => v.nodes.map((n) =>
-                `${v.id}: ${n.target} ${n.any[0]?.message ?? v.help}`)))"""
-    )
-    assert found == []
+    if axe:
+        assert violations(page) == []
 
 
 def fetched(page: Any, data: bytes) -> Any:
