@@ -24,7 +24,9 @@ _EYES = "haarcascade_eye.xml"
 _EYES_WIDTH = 80  # pixels across the eyes' half of a face, when an eye is looked for
 _SURE = 10  # hits that agree on a face whose eyes need not be found
 _WINDOW = 72  # pixels across a face that a cascade looks at again
-_AGREES = 10  # hits of the first cascade on a face that the second one found
+_AGREES = 10  # hits in that second look at a face that one hit or the second cascade found
+_FURTHER_SIZE = 400  # pixels of the longer side of the image in which further faces are looked for,
+_FURTHER_STEP = 1.15  # and from one size of face to the next
 _LEANS_DEG = (20.0, -20.0)  # the cascades find faces that lean by up to about 10 degrees
 _LEANING = 8  # hits that must agree on a leaning face, and
 _SURE_LEANING = 14  # those on one whose eyes need not be found
@@ -41,10 +43,11 @@ class HaarSettings(DetectorSettings):
     def open(self) -> StillDetector:
         """Searches the whole image, and its parts in detail if it is large."""
         return StillDetector(
-            HaarDetector(size=640, smallest=0.08, scale_factor=1.1, min_neighbors=2, thorough=True),
-            HaarDetector(size=None, smallest=_FINDS, scale_factor=1.15, min_neighbors=4),
-            size=640,
-            whole_finds=50,
+            HaarDetector(size=480, smallest=0.08, scale_factor=1.1, min_neighbors=2, thorough=True),
+            # Twelve megapixels are searched in large steps; what these hit is looked at again.
+            HaarDetector(size=None, smallest=_FINDS, scale_factor=1.4, min_neighbors=1, again=True),
+            size=480,
+            whole_finds=38,
             tile_finds=_FINDS,
             min_face=self.min_face,
             max_seconds=self.max_seconds,
@@ -78,6 +81,7 @@ class HaarDetector:
         min_neighbors: int = 3,
         eyes: bool = True,
         thorough: bool = False,
+        again: bool = False,
         cascade: str | Path | None = None,
     ) -> None:
         """Load the cascades.
@@ -89,15 +93,18 @@ class HaarDetector:
         min_neighbors: hits that must agree on a face.
         eyes: whether a face on which few hits agree must have an eye. Without that, one scene in
             ten has a false face.
-        thorough: whether to search four times as long: for leaning faces, in the image turned to
+        thorough: whether to search three times as long: for leaning faces, in the image turned to
             either side, and with another of OpenCV's cascades, whose faces count if the first one
-            agrees on a second look. It finds two in five of the faces missed otherwise.
+            agrees on a second look. It finds a quarter of the faces missed otherwise.
+        again: whether every face must show in a second look in finer steps: for searches in large
+            steps.
         cascade: another OpenCV cascade file; its boxes are assumed to be like alt2's.
         Raises DetectorError when OpenCV has no cascades, or the file is not one.
         """
         self._cascade = _load(_find(_CASCADE) if cascade is None else Path(cascade))
         self._eyes = _load(_find(_EYES)) if eyes else None
         self._second = _load(_find(_SECOND)) if thorough else None
+        self._again = again
         self._size = size
         self._smallest = smallest
         self._scale_factor = scale_factor
@@ -111,22 +118,23 @@ class HaarDetector:
         if image.ndim == 3:
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
         small, span = (image, 1.0) if self._size is None else reduce(image, self._size)
-        shorter = min(small.shape) if self._smallest < 1 else 1
-        smallest = round(shorter * self._smallest)
         found = distinct(
             box
-            for box in self._hits(self._cascade, small, smallest, span)
-            if inside(box, image) and (box.score >= _SURE or self._has_eye(image, box))
+            for box in self._hits(self._cascade, small, span, self._scale_factor)
+            if inside(box, image)
+            and (not self._again or self._agrees(image, box))
+            and (box.score >= _SURE or self._has_eye(image, box))
         )
         if self._second is None:
             return found
+        small, span = reduce(image, _FURTHER_SIZE)
         for angle in _LEANS_DEG:
-            found += _new(self._leaning(small, smallest, span, angle), found, image)
-        second = self._hits(self._second, small, smallest, span)
+            found += _new(self._leaning(small, span, angle), found, image)
+        second = self._hits(self._second, small, span, _FURTHER_STEP, 1)
         found += _new((box for box in second if self._agrees(image, box)), found, image)
         return sorted(found, key=lambda box: -box.area)
 
-    def _leaning(self, small: Image, smallest: int, span: float, angle: float) -> Iterator[Box]:
+    def _leaning(self, small: Image, span: float, angle: float) -> Iterator[Box]:
         """Faces that are upright once the shrunk image is turned by an angle, in degrees."""
         height, width = small.shape
         turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
@@ -135,7 +143,7 @@ class HaarDetector:
             dtype=np.uint8,
         )
         back = cv2.invertAffineTransform(turn)
-        for box in self._hits(self._cascade, turned, smallest, 1.0):
+        for box in self._hits(self._cascade, turned, 1.0, _FURTHER_STEP):
             if box.score >= _SURE_LEANING or (box.score >= _LEANING and self._has_eye(turned, box)):
                 x, y = back @ [box.x + box.width / 2, box.y + box.height / 2, 1.0]
                 yield replace(box, x=round(x - box.width / 2), y=round(y - box.height / 2)).placed(
@@ -143,11 +151,24 @@ class HaarDetector:
                 )
 
     def _hits(
-        self, cascade: cv2.CascadeClassifier, small: Image, smallest: int, span: float
+        self,
+        cascade: cv2.CascadeClassifier,
+        small: Image,
+        span: float,
+        step: float,
+        min_neighbors: int | None = None,
     ) -> Iterator[Box]:
-        """What a cascade finds in the shrunk image, in pixels of the whole one."""
+        """What a cascade finds in the shrunk image, in pixels of the whole one.
+
+        step: from one size of face looked for to the next. min_neighbors: None for this
+            detector's.
+        """
+        smallest = round(self._smallest * (min(small.shape) if self._smallest < 1 else 1))
         rectangles, hits = cascade.detectMultiScale2(
-            small, self._scale_factor, self._min_neighbors, minSize=(smallest, smallest)
+            small,
+            step,
+            self._min_neighbors if min_neighbors is None else min_neighbors,
+            minSize=(smallest, smallest),
         )
         for (x, y, width, height), count in zip(rectangles, hits, strict=True):
             yield _EXTENT.box(x * span, y * span, width * span, height * span, float(count))

@@ -73,14 +73,14 @@ class ScheduledDetector:
 
         full: searches whole frames. window: searches the windows, None for ``full``. part: searches
             parts of the frame in detail, None for no such search.
-        sure: score from which a face found by ``full`` counts without a second look.
+        sure: score from which a face found by ``full`` or ``part`` counts without a second look.
         likely: score from which a window shows a new face; a known one is followed below it, too.
         every: frames from one search of the whole frame to the next, at least, while something
             changes. idle_every: at most, while no face is known. full_every: at most, while faces
             are known.
         window_every: frames from one look at a known face's window to the next; in between its
             box stays where it was. still_every: the same for a face that holds still.
-        part_every: frames from one search of a part to the next.
+        part_every: frames from one search of a part to the next, once each has been searched.
         reach: how far a window stretches beyond the last box, in that box's sides.
         window_size: pixels of a window's side after shrinking.
         part_size, parts_of: pixels of a part's longer side, and of the whole frame's at that scale.
@@ -118,6 +118,7 @@ class ScheduledDetector:
         self._since_full = 0
         self._since_part = 0
         self._next_part = 0
+        self._swept = False  # whether each part has been searched since the stream began
         self._shape: tuple[int, ...] = ()
         # Thumbnails of what was searched last: of the whole frame, and pieced together of parts.
         self._whole_seen: Image | None = None
@@ -150,10 +151,11 @@ class ScheduledDetector:
         for known in self._known:
             known.age += 1
         due = [known for known in self._known if self._is_due(known)]
-        if due:
-            if not self._look(image, due):
-                return self._search_all(image)
-        elif self.part is not None and self._since_part >= self._part_every:
+        if due and not self._look(image, due):
+            return self._search_all(image)
+        if self.part is not None and (
+            not self._swept or (not due and self._since_part >= self._part_every)
+        ):
             self._search_part(image, self.part)
         return self._boxes()
 
@@ -248,6 +250,7 @@ class ScheduledDetector:
         changes = self._changes(now, self._parts_seen)
         counts = [np.count_nonzero(_cells(changes, one)) for one in parts]
         if max(counts) <= _SHARE * changes.size:
+            self._swept = True
             # Nothing moved: less often will do.
             if self._since_part < self._part_every * (6 if self._known else 3):
                 return
@@ -263,8 +266,11 @@ class ScheduledDetector:
         small, span = reduce(image[top:bottom, left:right], self._part_size)
         for seen in part.detect(small):
             box = seen.placed(span, left, top)
-            if not self._is_known(box):
-                self._known.append(_Known(box, seen=True))
+            if box.score >= self._sure:
+                if not self._is_known(box):
+                    self._known.append(_Known(box, seen=True))
+            else:
+                self._verify(image, box, self._likely)
 
     def _changes(self, now: Image, before: Image | None) -> NDArray[np.bool_]:
         """Which pixels of a thumbnail differ from an earlier one, those of known faces left out."""

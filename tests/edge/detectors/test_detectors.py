@@ -151,7 +151,7 @@ def test_debian_keeps_the_cascade_elsewhere(
 
 
 class FakeCascade:
-    """Returns one square with so many hits; other ones for images smaller than the frame."""
+    """Returns one square with so many hits; other ones for a window, which is not 4:3."""
 
     def __init__(self, hits: int, window_hits: int = 0) -> None:
         self.hits = hits
@@ -160,7 +160,8 @@ class FakeCascade:
     def detectMultiScale2(
         self, image: Image, *_: float, **__: object
     ) -> tuple[list[tuple[int, ...]], list[int]]:
-        hits = self.hits if image.shape == (480, 640) else self.window_hits
+        whole = image.shape[0] * 4 == image.shape[1] * 3
+        hits = self.hits if whole else self.window_hits
         return ([(100, 100, 100, 100)], [hits]) if hits else ([], [])
 
 
@@ -174,6 +175,15 @@ def test_a_face_of_the_second_cascade_needs_the_first_ones_agreement(
     monkeypatch.setattr(haar, "_LEANS_DEG", ())
     monkeypatch.setattr(detector, "_cascade", FakeCascade(first, window))
     monkeypatch.setattr(detector, "_second", FakeCascade(5))
+    assert len(detector.detect(FRAME)) == faces
+
+
+@pytest.mark.parametrize(("window", "faces"), [(20, 1), (2, 0)])
+def test_a_face_found_in_large_steps_must_show_in_a_second_look(
+    monkeypatch: pytest.MonkeyPatch, window: int, faces: int
+) -> None:
+    detector = HaarDetector(size=None, eyes=False, again=True)
+    monkeypatch.setattr(detector, "_cascade", FakeCascade(1, window))
     assert len(detector.detect(FRAME)) == faces
 
 
@@ -285,6 +295,22 @@ def test_a_face_that_only_a_part_shows_is_kept_and_reported_in_pixels_of_the_fra
     assert found[0].x - 100 in (0, 160, 320) and found[0].y - 100 in (0, 160)
     part.boxes = []
     assert [len(detector.detect(FRAME)) for _ in range(100)] == [1] * 100  # whole searches too
+
+
+def test_each_part_is_searched_in_the_first_frames() -> None:
+    part = Fake()
+    detector = ScheduledDetector(Fake(), Fake(), part, part_every=50)
+    for _ in range(10):
+        detector.detect(FRAME + 128)
+    assert len(part.asked) == 6  # 3 x 2 of them
+
+
+@pytest.mark.parametrize(("score", "faces"), [(0.7, 1), (0.5, 0)])
+def test_a_faint_face_in_a_part_counts_once_its_window_shows_it(score: float, faces: int) -> None:
+    part, window = Fake(Box(80, 60, 60, 60, 0.5)), Fake(Box(15, 15, 60, 60, score))
+    detector = ScheduledDetector(Fake(), window, part, sure=0.75, likely=0.6, reach=0.25)
+    detector.detect(FRAME)
+    assert len(detector.detect(FRAME)) == faces
 
 
 def test_the_part_that_changed_is_searched_first() -> None:
