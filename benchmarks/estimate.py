@@ -17,7 +17,13 @@ from typing import Any
 
 from benchmarks.compare import read_latency
 from benchmarks.estimation import calibration, emulator, stages
-from benchmarks.estimation.calibration import Estimate, boards, estimate_row, kernel_rows
+from benchmarks.estimation.calibration import (
+    Estimate,
+    boards,
+    estimate_row,
+    kernel_rows,
+    operator_rows,
+)
 from benchmarks.estimation.regressions import regressions
 from benchmarks.record import RESULTS, read_document, read_results
 from emotion_edge.bench import measure as bench
@@ -55,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="estimate the whole path from frame to label, for one face at 640x480",
     )
     parser.add_argument(
+        "--operators", action="store_true", help="also print the cycles of each operator"
+    )
+    parser.add_argument(
         "--against",
         type=Path,
         metavar="FILE",
@@ -74,6 +83,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"no board {options.board!r}: use {', '.join(known)} or all")
     if options.calibration:
         print(table(calibration.judged()))
+        print("\nMeasured with another runtime: only compared with the estimates for XNNPACK.\n")
+        print(table(calibration.other_runtimes()))
         return 0
     if options.against is not None:
         rows = against(read_latency(options.against), recorded())
@@ -84,11 +95,11 @@ def run(options: argparse.Namespace) -> int:
     if options.pipeline:
         return _pipeline(options, chosen)
     if options.counts is not None:
-        old = read_document(options.counts)
+        earlier = read_document(options.counts)
         with bench.document(
             "estimate", {"boards": chosen, "counts": "of an earlier run"}
         ) as result:
-            result["versions"] = old["versions"]
+            result["versions"] = earlier["versions"]
             result["estimates"] = [
                 case
                 | _estimates(
@@ -97,25 +108,29 @@ def run(options: argparse.Namespace) -> int:
                     case["macs"],
                     integer=case["peak_macs_per_cycle"] == known[case["board"]]["peak"]["int8"],
                 )
-                for case in old["estimates"]
+                for case in earlier["estimates"]
                 if case["board"] in chosen
             ]
         return _report(options, result)
     models = [Model.read(model_path(name)) for name in options.models or shipped_models()]
+    # Read first: what cannot be compared is reported before minutes of emulation.
+    old = read_document(options.compare) if options.compare is not None else None
     with bench.document("estimate", {"boards": chosen}) as result:
         result["versions"] = emulator.versions()
         result["estimates"] = cases(models, {name: known[name] for name in chosen}, options)
-    if options.compare is not None:
-        problems = regressions(read_document(options.compare), result)
+    if old is not None:
+        problems = regressions(old, result)
         print("\n".join(problems) or "no kernel changed and no instruction count grew")
         return 1 if problems else 0
     return _report(options, result)
 
 
 def _report(options: argparse.Namespace, result: Mapping[str, Any]) -> int:
-    kernels = [row for case in result["estimates"] for row in kernel_rows(case)]
-    rows = [estimate_row(case) for case in result["estimates"]]
-    emit(options, result, rows, "\n\n".join([*([table(kernels)] if kernels else []), NOTES]))
+    cases = result["estimates"]
+    kernels = [row for case in cases for row in kernel_rows(case)]
+    operators = [row for case in cases if options.operators for row in operator_rows(case)]
+    more = [table(each) for each in (operators, kernels) if each]
+    emit(options, result, [estimate_row(case) for case in cases], "\n\n".join([*more, NOTES]))
     return 0
 
 

@@ -34,7 +34,11 @@ SPEEDUP = (2.6, 3.8)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A published latency. ms: of one inference. held_out: judged by, never fitted to."""
+    """A published latency. ms: of one inference. held_out: judged by, never fitted to.
+
+    runtime: the one it was measured with, if it cannot be emulated; ``network`` is then counted
+    with XNNPACK, and the point is only compared with.
+    """
 
     network: str
     board: str
@@ -43,6 +47,7 @@ class Point:
     ms: float
     held_out: bool
     source: str
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,12 @@ def boards() -> dict[str, dict[str, Any]]:
 
 
 def points() -> list[Point]:
-    """The tables of ``published.toml``."""
+    """The tables of ``published.toml`` that were measured with a runtime that can be emulated."""
+    return [point for point in published() if not point.runtime]
+
+
+def published() -> list[Point]:
+    """All tables of ``published.toml``."""
     known = boards()
     return [
         Point(
@@ -81,6 +91,7 @@ def points() -> list[Point]:
             each["ms"],
             each.get("held_out", False),
             each["source"],
+            each.get("runtime", ""),
         )
         for each in tomllib.loads((_FOLDER / "published.toml").read_text())["point"]
     ]
@@ -197,6 +208,30 @@ def judged() -> list[dict[str, Any]]:
     return rows
 
 
+def other_runtimes() -> list[dict[str, Any]]:
+    """Published latencies of other runtimes next to what is predicted for XNNPACK, one thread."""
+    counted = json.loads((_FOLDER / "counts.json").read_text())
+    rows = []
+    for point in published():
+        if point.runtime:
+            core = boards()[point.board]
+            counts = counted[core["cpu"]][point.network]
+            raw = predicted(counts, core, point.clock_ghz, "warm")
+            k, low, high = single_thread(point.board)
+            rows.append(
+                {
+                    "board": point.board,
+                    "network": point.network,
+                    "runtime": point.runtime,
+                    "published ms": point.ms,
+                    "predicted ms": float(f"{raw * k:.3g}"),
+                    "range ms": f"{raw * low:.3g}-{raw * high:.3g}",
+                    "published / predicted": round(point.ms / raw / k, 2),
+                }
+            )
+    return rows
+
+
 def estimate_row(case: Mapping[str, Any]) -> dict[str, Any]:
     """An estimate of a document as a line of the table."""
     warm, cold = case["warm_ms"], case["cold_ms"]
@@ -235,4 +270,27 @@ def kernel_rows(case: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for kind, cycles in counts["kernels"].items()
         if "macs" in counts
+    ]
+
+
+def operator_rows(case: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """An estimate's cycles by operator, for people; empty for documents without them."""
+    counts = case["counts"]
+    return [
+        {
+            "on": boards()[case["board"]]["name"],
+            "model": case["model"],
+            "operator": row["operator"],
+            "output": "x".join(map(str, row["shape"][1:])),
+            "kernel": row["kernel"],
+            "instructions": row["instructions"],
+            "cycles": row["cycles"],
+            "share %": round(100 * row["cycles"] / counts["cycles"], 1),
+            "MMAC": round(row["macs"] / 1e6, 2),
+            "MAC/cycle": round(row["macs"] / max(1, row["cycles"]), 1),
+            "of peak %": round(
+                100 * row["macs"] / max(1, row["cycles"]) / case["peak_macs_per_cycle"]
+            ),
+        }
+        for row in counts.get("operators", ())
     ]

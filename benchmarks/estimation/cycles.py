@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,6 +159,23 @@ def cost(
     )
 
 
+def total(costs: Sequence[Cost]) -> Cost:
+    """The cost of sections together."""
+    kernels: Counter[str] = Counter()
+    macs: Counter[str] = Counter()
+    for one in costs:
+        kernels.update(one.kernels)
+        macs.update(one.macs)
+    instructions = sum(one.instructions for one in costs)
+    return Cost(
+        instructions,
+        sum(one.cycles for one in costs),
+        sum(one.simulated * one.instructions for one in costs) / instructions,
+        dict(kernels.most_common()),
+        {kind: macs[kind] for kind, _ in kernels.most_common()},
+    )
+
+
 def stretches(section: NDArray[np.uint32], size: NDArray[np.int64]) -> list[Window]:
     """Evenly spaced parts of a long section. size: instructions of each block, by identity."""
     ends = np.cumsum(size.astype(np.int16)[section], dtype=np.int64)
@@ -222,6 +240,19 @@ def simulate(
     texts: Sequence[Sequence[str]], cpu: str, iterations: tuple[int, int] = (2, 4)
 ) -> list[float]:
     """Cycles of each window when it repeats: ``llvm-mca`` for more iterations less that for few."""
+    keys = [(cpu, iterations, *text) for text in texts]
+    new = list(dict.fromkeys(key for key in keys if key not in _simulated))
+    if new:
+        found = _simulate([key[2:] for key in new], cpu, iterations)
+        _simulated.update(zip(new, found, strict=True))
+    return [_simulated[key] for key in keys]
+
+
+_simulated: dict[tuple[Any, ...], float] = {}
+"""Cycles of the windows so far: a section and its operators have nearly all of them in common."""
+
+
+def _simulate(texts: Sequence[Sequence[str]], cpu: str, iterations: tuple[int, int]) -> list[float]:
     # LLVM takes a "#" in the first line of its input for a line marker.
     source = "\n\n" + "".join(
         "\n".join([f"# LLVM-MCA-BEGIN w{index}", *text, f"# LLVM-MCA-END w{index}", ""])

@@ -23,6 +23,8 @@ from benchmarks.estimation.cycles import (
     read_blocks,
     read_sections,
 )
+from benchmarks.estimation.operators import priced
+from emotion_edge.model.graph import Graph
 
 TOOLS = Path(
     os.environ.get("EMOTION_EDGE_ESTIMATE_TOOLS")
@@ -38,8 +40,8 @@ class Counts:
     instructions: that ran. cycles: by llvm-mca, with perfect caches and branch prediction.
     simulated: share of the instructions that were simulated rather than extrapolated. kernels:
     cycles by kind of kernel. macs: multiply-accumulates by kind of kernel, those on padding
-    included. warm, cold: misses of the first and second level of the data cache,
-    right after another inference and with empty caches.
+    included. operators: rows of ``operators.priced``, none for ncnn. warm, cold: misses of the
+    first and second level of the data cache, right after another inference and with empty caches.
     """
 
     instructions: int
@@ -47,6 +49,7 @@ class Counts:
     simulated: float
     kernels: Mapping[str, float]
     macs: Mapping[str, float]
+    operators: Sequence[Mapping[str, Any]]
     warm: tuple[int, int]
     cold: tuple[int, int]
 
@@ -60,18 +63,19 @@ def count(models: Sequence[Path], core: Mapping[str, Any], *, caches: bool = Tru
 
     Raises EstimateError when a tool is missing or the runtime refuses a model.
     """
-    costs, misses = _record(models, core, caches=caches)
+    costs, operators, misses = _record(models, core, caches=caches)
     if 2 * len(costs) != len(misses) or len(costs) != len(models):
         raise EstimateError(f"{len(misses)} recorded inferences of {len(models)} models")
     return [
-        _counts(cost, misses[2 * index], misses[2 * index + 1]) for index, cost in enumerate(costs)
+        _counts(cost, operators[index], misses[2 * index], misses[2 * index + 1])
+        for index, cost in enumerate(costs)
     ]
 
 
 def _record(
     models: Sequence[Path], core: Mapping[str, Any], *, caches: bool
-) -> tuple[list[Cost], list[tuple[int, int]]]:
-    """Cost of each warm inference; cache misses of each warm and cold one, in turn."""
+) -> tuple[list[Cost], list[list[dict[str, Any]]], list[tuple[int, int]]]:
+    """Cost of each warm inference, and of its operators; misses of each warm and cold one."""
     with tempfile.TemporaryDirectory() as name:
         blocks, trace = Path(name, "blocks"), Path(name, "trace")
         emulate(models, core["cpu"], f"blocks={blocks},trace={trace}")
@@ -83,11 +87,20 @@ def _record(
     ran = {block for part in sections for block in set(part.tolist())}
     assembly = disassemble({word for block in ran for word in known.words[block]})
     # The warm and the cold inference run the same instructions: only the misses differ.
-    costs = [cost(part, known, assembly, core["model"]) for part in sections[::2]]
-    return costs, misses
+    warm = sections[::2]
+    costs, operators = [], []
+    for path, part in zip(models, warm, strict=False):
+        rows, whole = [], None
+        if path.suffix != ".param":
+            rows, whole = priced(Graph(path.read_bytes()), part, known, assembly, core["model"])
+        costs.append(whole or cost(part, known, assembly, core["model"]))
+        operators.append(rows)
+    return costs, operators, misses
 
 
-def _counts(cost: Cost, warm: tuple[int, int], cold: tuple[int, int]) -> Counts:
+def _counts(
+    cost: Cost, operators: list[dict[str, Any]], warm: tuple[int, int], cold: tuple[int, int]
+) -> Counts:
     kernels = {kind: round(taken) for kind, taken in cost.kernels.items()}
     macs = {kind: round(count) for kind, count in cost.macs.items()}
     return Counts(
@@ -96,6 +109,7 @@ def _counts(cost: Cost, warm: tuple[int, int], cold: tuple[int, int]) -> Counts:
         round(cost.simulated, 4),
         kernels,
         macs,
+        operators,
         warm,
         cold,
     )

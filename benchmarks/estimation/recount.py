@@ -21,7 +21,7 @@ def main() -> None:
     """Count what is missing."""
     boards = calibration.boards()
     counts = json.loads(COUNTS.read_text()) if COUNTS.is_file() else {}
-    for point in calibration.points():
+    for point in calibration.published():
         core = boards[point.board]
         found = counts.setdefault(core["cpu"], {})
         if point.network in found:

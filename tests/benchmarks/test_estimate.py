@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ import pytest
 
 from benchmarks import estimate
 from benchmarks.__main__ import main
-from benchmarks.estimation import calibration, cycles, emulator, stages
+from benchmarks.estimation import calibration, cycles, emulator, operators, stages
 from benchmarks.estimation.cycles import Blocks, EstimateError, Window
 from benchmarks.estimation.regressions import regressions
 from benchmarks.record import read_results
 from emotion_edge.bench.measure import Model
 from emotion_edge.errors import UsageError
+from emotion_edge.model.graph import Operator
 from emotion_edge.model.shipped import shipped_models
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +115,55 @@ def test_words_become_assembly_and_unknown_ones_a_nop() -> None:
     assert cycles.disassemble([ADD, unknown]) == {ADD: "add x0, x1, x2", unknown: "nop"}
 
 
+# --- operators ---------------------------------------------------------------------------------
+
+WRITE_FPCR = 0xD51B4405  # msr FPCR, x5
+
+
+def test_xnnpacks_operators_lie_between_two_writes_of_fpcr() -> None:
+    words = {1: (NOP,), 2: (ADD, WRITE_FPCR), 3: (ADD, ADD), 4: (WRITE_FPCR, NOP)}
+    blocks = Blocks(words, dict.fromkeys(words, 0))
+    section = np.array([1, 2, 3, 3, 4, 1, 2, 4, 1], np.uint32)
+    assert operators.calls(section, blocks) == [slice(1, 5), slice(6, 8)]
+    assert operators.calls(section[:4], blocks) == []
+    assert operators.calls(section[:1], blocks) == []
+
+
+def graph(*kinds: str, macs: dict[int, int]) -> Any:
+    """What ``matched`` reads of a graph; a kind that ends with + has a fused activation."""
+    found = tuple(
+        Operator(index, kind.rstrip("+"), (), (), "RELU" if kind.endswith("+") else "", False)
+        for index, kind in enumerate(kinds)
+    )
+    return SimpleNamespace(operators=found, macs=lambda operator: macs.get(operator.index, 0))
+
+
+def test_calls_are_matched_by_order_and_multiplications() -> None:
+    kinds = ("RESHAPE", "CONV_2D+", "RESHAPE", "CONV_2D+", "ADD+", "MEAN", "FULLY_CONNECTED")
+    network = graph(*kinds, "SOFTMAX", macs={1: 100, 3: 400, 6: 10})
+    found = operators.matched(network, [0, 120, 400, 0, 0, 8, 16])
+    assert found == [
+        *("0 RESHAPE", "1 CONV_2D", "3 CONV_2D"),
+        *("4 ADD", "4 ADD", "5 MEAN", "6 FULLY_CONNECTED"),
+    ]
+
+
+def test_calls_that_cannot_be_told_apart_share_a_name_and_unknown_ones_get_a_number() -> None:
+    network = graph("CONV_2D", "ADD", "MEAN", "CONV_2D", macs={0: 100, 3: 100})
+    assert operators.matched(network, [100, 0, 0, 0, 100])[1:4] == ["1 ADD and 2 MEAN"] * 3
+    assert operators.matched(network, [100, 50]) == ["call 0", "call 1"]
+
+
+def test_a_row_of_an_operator_has_its_rate() -> None:
+    row = {"operator": "3 CONV_2D", "shape": [1, 12, 12, 48], "macs": 3_000_000}
+    row |= {"instructions": 200_000, "cycles": 100_000, "kernel": "dot product, by lane"}
+    each = {"board": "pi5", "model": "fast", "peak_macs_per_cycle": 32}
+    (found,) = calibration.operator_rows(each | {"counts": {"cycles": 400_000, "operators": [row]}})
+    assert (found["output"], found["share %"]) == ("12x12x48", 25.0)
+    assert (found["MAC/cycle"], found["of peak %"]) == (30.0, 94)
+    assert calibration.operator_rows(each | {"counts": {"cycles": 1}}) == []
+
+
 # --- calibration -------------------------------------------------------------------------------
 
 
@@ -160,9 +211,16 @@ def test_ranges_are_no_wider_than_a_factor_of_two(board: str) -> None:
 def test_every_published_point_names_its_source_and_was_counted() -> None:
     counted = json.loads((ROOT / "benchmarks/estimation/counts.json").read_text())
     boards = calibration.boards()
-    for point in calibration.points():
+    for point in calibration.published():
         assert point.source and math.isfinite(point.ms)
         assert point.network in counted[boards[point.board]["cpu"]]
+
+
+def test_other_runtimes_are_compared_and_never_fitted_to() -> None:
+    rows = calibration.other_runtimes()
+    assert {row["runtime"] for row in rows} == {"Paddle Lite"}
+    assert any(row["board"] == "pi5" and row["network"].endswith("-int8") for row in rows)
+    assert not any(point.runtime for point in calibration.points())
 
 
 # --- the pipeline ------------------------------------------------------------------------------
@@ -229,6 +287,14 @@ def test_benchmarks_compare_takes_two_estimates(tmp_path: Path) -> None:
         files[-1].write_text(json.dumps(document))
     assert main(["compare", str(files[0]), str(files[1])]) == 0
     assert main(["compare", str(files[0]), str(files[2])]) == 1
+
+
+def test_a_comparison_that_cannot_be_read_is_reported_before_the_emulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(estimate, "cases", lambda *_: pytest.fail("emulated"))
+    assert main(["estimate", "--compare", str(tmp_path / "gone.json")]) == 2
+    assert "gone.json" in capsys.readouterr().err
 
 
 def test_missing_tools_are_one_line_that_says_what_to_do(

@@ -9,8 +9,9 @@ Debian 13's, Picamera2 is pip's. machine_inside.py says what happens inside; thi
 disk, brings along the wheel, the installer, wheels for arm64 and a camera's photographs, and asks
 for one step after the other over a virtio serial port.
 
-Needs: root, ``apt install mmdebstrap qemu-system-arm e2fsprogs``, 4 GB of disk. The disk image is
-cached next to the roots of roots.py and never written to; a run works on a copy that QEMU deletes.
+Needs: root, ``apt install mmdebstrap qemu-system-arm e2fsprogs kmod``, 4 GB of disk. The disk
+image is cached next to the roots of roots.py and never written to; a run works on a copy that QEMU
+deletes.
 """
 
 from __future__ import annotations
