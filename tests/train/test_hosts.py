@@ -114,7 +114,7 @@ def start(compiled: Path, started: list[subprocess.Popen[str]]) -> Callable[...,
 
 
 def ended(process: subprocess.Popen[str]) -> Ended:
-    out, err = process.communicate(timeout=150)
+    out, err = process.communicate(timeout=450)  # two processes on a busy machine
     return Ended(process.returncode, out, err)
 
 
@@ -162,7 +162,7 @@ def words(small: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2400)
 def test_two_hosts_train_as_one_and_continue_after_a_kill(
     start: Callable[..., subprocess.Popen[str]], words: list[object], tmp_path: Path
 ) -> None:
@@ -193,6 +193,7 @@ def test_two_hosts_train_as_one_and_continue_after_a_kill(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_lost_first_host_is_one_line_outside_a_step_too(
     start: Callable[..., subprocess.Popen[str]], words: list[object], tmp_path: Path
 ) -> None:
