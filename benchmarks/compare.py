@@ -223,8 +223,12 @@ def _require_complete(document: Mapping[str, Any]) -> None:
     machine = document["machine"]
     if not isinstance(machine["name"], str):
         raise ValueError(f"the machine's name is {machine['name']!r}")
-    if not isinstance(machine.get("clock_mhz", {}), dict):
-        raise TypeError(f"the clock is {machine['clock_mhz']!r}")
+    clock = machine.get("clock_mhz", {})
+    if not isinstance(clock, dict):
+        raise TypeError(f"the clock is {clock!r}")
+    mhz = clock.get("after")
+    if mhz is not None and not 1 <= mhz <= 100_000:  # TypeError for text
+        raise ValueError(f"the clock is {mhz!r} MHz")
     for case in document["cases"]:
         p50 = case["latency_ms"]["p50"]
         if not (math.isfinite(p50) and p50 > 0):

@@ -232,7 +232,7 @@ def against(
     for case in measured["cases"]:
         alone = case["threads"] == 1 and case["xnnpack"] and not case.get("delegate")
         for one in estimates:
-            if alone and (one["board"], one["sha256"]) == (name, case["sha256"]):
+            if alone and (one["board"], one["sha256"]) == (name, case.get("sha256")):
                 warm = {key: value * factor for key, value in one["warm_ms"].items()}
                 p50 = case["latency_ms"]["p50"]
                 found.append(

@@ -358,6 +358,8 @@ def test_what_cannot_be_compared_is_one_line() -> None:
         json.dumps(measurement("fast") | {"benchmark": "latency"}),  # type: ignore[arg-type]
         json.dumps(measurement(float("nan")) | {"benchmark": "latency"}),
         json.dumps(measurement(-1) | {"benchmark": "latency"}),
+        json.dumps(measurement(1.8, clock_mhz={"after": -5}) | {"benchmark": "latency"}),
+        json.dumps(measurement(1.8, clock_mhz={"after": "fast"}) | {"benchmark": "latency"}),
     ],
 )
 def test_a_file_of_another_kind_is_one_line(
