@@ -152,16 +152,24 @@ def test_with_the_demo_camera_and_a_scripted_observer(
     assert "exists already" in capsys.readouterr().err
 
 
+# A shell that starts the tests in the background makes them, and what they start, ignore Ctrl-C.
+HEARS_CTRL_C = """
+import signal, sys
+from emotion_edge.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+
+
 def test_asked_and_interrupted(tmp_path: Path) -> None:
     words = ["site-check", "--camera", "demo", "--hold", "2", "--out", str(tmp_path / "r")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "emotion_edge", *words],
+        [sys.executable, "-c", HEARS_CTRL_C, *words],
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that starts the tests in the background makes them, and this, ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     asked = 0
