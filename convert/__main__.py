@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from convert import isolation
 from emotion_edge.cli import add_commands, carry_out
+from train.arguments import run_command
 
 COMMANDS = ("run", "explain", "inspect", "attach", "cards")
 """Each is a module of ``convert.commands`` with ``HELP``, ``add_arguments`` and ``run``."""
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if crash:
             print(f"convert: {crash}", file=sys.stderr)
         return status
-    return carry_out("convert", lambda: options.run(options), debug=options.debug)
+    return carry_out("convert", lambda: run_command("convert", options), debug=options.debug)
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -36,6 +36,7 @@ while [ $# -gt 0 ]; do
         --dry-run) dry=yes ;;
         --uninstall) uninstall=yes ;;
         --purge) purge=yes ;;
+        -h | --help) sed -n 's/^# \{0,1\}//; 2,/^set/{/^set/!p}' "$0"; exit 0 ;;
         --) shift; break ;;
         *) fail "unknown flag $1: use --wheel FILE, --wheels FOLDER, --dry-run, --uninstall or --purge" ;;
     esac

@@ -47,6 +47,7 @@ STAND_INS = (
 
 SHORTER = {
     "make demo": "FRAMES=5",
+    "emotion-edge demo": "--frames 5",
     "emotion-edge run": "--set frames=5",
     "emotion-edge bench": "--warmup 1 --rounds 2 --runs 2 --restarts 1",
     # The soft labels of the checkout are of all faces.

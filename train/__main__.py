@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from emotion_edge.cli import add_commands, carry_out
-from emotion_edge.errors import MissingExtra
+from train.arguments import run_command
 
 COMMANDS = ("fit", "sweep", "export", "soften", "evaluate", "compare", "data", "augment")
 """Each is a module of ``train.commands`` with ``HELP``, ``add_arguments`` and ``run``."""
@@ -20,18 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser(words).parse_args(words)
-    return carry_out("train", lambda: _run(options), debug=options.debug)
-
-
-def _run(options: argparse.Namespace) -> int:
-    try:
-        status: int = options.run(options)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith(("train", "emotion_edge")):
-            raise
-        name = options.run.__module__.rpartition(".")[2]
-        raise MissingExtra(f"train {name}", "train", error.name) from error
-    return status
+    return carry_out("train", lambda: run_command("train", options), debug=options.debug)
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

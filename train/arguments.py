@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion_edge.errors import UsageError
+from emotion_edge.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
     from train.data import Dataset
@@ -87,6 +87,22 @@ def read_data(options: argparse.Namespace, *, clean: bool = True) -> Dataset:
 def quiet_tensorflow() -> None:
     """Switch off TensorFlow's messages, which it decides on once, when it is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def run_command(program: str, options: argparse.Namespace) -> int:
+    """Run a command and return its exit status.
+
+    Raises MissingExtra for a module that is not installed, and what the command raises.
+    """
+    try:
+        status: int = options.run(options)
+    except ModuleNotFoundError as error:
+        ours = ("emotion_edge", "train", "convert", "benchmarks")
+        if error.name is None or error.name.partition(".")[0] in ours:
+            raise
+        name = options.run.__module__.rpartition(".")[2]
+        raise MissingExtra(f"{program} {name}", "train", error.name) from error
+    return status
 
 
 def number(text: str, option: str) -> float:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,19 @@ def test_bad_input_gets_one_line(
     told = capsys.readouterr().err.strip()
     assert len(told.splitlines()) == 1 and line in told
     assert not keras_files["tiny"].with_name("tiny-int8.tflite").exists()
+
+
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    for name in [name for name in sys.modules if name.startswith("convert.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["any.keras", "--data", "any.csv"]) == 2
+    assert capsys.readouterr().err == (
+        "convert: convert run needs the Python module h5py, which is not installed: "
+        "pip install 'emotion-edge[train]'\n"
+    )
 
 
 def test_an_existing_file_is_kept(
