@@ -16,7 +16,7 @@ import numpy as np
 
 from emotion_edge.cameras import list_cameras
 from emotion_edge.commands import run as run_command
-from emotion_edge.errors import SinkError
+from emotion_edge.errors import SinkError, UsageError
 from emotion_edge.files import write_whole
 from emotion_edge.model.shipped import DEFAULT
 from emotion_edge.privacy import Hiding
@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run, draw the contact sheet, and end with what was seen, where it is, and what is next."""
+    if options.frames < 1:
+        raise UsageError(f"--frames {options.frames}: use 1 or more")
     clip, records = options.out / "annotated.mp4", options.out / "emotions.jsonl"
     sheet = options.out / "contact-sheet.jpg"
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -63,8 +64,9 @@ def run(options: argparse.Namespace) -> int:
             files += photos_in(path) if path.is_dir() else [path]
         except EmotionEdgeError as error:
             report(ImageError(str(error)))  # bad input, though the folder is read as a camera's
-    targets = _targets(files, options.annotate, overwrite=options.overwrite)
     pipeline = recipe(options).open()
+    made = options.annotate is not None and not options.annotate.exists()
+    targets = _targets(files, options.annotate, overwrite=options.overwrite)
     for path, target in targets.items():
         try:
             image = read_image(path)
@@ -100,6 +102,9 @@ def run(options: argparse.Namespace) -> int:
         if target is not None:
             _write(target, annotate(hidden(image, faces, how=options.faces), faces))
             print(f"{name}: annotated copy in {printable(target)}", file=sys.stderr)
+    if made:
+        with contextlib.suppress(OSError):  # it holds copies
+            options.annotate.rmdir()
     return failed[0].exit_code if failed else 0
 
 

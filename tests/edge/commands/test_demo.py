@@ -37,6 +37,12 @@ def test_faces_can_be_hidden(tmp_path: Path) -> None:
     assert gray.mean() > 0.02  # none of the room is gray
 
 
+def test_a_demo_without_end_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--frames", "0", "--out", str(tmp_path / "demo")]) == 2
+    assert "--frames 0: use 1 or more" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_camera_that_is_absent_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

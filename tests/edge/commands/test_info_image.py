@@ -197,6 +197,13 @@ def test_a_terminal_without_emoji_gets_the_label(
         assert (stream.read().split(": ")[1].split()[0] in EMOTIONS) == first
 
 
+def test_no_empty_folder_is_left_without_a_copy(tmp_path: Path) -> None:
+    words = ["image", str(tmp_path / "none.jpg"), "--annotate", str(tmp_path / "out")]
+    assert main([*words, "--model", TINY]) == 2
+    assert main([*words, "--model", "none"]) == 2
+    assert not any(tmp_path.iterdir())
+
+
 def test_annotated_copies_are_kept_unless_told(
     portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
