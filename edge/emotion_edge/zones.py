@@ -13,6 +13,8 @@ from emotion_edge.errors import UsageError
 from emotion_edge.settings import Settings, key, table_as_toml
 from emotion_edge.values import Face
 
+_LEAST = 1e-6  # share of the image that a zone's outline encloses; a line encloses none
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZoneSettings(Settings):
@@ -90,9 +92,12 @@ def _parse(area: str) -> tuple[str, NDArray[np.float32]]:
         colon = ""
     name = name.strip()
     named = name.isprintable() and name != ""
-    if not (named and colon and len(polygon) >= 3 and ((polygon >= 0) & (polygon <= 1)).all()):
+    drawn = colon and len(polygon) >= 3 and ((polygon >= 0) & (polygon <= 1)).all()
+    if not (named and drawn):
         raise UsageError(
             f"{area!r} is not a zone: give NAME: x,y x,y x,y with at least three corners, each "
             "number from 0 to 1"
         )
+    if cv2.contourArea(cv2.convexHull(polygon)) < _LEAST:
+        raise UsageError(f"{area!r} is a line: move a corner, so that the zone has an area")
     return name, polygon

@@ -56,6 +56,12 @@ def test_what_is_not_a_zone(area: str) -> None:
         ZoneSettings(areas=(area,))
 
 
+def test_a_zone_without_an_area_is_refused() -> None:
+    with pytest.raises(UsageError, match="is a line: move a corner"):
+        ZoneSettings(areas=("door: 0,0 0.5,0.5 1,1",))
+    ZoneSettings(areas=("bow: 0,0 1,1 1,0 0,1",))  # crosses itself, and encloses something
+
+
 def test_polygons_and_areas_are_the_same_zones(tmp_path: Path) -> None:
     polygons = ZoneSettings(areas=(DOOR, TILL)).polygons()
     assert polygons[1] == ("till", [[0.5, 0.5], [1.0, 0.5], [1.0, 1.0]])
@@ -85,8 +91,8 @@ def test_by_file_and_by_flag(tmp_path: Path) -> None:
 
     parser = argparse.ArgumentParser()
     run.add_arguments(parser)
-    values = overrides(vars(parser.parse_args(["--zone", DOOR])))
-    assert build({"zones": {"areas": values["zones.areas"]}}).zones.areas == (DOOR,)
+    values = overrides(vars(parser.parse_args(["--zone", DOOR, "--zone", TILL])))
+    assert build({"zones": {"areas": values["zones.areas"]}}).zones.areas == (DOOR, TILL)
 
 
 def test_records_and_counts_name_the_zone() -> None:

@@ -32,7 +32,8 @@ class Flag:
 
     help: empty to show the help of the key.
     metavar: what it takes, None for a switch. optional: whether the value can be omitted.
-    switch: what a switch sets its key to.
+    switch: what a switch sets its key to. repeat: whether it can be given several times, each
+        adding to a list.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Flag:
     metavar: str | None = None
     optional: bool = False
     switch: bool = True
+    repeat: bool = False
 
 
 FLAGS = (
@@ -59,7 +61,13 @@ FLAGS = (
     Flag("--delegate", "backend.delegate", BACKEND_HELP["delegate"], "FILE.so"),
     Flag("--precision", "precision", "", "P"),
     Flag("--unsure-below", "tracker.unsure_below", "", "P"),
-    Flag("--zone", "zones.areas", "a zone: 'NAME: x,y x,y x,y', shares of the image", "ZONE"),
+    Flag(
+        "--zone",
+        "zones.areas",
+        "a zone: 'NAME: x,y x,y x,y', shares of the image; repeat it for more",
+        "ZONE",
+        repeat=True,
+    ),
     Flag("--frames", "frames", "", "N"),
     Flag("--seconds", "seconds", "", "S"),
     Flag("--aggregate", "aggregate.period_s", "counts over S seconds, no faces; 60", "S", True),
@@ -122,6 +130,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             options |= {"action": "store_const", "const": flag.switch}
         else:
             options["metavar"] = flag.metavar
+            if flag.repeat:
+                options["action"] = "append"
             if flag.optional:
                 options |= {"nargs": "?", "const": ""}
         parser.add_argument(flag.name, **options)
@@ -203,6 +213,9 @@ def overrides(options: Mapping[str, Any]) -> dict[str, object]:
         given = options[flag.key]
         if flag.optional and given == "":
             values[f"{flag.key.rpartition('.')[0]}."] = None
+        elif flag.repeat and given is not None:
+            parsed = (configuration.parse_value(flag.key, text) for text in given)
+            values[flag.key] = [one for some in parsed for one in some]
         elif given is not None:
             values[flag.key] = (
                 given if flag.metavar is None else configuration.parse_value(flag.key, given)

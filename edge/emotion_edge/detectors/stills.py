@@ -16,6 +16,7 @@ from emotion_edge.values import Box, Image
 
 _TILE = 1280  # pixels of a tile's side after resizing: bounds the memory that a detector takes
 _LARGEST = 1.5  # tiles overlap by this many times the largest face that only tiles show
+_LEAST = 0.8  # times ``min_face``: boxes smaller than this are dropped; their size is not exact
 _TOUCH = 2  # pixels: a box nearer than this to a cut shows a face that was cut
 
 
@@ -69,7 +70,8 @@ class StillDetector:
         """Boxes of FER2013's extent, in pixels of ``image`` (gray or BGR, uint8), largest first."""
         start = self._clock()
         self.unsearched = 0.0
-        found = self.whole.detect(image)
+        least = _LEAST * self._min_face
+        found = [box for box in self.whole.detect(image) if box.width >= least]
         span = max(1.0, max(image.shape[:2]) / self._size)
         coarsest = self._whole_finds * span  # the smallest face found so far
         if coarsest <= self._min_face:
@@ -88,7 +90,7 @@ class StillDetector:
             + [
                 box
                 for box in distinct(small)
-                if not any(overlap(box, other) > 0.5 for other in found)
+                if box.width >= least and not any(overlap(box, other) > 0.5 for other in found)
             ],
             key=lambda box: -box.area,
         )

@@ -87,6 +87,11 @@ def test_a_smaller_face_needs_a_finer_search() -> None:
     assert len(still(min_face=12).detect(image)) == 1
 
 
+def test_faces_smaller_than_asked_for_are_dropped() -> None:
+    image = drawn(600, 600, (100, 100, 60), (300, 300, 200))
+    assert [box.width for box in still(min_face=100).detect(image)] == [200]
+
+
 def test_no_tile_is_searched_after_the_time_is_over() -> None:
     def clock() -> Iterator[float]:
         now = 0.0
