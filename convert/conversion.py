@@ -31,7 +31,8 @@ class Job:
     data: where the images come from. source: every image that may be used for calibration.
     calibration: what the manifest says about the calibration images. reference: the float32
     ``.tflite``. expected: its probabilities on ``judged``. keras_difference: the largest
-    difference of a probability between it and Keras.
+    difference of a probability between it and Keras. calibrators: those made so far, by the hash of
+    their images; jobs made from this one share them.
     """
 
     model: FloatModel
@@ -49,6 +50,7 @@ class Job:
     keras_difference: float
     convention: str = "fer2013"
     threads: int = 1
+    calibrators: dict[str, Calibrator] = field(default_factory=dict, repr=False, compare=False)
 
     def manifest(self, variant: str, spec: InputSpec | None = None) -> Manifest:
         """The manifest that a variant runs with; ``spec`` if it is fed differently from float."""
@@ -63,9 +65,12 @@ class Job:
         )
 
     def calibrator(self) -> Calibrator:
-        """A calibrator over the calibration images."""
-        faces = self.calibration_images.faces
-        return Calibrator(self.model, faces, self.spec.scale, self.spec.offset)
+        """A calibrator over the calibration images, made once."""
+        key, faces = self.calibration_images.sha256, self.calibration_images.faces
+        if key not in self.calibrators:
+            made = Calibrator(self.model, faces, self.spec.scale, self.spec.offset)
+            self.calibrators[key] = made
+        return self.calibrators[key]
 
     def calibration_faces(self, count: int) -> Image:
         """A calibration set of another size, chosen in the same way."""

@@ -11,6 +11,8 @@ HDF5, KERAS, SAVED_MODEL = "hdf5", "keras", "saved model"
 """The kinds that can be read: legacy HDF5, the zip archive of ``.keras``, and Keras 2's folder."""
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The number with which PyTorch before 1.6 starts a checkpoint, as a pickle."""
 
 
 def recognise(path: Path) -> str:
@@ -79,7 +81,8 @@ def _other(head: bytes, size: int, path: Path) -> str:
             "download the file itself"
         )
     if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        what = "a PyTorch checkpoint" if b"torch" in head else "a Python pickle"
+        torch = b"torch" in head or _TORCH in head
+        what = "a PyTorch checkpoint" if torch else "a Python pickle"
         return f"it is {what}; give a .keras, .h5 or .hdf5 file"
     if head[4:8] == b"TFL3":
         return "it is a TFLite model already; see `python -m convert attach --help`"

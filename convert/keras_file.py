@@ -39,6 +39,10 @@ KERAS_2 = "pip install --no-deps 'tf_keras>=2.21,<2.22'"
 """Without its dependencies: it names the package tensorflow, even where tensorflow-cpu is there."""
 
 
+class CertainError(ConversionError):
+    """A reason to which Keras' own message would add nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A network and what had to be changed to read it, one line each."""
@@ -77,10 +81,15 @@ def load(
         with suppressed_output():
             return _tolerantly(path, kind, architecture, custom, allow_lambda)
     except Exception as error:
-        if architecture is None and importlib.util.find_spec("tf_keras"):
+        certain = isinstance(error, CertainError)
+        if architecture is None and not certain and importlib.util.find_spec("tf_keras"):
             with contextlib.suppress(ConversionError):
                 return _through_keras_2(path, custom, allow_lambda)
-        first = "" if reason is None else f" (Keras {keras.__version__}: {_one_line(reason)})"
+        first = (
+            ""
+            if certain or reason is None
+            else f" (Keras {keras.__version__}: {_one_line(reason)})"
+        )
         raise ConversionError(f"cannot read {path}: {_one_line(error)}{first}") from error
 
 
@@ -94,9 +103,12 @@ def _through_keras_2(path: Path, custom: CustomObjects, allow_lambda: bool) -> L
     try:
         with tempfile.TemporaryDirectory() as folder, suppressed_output():
             tf_keras = importlib.import_module("tf_keras")
-            network = tf_keras.models.load_model(
-                path, custom_objects=dict(custom), compile=False, safe_mode=not allow_lambda
-            )
+            saving = importlib.import_module("tf_keras.src.saving.serialization_lib")
+            # load_model's own safe_mode has no effect on HDF5 files: their Lambda layers would run.
+            with saving.SafeModeScope(not allow_lambda):
+                network = tf_keras.models.load_model(
+                    path, custom_objects=dict(custom), compile=False, safe_mode=not allow_lambda
+                )
             copy = Path(folder, "model.h5")
             network.save(copy, save_format="h5")
             loaded = _tolerantly(copy, file_kind.HDF5, None, custom, allow_lambda)
@@ -191,8 +203,11 @@ def _weights_file(path: Path, kind: str) -> Any:
         try:
             return h5py.File(path, "r")
         except OSError as error:
-            hint = "; the file is truncated, copy it again" if "truncated" in str(error) else ""
-            raise ConversionError(f"{_one_line(error)}{hint}") from error
+            if "truncated" in str(error):
+                raise CertainError(
+                    f"it is truncated ({path.stat().st_size:,} bytes); copy it again"
+                ) from error
+            raise ConversionError(_one_line(error)) from error
     with zipfile.ZipFile(path) as archive:
         return h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r")
 
@@ -209,7 +224,7 @@ def _config(path: Path, kind: str, weights: Any, architecture: str | None) -> di
     elif "model_config" in weights.attrs:
         text = weights.attrs["model_config"]
     else:
-        raise ConversionError(_without_config(path))
+        raise CertainError(_without_config(path))
     try:
         config = json.loads(text)
     except ValueError as error:
@@ -511,7 +526,7 @@ class Builder:
             if isinstance(key, str) and key in self.custom:
                 return keras.layers.Lambda(self.custom[key], name=_safe(name))
         if not self.allow_lambda:
-            raise ConversionError(
+            raise CertainError(
                 f"the Lambda layer {name} is Python code: give the function by its name with "
                 "--custom-objects MODULE, or run the code in the file with --allow-lambda if you "
                 "trust where it comes from"

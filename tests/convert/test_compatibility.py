@@ -105,6 +105,25 @@ def test_the_multi_gpu_wrapper_of_a_functional_model(written: dict[str, Path]) -
     np.testing.assert_allclose(np.asarray(found.network(COLOUR)), np.asarray(plain(COLOUR)))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("default")
+def test_keras_2_does_not_run_the_code_of_a_lambda(
+    written: dict[str, Path],
+    installed: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(installed["tf_keras"]))
+    monkeypatch.chdir(tmp_path)
+    path = written["tf_keras"] / "risky.h5"
+    with pytest.raises(ConversionError, match="Lambda layer"):
+        keras_file.load(path)
+    with pytest.raises(ConversionError, match="Lambda"):
+        keras_file._through_keras_2(path, {}, allow_lambda=False)
+    assert not (tmp_path / "ran").exists()
+
+
 def rows() -> dict[str, str]:
     """The table of convert/README.md: file and result."""
     text = (ROOT / "convert" / "README.md").read_text()

@@ -263,7 +263,13 @@ def test_custom_layers_and_lambdas_need_to_be_named(tmp_path: Path) -> None:
     }
     config = functional("outer", [halved, inner, dense], "end")
     path = legacy.write_h5(tmp_path / "lambda.h5", config, whole(made))
-    with pytest.raises(ConversionError, match=r"Lambda layer halve.*--allow-lambda"):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(ConversionError, match=r"Lambda layer halve.*--allow-lambda"),
+    ):
+        # Keras 2, if installed, would run the code in the file.
+        patch.setattr(keras_file, "_through_keras_2", lambda *_: pytest.fail("read with tf_keras"))
+        patch.setattr(keras_file.importlib.util, "find_spec", lambda _: True)
         keras_file.load(path)
     found = keras_file.load(path, custom_objects=custom).network
     np.testing.assert_allclose(answers(found), np.asarray(made(X / 2)), atol=1e-5)
@@ -276,6 +282,11 @@ def test_custom_layers_and_lambdas_need_to_be_named(tmp_path: Path) -> None:
         ("a.h5", b"\n<!DOCTYPE html><html>", "HTML page"),
         ("a.h5", b"import keras\nmodel = keras.Sequential()\n", "Python script"),
         ("a.keras", b"\x80\x02}q\x00torch", "PyTorch checkpoint"),
+        (
+            "a.h5",
+            b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",
+            "PyTorch checkpoint",
+        ),
         ("a.keras", b"", "empty"),
         ("a.h5", b'{"class_name": "Sequential"}', "--architecture a.h5"),
         ("a.h5", b"\x1c\x00\x00\x00TFL3", "TFLite model already"),
@@ -289,6 +300,19 @@ def test_what_a_file_really_is(tmp_path: Path, name: str, content: bytes, reason
     with pytest.raises(ConversionError, match=reason) as error:
         keras_file.load(tmp_path / name)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_certain_reason_is_given_once(tmp_path: Path) -> None:
+    made = legacy.network()
+    whole = legacy.write_h5(tmp_path / "whole.h5", legacy.keras_2(made), made.layers).read_bytes()
+    (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
+    legacy.write_h5(tmp_path / "only.h5", None, made.layers)
+    for name, reason in (
+        ("cut.h5", r"it is truncated \([\d,]+ bytes\); copy it again$"),
+        ("only.h5", r"FILE\.py:FUNCTION$"),
+    ):
+        with pytest.raises(ConversionError, match=reason):
+            keras_file.load(tmp_path / name)
 
 
 def test_a_pytorch_archive_and_a_saved_model(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Each file has its answers to ``X`` next to it, in NAME.npy.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from pathlib import Path
@@ -76,6 +77,13 @@ def augmented(k: Any) -> Any:
     return k.Sequential(layers)
 
 
+def with_side_effect(k: Any) -> Any:
+    """A Lambda whose code writes a file; it imports by itself, as it runs without this module."""
+    image = k.layers.Input((48, 48, 1))
+    x = k.layers.Lambda(lambda x: x + (__import__("pathlib").Path("ran").touch() or 0))(image)
+    return k.Model(image, k.layers.Dense(7, activation="softmax")(k.layers.Flatten()(x)))
+
+
 def main(folder: Path, module: str) -> None:
     k = importlib.import_module(module)
     suffixes = (".h5", ".keras") if module == "tf_keras" else (".keras",)
@@ -92,6 +100,9 @@ def main(folder: Path, module: str) -> None:
             made.save(folder / name)
             np.save(folder / f"{name}.npy", answers)
         if build is small and module == "tf_keras":
+            with contextlib.chdir(folder):
+                risky = with_side_effect(k)
+            risky.save(folder / "risky.h5")
             made.save_weights(folder / "weights.h5")
             (folder / "weights.json").write_text(made.to_json())
             np.save(folder / "weights.h5.npy", answers)
