@@ -121,12 +121,11 @@ class Calibrator:
         other._seen = None
         return other
 
-    def calibrated(self, method: str = "min-max") -> Calibrated:
-        """The graph with ranges by a method of ``ranges.METHODS``."""
+    def calibrated(self, method: str = "min-max", *, answers: bool = False) -> Calibrated:
+        """The graph with ranges by a method of ``ranges.METHODS``; answers: see ``ranges.note``."""
         pixels = self.offset, 255 * self.scale + self.offset
-        return Calibrated(
-            ranges.note(self.graph, self.seen, method, pixels), self.scale, self.offset
-        )
+        noted = ranges.note(self.graph, self.seen, method, pixels, answers=answers)
+        return Calibrated(noted, self.scale, self.offset)
 
 
 def quantize(calibrated: bytes, *, keep_float: Collection[str] = ()) -> bytes:

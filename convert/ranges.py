@@ -17,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 from convert.flatbuffer import Graph
+from train import metrics
 
 SAMPLED = 512
 """Values of one activation kept from each image, for the methods that use their distribution."""
@@ -30,7 +31,8 @@ LEAST_ERROR_VALUES = 20_000
 class Activation:
     """The values of one tensor over the calibration set.
 
-    low, high: per channel (the last axis), ``(channels,)``. sample: some of its values.
+    low, high: per channel (the last axis), ``(channels,)``. sample: some of its values, or all,
+    image by image, if an image has no more than ``SAMPLED``.
     """
 
     low: NDArray[np.float32]
@@ -66,7 +68,9 @@ def observe(model: bytes, inputs: Iterable[NDArray[np.float32]], *, seed: int = 
     high: dict[int, NDArray[Any]] = {}
     samples: dict[int, list[NDArray[Any]]] = {i: [] for i in watched}
     places = {
-        i: random.integers(0, graph.tensors[i].size, min(SAMPLED, graph.tensors[i].size))
+        i: np.arange(graph.tensors[i].size)
+        if graph.tensors[i].size <= SAMPLED
+        else random.integers(0, graph.tensors[i].size, SAMPLED)
         for i in watched
     }
     for fed in inputs:
@@ -103,17 +107,24 @@ def preserving(model: bytes) -> Callable[[NDArray[Any]], Callable[[int], NDArray
 
 
 def note(
-    model: bytes, seen: Observations, method: str, pixels: tuple[float, float] | None
+    model: bytes,
+    seen: Observations,
+    method: str,
+    pixels: tuple[float, float] | None,
+    *,
+    answers: bool = False,
 ) -> bytes:
     """The model with a range for each activation, chosen by a method of ``METHODS``.
 
     pixels: the input's range, which is known: each of the 256 values becomes one of int8's.
+    answers: whether the range of the logits is that of ``least_divergence``.
     """
     graph = Graph(model)
+    logits = logits_of(graph) if answers else -1
     widths = [float(x.high.max() - x.low.min()) for x in seen.values()]
     floor = NARROWEST * float(np.median(widths)) if widths else 0.0
     for i, activation in seen.items():
-        low, high = METHODS[method](activation)
+        low, high = least_divergence(activation) if i == logits else METHODS[method](activation)
         if i in graph.inputs and pixels is not None:
             low, high = pixels
         # Zero has to be exact: padding and ReLU write it.
@@ -147,6 +158,36 @@ def least_error(activation: Activation) -> tuple[float, float]:
         high = min((share * high for share in shares), key=lambda end: error(low, end))
         low = min((share * low for share in shares), key=lambda end: error(end, high))
     return low, high
+
+
+def logits_of(graph: Graph) -> int:
+    """The tensor with the scores before a final softmax, which may be the output itself."""
+    last = graph.operators[-1]
+    return last.inputs[0] if last.name == "SOFTMAX" else graph.outputs[0]
+
+
+def least_divergence(logits: Activation) -> tuple[float, float]:
+    """The range of the logits that keeps the probabilities nearest to float's.
+
+    The largest logits belong to sure answers, the smallest to classes that are ruled out. Clipping
+    them changes no answer, and the steps of all others become smaller.
+    """
+    scores = logits.sample.reshape(-1, len(logits.low)).astype(np.float64)
+    wanted = metrics.softmax(scores)
+
+    def divergence(low: float, high: float) -> float:
+        step = max(high - low, 1e-12) / 255
+        zero = np.rint(low / step) * step  # zero is one of the steps
+        held = np.clip(np.rint((scores - zero) / step), 0, 255) * step + zero
+        found = metrics.softmax(held)
+        return float(metrics.kl_divergence(wanted, found, smoothing=1 / 512).mean())
+
+    low, high = smallest_and_largest(logits)
+    shares = np.linspace(0.2, 1, 17)
+    return min(
+        ((first * low, last * high) for first in shares for last in shares),
+        key=lambda ends: divergence(*ends),
+    )
 
 
 def _percentile(share: float) -> Callable[[Activation], tuple[float, float]]:

@@ -3,7 +3,8 @@
 Cheap means cheap on the device: other ranges, equalised channels and corrected biases cost
 nothing there; an operator left in float costs time on every frame, so it is tried last.
 
-1. ranges: other calibration sizes, other ways to choose a range from what was seen;
+1. ranges: of the logits, that which keeps the probabilities nearest to float's; of all activations,
+   other calibration sizes and other ways to choose a range from what was seen;
 2. equalisation: channels of one tensor brought to like ranges, by scaling the weights before and
    after (Nagel et al. 2019, Data-Free Quantization through Weight Equalization and Bias
    Correction, section 4.1); batch norms are folded into the convolutions before that;
@@ -96,12 +97,12 @@ def _outcome(converted: Converted) -> str:
 def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
     """Every attempt, cheapest first, each measured by the gate when it is asked for."""
     plain = job.calibrator()
-    kept: list[tuple[float, Calibrator, str, Mapping[str, Any]]] = [
-        (failed.comparison.divergence_mean, plain, "min-max", dict(failed.method))
+    kept: list[tuple[float, Calibrator, Mapping[str, Any]]] = [
+        (failed.comparison.divergence_mean, plain, dict(failed.method))
     ]
 
-    def attempt(calibrator: Calibrator, method: str, facts: Mapping[str, Any]) -> Converted:
-        calibrated = calibrator.calibrated(method)
+    def attempt(calibrator: Calibrator, facts: Mapping[str, Any]) -> Converted:
+        calibrated = calibrator.calibrated(facts["ranges"], answers="logits" in facts)
         converted = conversion.judge(
             job,
             quantize.quantize(calibrated.model),
@@ -109,25 +110,30 @@ def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
             spec=job.spec_of(calibrated),
             method=facts,
         )
-        kept.append((converted.comparison.divergence_mean, calibrator, method, facts))
+        kept.append((converted.comparison.divergence_mean, calibrator, facts))
         return converted
 
+    def best() -> tuple[float, Calibrator, Mapping[str, Any]]:
+        return min(kept, key=lambda item: item[0])
+
+    yield attempt(plain, {"ranges": "min-max", "logits": "least divergence"})
+    logits = {key: value for key, value in best()[2].items() if key == "logits"}
     for method in list(ranges.METHODS)[1:]:
-        yield attempt(plain, method, {"ranges": method})
+        yield attempt(plain, {"ranges": method, **logits})
     for size in SIZES:
         faces = job.calibration_faces(size)
         if len(faces) != len(plain.faces):
             other = plain.on(faces=faces)
             for method in ("min-max", "least-error"):
-                yield attempt(other, method, {"ranges": method, "images": len(faces)})
+                yield attempt(other, {"ranges": method, **logits, "images": len(faces)})
 
-    _, chosen, method, facts = min(kept, key=lambda item: item[0])
+    _, chosen, facts = best()
     level = chosen.on(graph=equalise(chosen.graph, chosen.seen))
-    for way in dict.fromkeys((method, "min-max", "least-error")):
-        yield attempt(level, way, {**facts, "ranges": way, "equalised": "channels"})
+    for way in dict.fromkeys((facts["ranges"], "min-max", "least-error")):
+        yield attempt(level, {**facts, "ranges": way, "equalised": "channels"})
 
-    divergence, chosen, method, facts = min(kept, key=lambda item: item[0])
-    calibrated = chosen.calibrated(method)
+    divergence, chosen, facts = best()
+    calibrated = chosen.calibrated(facts["ranges"], answers="logits" in facts)
     spec = job.spec_of(calibrated)
     faces = chosen.faces[:MEASURED]
     corrected = correct_biases(job, calibrated, spec, faces)

@@ -205,3 +205,32 @@ def test_a_dead_branch_leaves_a_file_that_xnnpack_accepts() -> None:
     widths = [high - low for low, high in (pair for pair in found if pair)]
     assert min(widths) > 0.5e-4 * np.median(widths)
     assert len(inspection.xnnpack_takes(quantize.quantize(graph.to_bytes()))) >= 4
+
+
+def test_the_range_of_the_logits_serves_the_probabilities() -> None:
+    # Most answers are close; a few are so sure that their logits take most of the steps.
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 0.5, (400, 7)).astype(np.float32)
+    logits[:20] *= 60
+    activation = ranges.Activation(logits.min(axis=0), logits.max(axis=0), logits.ravel())
+
+    def equal(low: float, high: float) -> float:
+        step = (high - low) / 255
+        held = np.clip(np.rint(logits / step), np.rint(low / step), np.rint(high / step))
+        return float((held.argmax(axis=1) == logits.argmax(axis=1)).mean())
+
+    low, high = ranges.least_divergence(activation)
+    assert equal(low, high) > equal(*ranges.smallest_and_largest(activation)) + 0.01
+
+
+def test_only_the_logits_take_that_range(calibrator: Calibrator) -> None:
+    plain = Graph(calibrator.calibrated().model)
+    other = Graph(calibrator.calibrated(answers=True).model)
+    changed = [
+        tensor.index
+        for tensor in plain.tensors
+        if plain.range(tensor.index) != other.range(tensor.index)
+    ]
+    assert changed in ([], [ranges.logits_of(plain)])
+    assert plain.operators[-1].inputs[0] == ranges.logits_of(plain)
+    assert len(calibrator.seen[ranges.logits_of(plain)].sample) == 7 * len(FACES)
