@@ -23,8 +23,8 @@ SAMPLED = 512
 """Values of one activation kept from each image, for the methods that use their distribution."""
 
 
-LEAST_ERROR_VALUES = 20_000
-"""About as many of them decide on the range of least squared error; more take longer."""
+BINS = 4096
+"""Of values, for the range of least squared error; all values take 50 times longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,19 +145,29 @@ def least_error(activation: Activation) -> tuple[float, float]:
     Network Quantization), section 2.3.1 "MSE".
     """
     low, high = smallest_and_largest(activation)
-    every = len(activation.sample) // LEAST_ERROR_VALUES | 1  # odd: other places in each image
-    values = activation.sample[::every]
+    values, weights = _binned(activation.sample, low, high)
 
     def error(low: float, high: float) -> float:
         step = max(high - low, 1e-12) / 255
         held = np.clip(np.rint((values - low) / step), 0, 255) * step + low
-        return float(((values - held) ** 2).mean(dtype=np.float64))
+        return float((weights * (values - held) ** 2).sum())
 
     shares = np.linspace(0.4, 1, 31)
     for _ in range(2):
         high = min((share * high for share in shares), key=lambda end: error(low, end))
         low = min((share * low for share in shares), key=lambda end: error(end, high))
     return low, high
+
+
+def _binned(
+    sample: NDArray[np.float32], low: float, high: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean value of each bin between two ends that holds any, and its share of the sample."""
+    place = np.rint((sample - low) * ((BINS - 1) / max(high - low, 1e-12))).astype(np.int64)
+    counts = np.bincount(place, minlength=BINS)
+    sums = np.bincount(place, weights=sample, minlength=BINS)
+    held = counts > 0
+    return sums[held] / counts[held], counts[held] / len(sample)
 
 
 def logits_of(graph: Graph) -> int:
