@@ -15,7 +15,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -240,15 +239,15 @@ def simulate(
     texts: Sequence[Sequence[str]], cpu: str, iterations: tuple[int, int] = (2, 4)
 ) -> list[float]:
     """Cycles of each window when it repeats: ``llvm-mca`` for more iterations less that for few."""
-    keys = [(cpu, iterations, *text) for text in texts]
+    keys = [(cpu, iterations, tuple(text)) for text in texts]
     new = list(dict.fromkeys(key for key in keys if key not in _simulated))
     if new:
-        found = _simulate([key[2:] for key in new], cpu, iterations)
+        found = _simulate([text for _, _, text in new], cpu, iterations)
         _simulated.update(zip(new, found, strict=True))
     return [_simulated[key] for key in keys]
 
 
-_simulated: dict[tuple[Any, ...], float] = {}
+_simulated: dict[tuple[str, tuple[int, int], tuple[str, ...]], float] = {}
 """Cycles of the windows so far: a section and its operators have nearly all of them in common."""
 
 

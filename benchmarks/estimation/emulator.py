@@ -88,9 +88,11 @@ def _record(
     assembly = disassemble({word for block in ran for word in known.words[block]})
     # The warm and the cold inference run the same instructions: only the misses differ.
     warm = sections[::2]
-    costs, operators = [], []
+    costs: list[Cost] = []
+    operators: list[list[dict[str, Any]]] = []
     for path, part in zip(models, warm, strict=False):
-        rows, whole = [], None
+        rows: list[dict[str, Any]] = []
+        whole = None
         if path.suffix != ".param":
             rows, whole = priced(Graph(path.read_bytes()), part, known, assembly, core["model"])
         costs.append(whole or cost(part, known, assembly, core["model"]))
