@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_edge import Box, read_image
-from emotion_edge.cameras.demo import PORTRAIT_FACE, DemoCamera
+from emotion_edge.cameras.demo import HOPPER, PORTRAIT_FACE, DemoCamera
 from emotion_edge.detectors.haar import HaarDetector
 from emotion_edge.errors import EmotionEdgeError
 from emotion_edge.model import manifest
@@ -272,7 +272,7 @@ def install(place: Place, wheel: Path) -> str:
     # What every later process imports is compiled once, and kept.
     warm = (
         "import emotion_edge.cli, emotion_edge.commands.run, emotion_edge.bench.measure, cv2, "
-        "pytest, _pytest.assertion.rewrite, hypothesis, matplotlib.cbook, PIL.Image, "
+        "pytest, _pytest.assertion.rewrite, hypothesis, PIL.Image, "
         "paho.mqtt.client, prometheus_client"
     )
     place.run(
@@ -331,13 +331,6 @@ def emulator() -> str:
 # --------------------------------------------------------------------------- what is put before it
 
 
-def portrait() -> Path:
-    """The public-domain photograph that matplotlib carries."""
-    import matplotlib.cbook
-
-    return Path(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
-
-
 def generated(rng: np.random.Generator, size: tuple[int, int]) -> Image:
     """An image without a face: noise, plain, gradients, textures, edges; at random contrast."""
     height, width = size
@@ -363,7 +356,7 @@ def generated(rng: np.random.Generator, size: tuple[int, int]) -> Image:
 
 def photographed(rng: np.random.Generator, count: int) -> Iterable[Image]:
     """Crops around the faces of the demo's photographs: shifted, scaled, mirrored, relit."""
-    hopper = read_image(portrait())
+    hopper = read_image(HOPPER)
     demo = read_image(CHECKOUT / "edge/images/demo.jpg")
     faces = [(hopper, PORTRAIT_FACE), *((demo, box) for box in HaarDetector().detect(demo))]
     for index in range(count):
@@ -427,7 +420,7 @@ def make_scenes(folder: Path) -> str:
     """
     photographs = folder / "photographs"
     photographs.mkdir()
-    found = [portrait(), CHECKOUT / "edge/images/demo.jpg", *sorted(SHARED.glob("media/*.jpg"))]
+    found = [HOPPER, CHECKOUT / "edge/images/demo.jpg", *sorted(SHARED.glob("media/*.jpg"))]
     for path in found:
         shutil.copy(path, photographs)
     clip = folder / "clip"

@@ -100,7 +100,6 @@ def test_a_failed_step_is_counted_and_said() -> None:
 
 
 def test_inputs_are_at_least_500_and_the_same_each_time(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib carries the portrait")
     drawn = []
     for name in ("one", "two"):
         folder = tmp_path / name

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from emotion_edge.archive.run import Progress
+from emotion_edge.cameras.demo import HOPPER
 from emotion_edge.cli import main
 from tests.schema import check_record
 
@@ -26,10 +27,8 @@ TINY = str(Path(__file__).parents[1] / "tiny.tflite")
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty images, half of them with a face, and some that cannot be read."""
-    cbook = pytest.importorskip("matplotlib.cbook", reason="the extra [demo] is not installed")
     folder = tmp_path_factory.mktemp("photos")
-    with cbook.get_sample_data("grace_hopper.jpg") as sample:
-        face = cv2.imread(sample.name)
+    face = cv2.imread(str(HOPPER))
     for i in range(40):
         image = face if i % 2 else np.full_like(face, 90)
         (folder / f"{i % 4}").mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from emotion_edge.cameras import find_camera, open_camera
+from emotion_edge.cameras.demo import HOPPER
 from emotion_edge.cli import main
 from emotion_edge.model import manifest as manifests
 from emotion_edge.model.labels import EMOTIONS
@@ -25,11 +26,7 @@ TINY = str(Path(__file__).parents[1] / "tiny.tflite")
 
 @pytest.fixture(scope="module")
 def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cbook = pytest.importorskip("matplotlib.cbook", reason="the extra [demo] is not installed")
-    path = tmp_path_factory.mktemp("photos") / "portrait.jpg"
-    with cbook.get_sample_data("grace_hopper.jpg") as sample:
-        shutil.copy(sample.name, path)
-    return path
+    return Path(shutil.copy(HOPPER, tmp_path_factory.mktemp("photos") / "portrait.jpg"))
 
 
 @pytest.mark.parametrize("name", [TINY, *shipped_models()])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emotion_edge import cli
+from emotion_edge.cameras.demo import HOPPER
 from emotion_edge.commands import detectors as command
 from emotion_edge.detectors import DETECTORS, chosen_detector, haar, open_detector, yunet
 from emotion_edge.detectors.geometry import Extent, Landmarks, distinct, reduce
@@ -39,8 +40,7 @@ def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def portrait() -> Image:
     """A public-domain portrait, 640x480 BGR."""
-    cbook = pytest.importorskip("matplotlib.cbook", reason="matplotlib carries the portrait")
-    image = cv2.imread(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    image = cv2.imread(str(HOPPER))
     canvas = np.full((480, 640, 3), 90, np.uint8)
     canvas[:, 115:525] = cv2.resize(image, (410, 480), interpolation=cv2.INTER_AREA)
     return canvas

@@ -56,8 +56,6 @@ def scenery() -> bytes:
 
 
 def photograph(camera: str) -> bytes:
-    if camera.startswith("demo"):
-        pytest.importorskip("matplotlib", reason="the [demo] extra is not installed")
     from emotion_edge.cameras import open_camera
 
     with open_camera(camera, paced=False) as source:

@@ -70,7 +70,6 @@ def address(models: Models) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five seconds of a moving face, there and back, so that the loop has no jump."""
-    pytest.importorskip("matplotlib", reason="the [demo] extra is not installed")
     frames = []
     with open_camera("demo:faces=1,frames=40", paced=False) as camera:
         while (frame := camera.read(1)) is not None:

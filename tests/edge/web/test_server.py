@@ -377,7 +377,6 @@ def alone(test: Callable[..., None]) -> Callable[..., None]:
 def test_no_image_is_reachable_after_its_response(models: Models, folder: Path) -> None:
     from emotion_edge.cameras import open_camera
 
-    pytest.importorskip("matplotlib", reason="the [demo] extra is not installed")
     app = create_app(models, Settings(limits=LIMITS, names=("testserver",)))
     with open_camera("demo:faces=1", paced=False) as camera:
         images = []
