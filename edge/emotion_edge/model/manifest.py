@@ -130,7 +130,10 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as JSON, keys sorted: the same manifest gives the same text."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, ensure_ascii=False)
+        content = dataclasses.asdict(self)
+        if self.input.alignment == "eyes":  # the default; older versions refuse the key
+            del content["input"]["alignment"]
+        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:

@@ -22,6 +22,7 @@ from emotion_edge.model.manifest import (
     split,
 )
 
+MODELS = Path(__file__).parents[3] / "models"
 MODEL = b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 8
 MANIFEST = Manifest(
     name="tiny",
@@ -43,6 +44,20 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_the_same_input_gives_the_same_bytes() -> None:
     assert attach(MODEL, MANIFEST) == attach(MODEL, MANIFEST)
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*/*.tflite")), ids=lambda path: path.name)
+def test_the_shipped_files_get_the_same_manifest_again(path: Path) -> None:
+    shipped = path.read_bytes()
+    assert attach(shipped, load(path)[1]) == shipped
+
+
+def test_alignment_is_written_only_if_it_is_not_the_default() -> None:
+    assert "alignment" not in MANIFEST.to_json()
+    level = dataclasses.replace(
+        MANIFEST, input=dataclasses.replace(MANIFEST.input, alignment="none")
+    )
+    assert Manifest.from_json(level.to_json()) == level
 
 
 def test_attaching_again_replaces() -> None:
