@@ -85,7 +85,15 @@ class CameraLost(CameraError):
 
 
 class FrameTimeout(CameraLost):
-    """No frame came in the time given to ``read``; a later read may return one."""
+    """No frame came in the time given to ``read``; a later read may return one.
+
+    remedy: what a user can do about it, the end of the message; empty if unknown.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        """what: the message without the remedy."""
+        super().__init__(f"{what}: {remedy}" if remedy else what)
+        self.remedy = remedy
 
 
 class SinkError(EmotionEdgeError):

@@ -532,6 +532,7 @@ def update() -> str:
         ("9.0.2", "emotion_edge/cli.py", "raise ImportError('broken on purpose')"),
         ("9.0.3", PIPELINE, BLIND),
     ):
+        until("/healthz 200", lambda: http("/healthz")[0] == 200, 600)
         said = run(
             COMMAND,
             "update",

@@ -34,7 +34,10 @@ class Device(Protocol):
     """An opened camera; only the thread that opened it touches it."""
 
     def grab(self) -> Grab | None:
-        """The next image, or None when a read failed. Blocks for about a second at most."""
+        """The next image, or None when a read failed. Blocks for about a second at most.
+
+        Raises FrameTimeout when none came in that time; it is then asked again.
+        """
 
     def close(self) -> None:
         """Release the hardware."""
@@ -119,7 +122,7 @@ class LiveCamera(ABC):
                 return frame
             if slot.error is not None:
                 raise slot.error
-        raise FrameTimeout(f"{self.name} gave no frame for {timeout:g} s: {self.remedy}")
+        raise FrameTimeout(f"{self.name} gave no frame for {timeout:g} s", self.remedy)
 
     def __exit__(self, *error: object) -> None:
         """Close; a driver that does not let go in time is reported and left behind."""
@@ -148,7 +151,10 @@ class LiveCamera(ABC):
             slot.report_opened()
             failed = 0
             while not slot.closing.is_set():
-                grab = device.grab()
+                try:
+                    grab = device.grab()
+                except FrameTimeout:
+                    continue  # whoever reads decides how long is too long
                 if grab is not None:
                     failed = 0
                     slot.put(grab)

@@ -19,7 +19,7 @@ from emotion_edge.cameras import CameraRequest, CameraSettings
 from emotion_edge.cameras.events import Listener, report
 from emotion_edge.cameras.live import Device, Grab, LiveCamera
 from emotion_edge.cameras.mounting import Mounting
-from emotion_edge.errors import CameraBusy, CameraError, CameraLost, CameraNotFound
+from emotion_edge.errors import CameraBusy, CameraError, CameraNotFound, FrameTimeout
 from emotion_edge.settings import key
 from emotion_edge.values import Image
 
@@ -29,6 +29,8 @@ LENT = 3
 """Buffers that frames may keep; further frames are copied, so that the sensor has some."""
 OLDEST_STAMP_NS = 2_000_000_000
 """A sensor's timestamp is used if it is at most this old."""
+_WAIT_S = 1.0
+"""Seconds for which one request blocks; a camera that is closed waits that long at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ class Picamera(LiveCamera):
     buffer without a copy; the buffer returns to the camera when the last array that views
     it is gone. Only ``colour`` makes the ISP write BGR.
     """
+
+    remedy = "check the ribbon cable"
 
     def __init__(
         self,
@@ -124,8 +128,7 @@ class Picamera(LiveCamera):
         except Exception:
             camera.close()
             raise
-        wait = max(2.0, 3.0 / self.fps)
-        return _Requests(camera, stream, self.name, wait, self._mounting)
+        return _Requests(camera, stream, self.name, self._mounting)
 
     def _configure(self, camera: Any) -> str:
         """Set the streams up; returns the name of the one that frames come from."""
@@ -171,13 +174,10 @@ class Picamera(LiveCamera):
 class _Requests:
     """A started Picamera2, one completed request at a time."""
 
-    def __init__(
-        self, camera: Any, stream: str, name: str, wait: float, mounting: Mounting
-    ) -> None:
+    def __init__(self, camera: Any, stream: str, name: str, mounting: Mounting) -> None:
         self._camera = camera
         self._stream = stream
         self._name = name
-        self._wait = wait
         self._mounting = mounting
         self._last_stamp: int | None = None
         self._lent = 0
@@ -188,12 +188,10 @@ class _Requests:
     def grab(self) -> Grab | None:
         self._take_back()
         try:
-            request = self._camera.capture_request(wait=self._wait)
+            request = self._camera.capture_request(wait=_WAIT_S)
         except TimeoutError as error:
             self._camera.cancel_all_and_flush()  # the waiting job, so that the camera can close
-            raise CameraLost(
-                f"{self._name} gave no frame for {self._wait:g} s: check the ribbon cable"
-            ) from error
+            raise FrameTimeout(f"{self._name} gave no frame for {_WAIT_S:g} s") from error
         now = time.monotonic_ns()
         metadata = request.get_metadata()
         stamp = metadata.get("SensorTimestamp")

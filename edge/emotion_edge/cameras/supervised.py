@@ -198,11 +198,12 @@ class SupervisedCamera:
         assert self._camera is not None
         try:
             frame = self._camera.read(wait)
-        except FrameTimeout:
+        except FrameTimeout as error:
             now = self._clock()
             silent = now - max(self._last_frame, self._opened_at)
             if silent >= self._frozen_after:
-                self._lose("frozen", f"{self._name} gave no frame for {silent:.1f} s")
+                what = f"{self._name} gave no frame for {silent:.1f} s"
+                self._lose("frozen", str(FrameTimeout(what, error.remedy)))
             return None, False
         except CameraError as error:
             self._lose("lost", str(error))
