@@ -199,8 +199,9 @@ def read_latency(path: Path) -> dict[str, Any]:
     Raises UsageError when there is none, or when it lacks the machine or a case's median.
     """
     try:
-        documents = json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1])
-    except (OSError, ValueError, IndexError, RecursionError) as error:
+        lines = path.read_text(encoding="utf-8").strip().splitlines()
+        documents = json.loads(lines[-1] if lines else "")
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read {path} as a benchmark's JSON document: {error}") from error
     try:
         for document in documents.get("documents", [documents]):

@@ -262,12 +262,17 @@ class Job:
 
 def check_out(out: Path, *, overwrite: bool) -> None:
     """Raise OutputExists or UsageError for an output that cannot be written."""
+    check_name(out)
+    if out.exists() and not overwrite:
+        raise OutputExists(out)
+
+
+def check_name(out: Path) -> None:
+    """Raise UsageError for an output whose name says no format."""
     if out.suffix not in (".jsonl", ".parquet"):
         raise UsageError(f"--out is {out}: give a name that ends with .jsonl or .parquet")
     if out.is_dir():
         raise UsageError(f"--out is the folder {out}: give the name of a file")
-    if out.exists() and not overwrite:
-        raise OutputExists(out)
 
 
 def images_in(folder: Path) -> Iterator[str]:

@@ -154,7 +154,7 @@ class LiveCamera(ABC):
                 try:
                     grab = device.grab()
                 except FrameTimeout:
-                    continue  # whoever reads decides how long is too long
+                    continue  # the reader decides how long is too long
                 if grab is not None:
                     failed = 0
                     slot.put(grab)

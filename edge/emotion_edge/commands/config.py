@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from emotion_edge.kiosk import configuration
+from emotion_edge.model.shipped import model_path
 
 HELP = "check a configuration file, and print what it amounts to"
 
@@ -23,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Problems on standard error, the configuration on standard output."""
+    """Problems on standard error, the configuration on standard output.
+
+    Raises ModelError for the name of a model that does not exist.
+    """
     layers = configuration.read_layers(options.file)
     tables = configuration.combined(layers)
     config, errors = configuration.examine(tables, options.file, layers=layers)
@@ -31,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"emotion-edge: {line}", file=sys.stderr)
     if config is None:
         return 2
+    if not config.model.endswith(".tflite"):  # a file may be on the kiosk only
+        model_path(config.model)
     for line in config.ignored:
         print(f"emotion-edge: {line} (ignored)", file=sys.stderr)
     if not options.quiet:

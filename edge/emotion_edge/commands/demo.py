@@ -16,6 +16,7 @@ import numpy as np
 
 from emotion_edge.cameras import list_cameras
 from emotion_edge.commands import run as run_command
+from emotion_edge.commands.flags import named_path
 from emotion_edge.errors import SinkError, UsageError
 from emotion_edge.files import write_whole
 from emotion_edge.model.shipped import DEFAULT
@@ -42,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="hide the faces in the clip and the contact sheet; labels stay",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="FOLDER", help="for the files (demo)"
+        "--out",
+        type=named_path,
+        default=Path("demo"),
+        metavar="FOLDER",
+        help="for the files (demo)",
     )
 
 

@@ -114,6 +114,13 @@ def backends(options: argparse.Namespace) -> list[Backend]:
     ]
 
 
+def named_path(text: str) -> Path:
+    """A path that is not empty, as an unset variable of a shell is. Raises ArgumentTypeError."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name: give the name of a file or folder")
+    return Path(text)
+
+
 def words(text: str) -> tuple[str, ...]:
     """``a,b`` as a tuple of at least one. Raises ArgumentTypeError."""
     found = tuple(word for word in text.split(",") if word)

@@ -17,7 +17,7 @@ import cv2
 from emotion_edge.annotate import annotate
 from emotion_edge.archive.recipe import record_of
 from emotion_edge.cameras.photos import frame_count, photos_in
-from emotion_edge.commands.flags import add_recipe_arguments, recipe
+from emotion_edge.commands.flags import add_recipe_arguments, named_path, recipe
 from emotion_edge.detectors.stills import unsearched
 from emotion_edge.errors import EmotionEdgeError, ImageError, OutputExists, SinkError, UsageError
 from emotion_edge.files import printable, write_whole
@@ -32,12 +32,15 @@ HELP = "name the emotions in images"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="an image, or a folder of images"
+        "files", nargs="+", type=named_path, metavar="FILE", help="an image, or a folder of images"
     )
     add_recipe_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON line per image")
     parser.add_argument(
-        "--annotate", type=Path, metavar="FOLDER", help="write annotated copies to this folder"
+        "--annotate",
+        type=named_path,
+        metavar="FOLDER",
+        help="write annotated copies to this folder",
     )
     parser.add_argument(
         "--faces",

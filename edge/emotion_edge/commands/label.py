@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from emotion_edge.archive import output
-from emotion_edge.archive.job import Job, check_out
+from emotion_edge.archive.job import Job, check_name, check_out
 from emotion_edge.archive.recipe import Recipe, Work
 from emotion_edge.archive.run import Progress, carry_out
 from emotion_edge.cameras.photos import is_photo
-from emotion_edge.commands.flags import add_recipe_arguments, recipe
+from emotion_edge.commands.flags import add_recipe_arguments, named_path, recipe
 from emotion_edge.detectors import chosen_detector
 from emotion_edge.errors import UsageError
 from emotion_edge.model.shipped import shipped_models
@@ -29,12 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument(
         "source",
-        type=Path,
+        type=named_path,
         metavar="FOLDER_OR_LIST",
         help="a folder, with the folders in it, or a text file with one path per line",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="records.parquet or records.jsonl"
+        "--out",
+        type=named_path,
+        required=True,
+        metavar="FILE",
+        help="records.parquet or records.jsonl",
     )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes (default: one for each core)"
@@ -63,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--workers and --ray exclude each other: Ray uses the cluster's cores")
     if not source.is_dir() and source.is_file() and is_photo(source):
         raise UsageError(f"{source} is an image: use emotion-edge image, or give a list of paths")
+    check_name(out)
     with Job(out) as job:
         if job.was_placed():
             print(f"emotion-edge: {out} was complete already", file=sys.stderr)
@@ -147,7 +152,7 @@ def _report(summary: output.Summary, progress: Progress, repeated: int, *, local
             each = (used.ru_utime + used.ru_stime) / progress.labelled
             text += f", {each:.4f} CPU-seconds each"
     if repeated:
-        text += f"; {repeated:,} paths that are in the list more than once were labelled once"
+        text += f"; paths that the list repeats were labelled once ({repeated:,} repetitions)"
     if summary.unsearched:
         text += (
             f"; {summary.unsearched:,} were not searched everywhere for small faces, for want of "

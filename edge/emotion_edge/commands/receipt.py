@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from emotion_edge.commands.status import SERVICE_CONFIG
 from emotion_edge.errors import UsageError
@@ -27,6 +28,8 @@ def run(options: argparse.Namespace) -> int:
     if path is None:
         raise UsageError(f"there is no {SERVICE_CONFIG}: name a configuration with --config FILE")
     config = load_config(path)
+    for line in config.ignored:
+        print(f"emotion-edge: {line} (ignored)", file=sys.stderr)
     if options.json:
         print(json.dumps(receipt.as_json(config), ensure_ascii=True))
     else:

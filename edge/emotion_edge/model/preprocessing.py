@@ -206,6 +206,8 @@ def read_image(path: str | Path) -> Image:
     Returns uint8 ``(height, width, 3)``.
     Raises ImageError when the file does not exist or OpenCV cannot decode it.
     """
+    if not Path(path).is_file() and Path(path).exists():  # reading a pipe might never end
+        raise ImageError(f"{path} is not a regular file: copy the image to one")
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:

@@ -29,8 +29,8 @@ class AggregateSettings(Settings):
     period_s: float = key(60.0, "seconds that one count covers.", gt=0, le=1e6)
     min_people: int = key(
         1,
-        "fewest people that a count may cover; a period, a zone or the visits of a period with "
-        "fewer are withheld.",
+        "fewest people that a count may cover; a period or the visits of a period with fewer are "
+        "withheld, and all zones if one of them has fewer.",
         ge=1,
         le=10**6,
     )
@@ -59,8 +59,9 @@ class Aggregate(Wrapper):
     their times. A period without an event is one in which no frame was processed.
 
     A period with fewer people than ``min_people`` is withheld: its event has ``seconds``,
-    ``frames`` and ``"withheld": true`` only. A zone with fewer, or fewer visits, have
-    ``{"withheld": true}`` in place of their counts. What is withheld is not counted later.
+    ``frames`` and ``"withheld": true`` only. Fewer visits have ``{"withheld": true}`` in place of
+    their counts; so has every zone if one of them, or the rest of the image, has fewer people,
+    because a difference would tell their counts. What is withheld is not counted later.
 
     Other events are passed on; a single visit is not.
     """
@@ -182,9 +183,12 @@ class Aggregate(Wrapper):
         if found:
             details["corrected"] = {label: asdict(each) for label, each in found.items()}
         if self._zones:
+            # A group too small would be the difference between the whole and the other groups.
+            outside = len(self._seen.keys() - set().union(*self._zones.values()))
+            groups = [len(inside) for inside in self._zones.values()] + [outside] * (outside > 0)
             details["zones"] = {
                 zone: {"withheld": True}
-                if self._withheld(len(inside))
+                if self._withheld(min(groups))
                 else {"people": len(inside), "labels": dict(sorted(_worn(inside).items()))}
                 for zone, inside in sorted(self._zones.items())
             }

@@ -321,7 +321,10 @@ def _areas(body: bytes) -> tuple[str, ...]:
     """
     areas = []
     try:
-        for one in json.loads(body):
+        sent = json.loads(body)
+        if not isinstance(sent, list):
+            raise TypeError
+        for one in sent:
             if not isinstance(one["name"], str):
                 raise TypeError
             areas.append(area(one["name"], [(float(x), float(y)) for x, y in one["corners"]]))

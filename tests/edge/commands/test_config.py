@@ -16,6 +16,7 @@ from emotion_edge.kiosk.configuration import load_config
         ("strict = true\ncamera.fsp = 5", 2, "unknown key camera.fsp; did you mean camera.fps?"),
         ("camera.fps = 'x'", 2, "camera.fps is 'x'; expected a number"),
         ("camera.", 2, "is not a TOML file"),
+        ("model = 'nope'", 2, "no model named nope"),
     ],
 )
 def test_status_and_lines(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -221,3 +222,30 @@ def test_annotated_copies_are_kept_unless_told(
 def test_an_unknown_model_names_the_shipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "nomodel"]) == 2
     assert "fast" in capsys.readouterr().err
+
+
+def test_a_pipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert main(["image", str(tmp_path / "pipe.jpg")]) != 0
+    assert "pipe.jpg is not a regular file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["image", ""], ["image", "x.jpg", "--annotate", ""], ["label", "", "--out", "x.jsonl"]],
+)
+def test_an_empty_name_is_not_the_current_folder(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert "an empty name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", [".", "/", "x.txt"])
+def test_label_refuses_a_name_without_a_format(
+    out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["label", str(tmp_path), "--out", out]) == 2
+    assert "give a name that ends with .jsonl or .parquet" in capsys.readouterr().err

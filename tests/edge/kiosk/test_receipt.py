@@ -82,6 +82,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert cli.main(["receipt", "--config", str(path), "--json"]) == 0
     parts = [each["part"] for each in json.loads(capsys.readouterr().out)]
     assert parts == ["camera", "metrics", "pause"]
+    path.write_text("[agregate]")  # it would not hide what its author thinks it hides
+    assert cli.main(["receipt", "--config", str(path)]) == 0
+    assert "agregate" in capsys.readouterr().err
     path.write_text("camera.fps = 'x'")
     assert cli.main(["receipt", "--config", str(path)]) == 2
 

@@ -126,15 +126,27 @@ def test_a_period_with_too_few_people_is_withheld(notebook, observation, face, e
     assert enough["visits"] == {"withheld": True}  # one visit alone, and the other is not carried
 
 
-def test_a_zone_with_too_few_people_is_withheld(notebook, observation, face) -> None:
+@pytest.mark.parametrize(
+    ("till", "elsewhere", "withheld"), [(2, 0, False), (2, 2, False), (1, 0, True), (2, 1, True)]
+)
+def test_zones_are_withheld_if_a_difference_would_tell_of_too_few(
+    till: int, elsewhere: int, withheld: bool, notebook, observation, face
+) -> None:
     inner = notebook()
-    faces = [replace(face(track=at), zone="door" if at < 3 else "till") for at in range(4)]
+    zones = ["door"] * 3 + ["till"] * till + [None] * elsewhere
+    faces = [replace(face(track=at), zone=zone) for at, zone in enumerate(zones)]
     with Aggregate(inner, 60, min_people=2) as sink:
         sink.write(observation(0, tuple(faces), at_s=1000))
-    assert inner.taken[0].details["zones"] == {
-        "door": {"people": 3, "labels": {"happy": 3}},
-        "till": {"withheld": True},
-    }
+    details = inner.taken[0].details
+    assert details["people"] == len(faces)
+    assert details["zones"] == (
+        {"door": {"withheld": True}, "till": {"withheld": True}}
+        if withheld
+        else {
+            "door": {"people": 3, "labels": {"happy": 3}},
+            "till": {"people": 2, "labels": {"happy": 2}},
+        }
+    )
 
 
 def test_an_empty_period_is_withheld_too(notebook, observation) -> None:

@@ -265,7 +265,8 @@ def test_zones_are_shown_and_replaced() -> None:
 @pytest.mark.parametrize(
     "zones",
     [
-        b"", b"{", b"[" * 60_000, b"1", b'"door"', {"name": "door"}, [1], [{}], [{"name": "door"}],
+        b"", b"{", b"[" * 60_000, b"1", b'"door"', b"{}", b'""', {"name": "door"}, [1],
+        [{}], [{"name": "door"}],
         [DOOR | {"corners": 3}], [DOOR | {"corners": [[0, 1, 2]]}], [DOOR | {"corners": ["a"]}],
         [DOOR | {"corners": [["a", 0]]}], [DOOR | {"name": None}],
         [DOOR | {"corners": [[0, 0], [1, 1]]}], [DOOR | {"corners": [[0, 0], [1, 0], [1, 2]]}],
