@@ -29,8 +29,8 @@ notebook: $(VENV)/$(ready) ## run train/notebooks/quickstart.ipynb and store its
 
 environment: $(VENV)/$(ready) ## everything a developer needs
 
-test: $(VENV)/$(ready) ## the tests, minutes, one process per core
-	$(PYTEST) -n auto --dist loadfile -m "not slow"
+test: $(VENV)/$(ready) ## the tests, minutes
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/$(ready) ## every test, the slow ones too
 	$(PYTEST)

@@ -309,7 +309,7 @@ def test_a_signal_ends_it_in_good_order(
     before = ("env", "--default-signal=INT,HUP,TERM")
     video = tmp_path / "out.avi"
     process = start(tmp_path, "--record", str(video), before=before)
-    wait_for_lines(tmp_path / "out.jsonl", 10, process)
+    wait_for_lines(tmp_path / "out.jsonl", 40, process)  # a busy machine records not every frame
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
