@@ -119,13 +119,14 @@ def test_bad_input_gets_one_line(
 
 
 def test_a_missing_extra_is_named() -> None:
-    code = (
-        "import sys; sys.modules['h5py'] = None; import convert.__main__ as c; sys.exit(c.main())"
-    )
-    words = ["any.keras", "--data", "any.csv"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
-    )
+    code = """
+import sys
+sys.modules["h5py"] = None
+from convert.__main__ import main
+sys.exit(main(["any.keras", "--data", "any.csv"]))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "convert: convert run needs the Python module h5py, which is not installed: "
