@@ -3,7 +3,7 @@
 ``python -m tests.edge.archive.scaling [IMAGES] [ROUNDS]`` labels the same images with one process,
 two processes, one Ray worker and two Ray workers, in this order and then in reverse, and prints the
 median rate of each and the ratios. The images are crops of one photograph at 640x480. It needs two
-free cores and the extras ``[demo,ray]``; the times are those that ``label`` reports, without the
+free cores and the extra ``[ray]``; the times are those that ``label`` reports, without the
 start of Ray.
 """
 
@@ -20,6 +20,8 @@ from pathlib import Path
 
 import cv2
 
+from emotion_edge.cameras.demo import HOPPER
+from emotion_edge.model.preprocessing import read_image
 from tests.edge.archive.two_workers import MEMORY, Cluster, ray
 
 CASES = ("1 process", "2 processes", "1 Ray worker", "2 Ray workers")
@@ -27,11 +29,7 @@ CASES = ("1 process", "2 processes", "1 Ray worker", "2 Ray workers")
 
 def images(folder: Path, count: int) -> None:
     """JPEG files of 640x480 with a face each."""
-    from matplotlib import cbook
-
-    with cbook.get_sample_data("grace_hopper.jpg") as sample:
-        face = cv2.imread(sample.name)
-    assert face is not None
+    face = read_image(HOPPER)
     for number in range(count):
         top, left = number % 60, number // 60 % 40
         crop = face[top : top + 384, left : left + 472]
