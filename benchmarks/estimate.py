@@ -31,7 +31,8 @@ from emotion_edge.bench import operators
 from emotion_edge.bench.measure import Model
 from emotion_edge.bench.report import add_output_arguments, check_outputs, emit, progress_of, table
 from emotion_edge.detectors import DETECTORS
-from emotion_edge.errors import UsageError
+from emotion_edge.errors import ModelError, UsageError
+from emotion_edge.model.backend import open_interpreter
 from emotion_edge.model.shipped import DEFAULT, model_path, shipped_models
 
 HELP = "estimate latencies on Raspberry Pi boards by emulation, as ranges"
@@ -168,7 +169,12 @@ def _pipeline(options: argparse.Namespace, chosen: Sequence[str]) -> int:
 def cases(
     models: Sequence[Model], chosen: Mapping[str, Mapping[str, Any]], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """One case per model and board; models are counted once per core."""
+    """One case per model and board; models are counted once per core. Raises ModelError."""
+    for model in models:
+        try:  # here, and not after minutes of emulation
+            open_interpreter(model.flatbuffer)
+        except ModelError as error:
+            raise ModelError(f"{model.path}: {error}") from error
     progress = progress_of(options)
     cores = {(board["cpu"], board["l1"], board["l2"]): board for board in chosen.values()}
     counts: dict[tuple[str, str, str], list[emulator.Counts]] = {}

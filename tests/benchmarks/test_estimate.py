@@ -22,7 +22,7 @@ from benchmarks.record import read_results
 from emotion_edge.bench.measure import Model
 from emotion_edge.errors import UsageError
 from emotion_edge.model.graph import Operator
-from emotion_edge.model.shipped import shipped_models
+from emotion_edge.model.shipped import model_path, shipped_models
 
 ROOT = Path(__file__).parents[2]
 RET = 0xD65F03C0
@@ -36,6 +36,17 @@ needs_tools = pytest.mark.skipif(
 needs_llvm = pytest.mark.skipif(
     shutil.which("llvm-mca-19") is None, reason="llvm-mca-19 is not installed"
 )
+
+
+def test_a_broken_model_is_refused_before_the_emulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "short.tflite"
+    path.write_bytes(model_path("fast").read_bytes()[:20_000])
+    monkeypatch.setattr(emulator, "versions", dict)
+    monkeypatch.setattr(emulator, "count", lambda *_: pytest.fail("it was emulated"))
+    assert main(["estimate", str(path), "--board", "pi5"]) == 2
+    assert "short.tflite" in capsys.readouterr().err
 
 
 # --- windows -----------------------------------------------------------------------------------

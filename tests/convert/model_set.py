@@ -18,29 +18,15 @@ DIR: where tf_keras is installed, if it is not in the environment.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
-import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convert import (
-    checks,
-    conversion,
-    finetune,
-    float_model,
-    gate,
-    images,
-    keras_file,
-    preprocessing,
-    quantize,
-    recover,
-)
-from tests.convert import legacy_files, zoo
+from convert import conversion, float_model, gate, images, keras_file, preprocessing
+from tests.convert import counting, legacy_files, zoo
 from tests.convert.zoo import Member
 from train.data import load_fer2013
 
@@ -228,162 +214,43 @@ def on_held_rows(options: argparse.Namespace, name: str, job: conversion.Job, ma
 
 
 def count(options: argparse.Namespace) -> None:
-    """Convert every member; one JSON line each, then the table."""
-    log = options.folder / "results.jsonl"
-    done = {row["name"] for row in rows_of(log)}
-    for name in options.names:
-        if name in done:
-            continue
-        try:
-            row = result(options, name)
-        except Exception as error:
-            traceback.print_exc()
-            row = {"name": name, "error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(row), flush=True)
-        with log.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+    """Convert every member; one JSON line each."""
+    counting.each(options.names, results(options), lambda name: result(options, name))
+
+
+def results(options: argparse.Namespace) -> Path:
+    """Where ``count`` writes its lines."""
+    return Path(options.folder / "results.jsonl")
+
+
+def result(options: argparse.Namespace, name: str) -> counting.Row:
+    """Load, convert, recover and verify one member."""
+    job = job_of(options, name)
+    found = counting.measure(
+        job,
+        "float16" if name == "gru" else "int8",
+        held=lambda made: on_held_rows(options, name, job, made),
+    )
+    return {"format": zoo.MEMBERS[name].format, **found}
 
 
 def tune(options: argparse.Namespace) -> None:
     """Fine-tune each member that fails as plain int8; one JSON line each, with and without."""
-    log = options.folder / "tuned.jsonl"
-    done = {row["name"] for row in rows_of(log)}
-    for found in rows_of(options.folder / "results.jsonl"):
-        name = found["name"]
-        if name in done or name not in options.names or "error" in found:
-            continue
-        if found["plain"]["passes"]:
-            continue
-        job = job_of(options, name)
-        calibrated = job.calibrator().calibrated()
-        if finetune.unsupported(calibrated.model):
-            continue
-        spec, faces = job.spec_of(calibrated), job.calibration_images.faces[: recover.MEASURED]
-        tuned = finetune.finetune(calibrated, job.calibration_faces(finetune.IMAGES))
-        row: dict[str, Any] = {"name": name}
-        for key, model in (
-            ("plain", quantize.quantize(calibrated.model)),
-            ("biases", recover.correct_biases(job, calibrated, spec, faces)),
-            ("tuned", quantize.quantize(tuned.model)),
-        ):
-            made = conversion.judge(job, model, "int8", spec=spec)
-            private = conversion.report_on(job, made, "PrivateTest")
-            row[key] = {
-                "public": _short(made.comparison, made.passed),
-                "private": _short(private, not private.failures(job.bar)),
-            }
-        print(json.dumps(row), flush=True)
-        with log.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def rows_of(log: Path) -> list[dict[str, Any]]:
-    """The results so far."""
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    failing = [
+        row["name"]
+        for row in counting.read(results(options))
+        if "plain" in row and not row["plain"]["passes"] and row["name"] in options.names
+    ]
+    counting.each(
+        failing,
+        options.folder / "tuned.jsonl",
+        lambda name: counting.fine_tuned(job_of(options, name)),
+    )
 
 
 def table(options: argparse.Namespace) -> None:
     """One line per model, and the counts."""
-    rows = rows_of(options.folder / "results.jsonl")
-    columns = "model | file | float, % | int8 alone | after --recover | PublicTest | PrivateTest"
-    print(f"| {columns} | held |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for row in rows:
-        if "error" in row:
-            print(f"| {row['name']} | {zoo.MEMBERS[row['name']].format} | {row['error']} ||||||")
-            continue
-        alone = "passes" if row["plain"]["passes"] else "fails"
-        made = f"{row['variant']}, {method(row)}" if row["gate"]["passes"] else "fails"
-        print(
-            f"| {row['name']} | {row['format']} | {row['float']} | {alone}, "
-            f"{row['plain']['equal']} | {made} | {row['gate']['equal']} | "
-            + " | ".join(verdict(row[key]) for key in ("private", "held"))
-            + " |"
-        )
-    loaded = [row for row in rows if "error" not in row]
-    failing = [row for row in loaded if not row["plain"]["passes"]]
-    good = [row for row in failing if row["variant"] == "int8" and row["gate"]["passes"]]
-    print(
-        f"\n{len(loaded)} of {len(rows)} load; {len(failing)} fail as plain int8, of which "
-        f"--recover makes {len(good)} pure int8 that pass; "
-        f"{sum(row['private']['passes'] for row in good)} of these pass on PrivateTest and "
-        f"{sum(row['held']['passes'] for row in good)} on the held-back Training rows too"
-    )
-
-
-def verdict(figures: dict[str, Any]) -> str:
-    """Whether a comparison passes, points lost, and percent of equal predictions."""
-    return (
-        f"{'passes' if figures['passes'] else 'fails'}, {figures['drop']:+.2f}, {figures['equal']}"
-    )
-
-
-def method(row: dict[str, Any]) -> str:
-    """The last thing that ``--recover`` changed."""
-    facts = row["method"]
-    for key, text in (
-        ("float operators", "{} operators in float"),
-        ("fine-tuned", "fine-tuned"),
-        ("biases", "biases"),
-        ("equalised", "equalised"),
-        ("images", "{} images"),
-    ):
-        if key in facts:
-            return text.format(facts[key])
-    return str(facts.get("ranges", "-"))
-
-
-def result(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    """Load, convert, recover and verify one member."""
-    started = time.monotonic()
-    job = job_of(options, name)
-    accuracy = float((job.expected.argmax(axis=1) == job.judged.truth).mean())
-    row: dict[str, Any] = {
-        "name": name,
-        "format": zoo.MEMBERS[name].format,
-        "loads": True,
-        "float": round(100 * accuracy, 2),
-        "problems": list(checks.problems(job)),
-    }
-    variant = "float16" if name == "gru" else "int8"
-    plain = conversion.convert(job, variant)
-    made, steps = plain, []
-    if not plain.passed:
-
-        def say(line: str) -> None:
-            steps.append(line.strip())
-            print(line, flush=True)
-
-        made = recover.recover(job, plain, say=say)
-    private = conversion.report_on(job, made, "PrivateTest")
-    held = on_held_rows(options, name, job, made)
-    row |= {
-        "plain": _short(plain.comparison, plain.passed),
-        "variant": made.variant,
-        "method": dict(made.method),
-        "gate": _short(made.comparison, made.passed),
-        "private": _short(private, not private.failures(job.bar)),
-        "held": _short(held, not held.failures(job.bar)),
-        "failures": {
-            "plain": plain.failures,
-            "gate": made.failures,
-            "private": private.failures(job.bar),
-            "held": held.failures(job.bar),
-        },
-        "steps": steps,
-        "seconds": round(time.monotonic() - started),
-    }
-    return row
-
-
-def _short(comparison: Any, passed: bool) -> dict[str, Any]:
-    return {
-        "drop": round(comparison.drop, 2),
-        "equal": round(comparison.agreement, 2),
-        "divergence": round(comparison.divergence_mean, 5),
-        "clear": round(comparison.clear_agreement, 2),
-        "passes": passed,
-    }
+    print(counting.table(counting.read(results(options))))
 
 
 COMMANDS = {"make": make, "count": count, "tune": tune, "table": table}

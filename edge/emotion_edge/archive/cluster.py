@@ -8,6 +8,7 @@ emotion-edge the same version. The results come back to this machine, which alon
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -21,6 +22,7 @@ AUTO = "auto"
 _AHEAD = 2  # chunks per core that are handed out
 _RETRIES = 3  # of a task whose process or machine died
 _WAIT_S = 10.0
+_ANSWER_S = 5.0  # Ray itself tries for minutes
 _ALONE_S = 300.0  # without a single core in the cluster before the run stops
 
 
@@ -41,14 +43,11 @@ class Cluster:
             import ray
         except ImportError as error:
             raise MissingExtra("a Ray cluster", "ray", "ray") from error
+        _require_answer(self._address)
         try:
             ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UsageError(
-                f"cannot reach the Ray cluster {self._address!r} ({reason}): start one with "
-                "`ray start --head`, or give its HOST:PORT"
-            ) from error
+            raise _unreachable(self._address, error) from error
         self._ray = ray
         self._label = ray.remote(num_cpus=1, max_retries=_RETRIES)(label)
         return self
@@ -120,3 +119,22 @@ class Cluster:
         ) as error:
             raise WorkerDied from error
         return results
+
+
+def _require_answer(address: str) -> None:
+    """Raises UsageError when nothing listens at a ``HOST:PORT``."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> UsageError:
+    reason = str(error).partition("\n")[0]
+    return UsageError(
+        f"cannot reach the Ray cluster {address!r} ({reason}): start one with "
+        "`ray start --head`, or give its HOST:PORT"
+    )

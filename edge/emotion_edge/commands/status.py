@@ -6,6 +6,7 @@ import argparse
 import http.client
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
 
 def read_health(url: str) -> dict[str, Any]:
     """What ``/healthz`` below ``url`` returns. Raises NotRunning, UsageError for no URL."""
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise UsageError(f"--url {url} is not an address: use http://127.0.0.1:9188")
     try:
         # Not through a proxy: it runs on this machine, or on one in its network.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

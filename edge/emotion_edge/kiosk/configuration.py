@@ -305,6 +305,7 @@ def _build(tables: Mapping[str, Any], where: str, problems: settings.Problems) -
     try:
         config = Config(**values, sinks=tuple(outputs))
         _check_files(config)
+        _check_ports(config)
     except UsageError as error:
         problems.add(UsageError(f"{where}: {error}"))
     return None if problems.errors else config
@@ -332,6 +333,16 @@ def _check_files(config: Config) -> None:
                 f"{sink.file} is named like an image of the run's folder: give the output another "
                 "name or folder"
             )
+
+
+def _check_ports(config: Config) -> None:
+    """Raises UsageError when two outputs listen on one port of the same or of every address."""
+    taken: dict[int, set[str]] = {}
+    for host, port in (sink.listens for sink in config.sinks if sink.listens):
+        others = taken.setdefault(port, set())
+        if port and (host in others or (others and {host, *others} & {"0.0.0.0", "::"})):
+            raise UsageError(f"2 outputs listen on port {port}: give each its own port")
+        others.add(host)
 
 
 def merge(tables: Mapping[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:

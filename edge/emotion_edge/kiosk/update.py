@@ -98,6 +98,11 @@ class Updater:
             return self.home
         return path.resolve() if path.is_symlink() and path.exists() else None
 
+    @property
+    def installed(self) -> bool:
+        """Whether there is a release, or one whose installation was cut off."""
+        return self.release("current") is not None or (self.home / ".lock").exists()
+
     def name(self, release: Path | None) -> str:
         """A release's name; an installation from before there were releases is ``legacy``."""
         if release is None:
@@ -860,14 +865,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(options: argparse.Namespace) -> str:
-    """Do what the options say; returns what came of it, and raises UpdateFailed."""
+def main(options: argparse.Namespace, *, first: bool = False) -> str:
+    """Do what the options say; returns what came of it, and raises UpdateFailed.
+
+    first: whether this may be the kiosk's first release, which the installer makes.
+    """
     root = os.environ.get("DESTDIR", "")
     updater = Updater(root, options.config)
     if options.list:
         return "\n".join(updater.summary())
     if not root and os.geteuid() != 0:
         raise UpdateFailed("this changes the system: run it with sudo")
+    if not first and not updater.installed:
+        raise UpdateFailed(
+            f"no kiosk is installed in {updater.home}: install one with edge/install-kiosk.sh"
+        )
     os.umask(0o022)
     for flag, seconds in (("--trial", options.trial), ("--patience", options.patience)):
         if not 0 <= seconds <= 86400:  # NaN included: a trial would never end
@@ -920,10 +932,10 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, *, first: bool = False) -> int:
     """Print what came of it; 0 when it is as requested, 1 when not. Nothing is left half-done."""
     try:
-        for line in main(options).splitlines():
+        for line in main(options, first=first).splitlines():
             say(line) if not options.list else print(line)
         return 0
     except Busy as error:
@@ -940,4 +952,4 @@ def run(options: argparse.Namespace) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Installs, updates and rolls back a kiosk.")
     add_arguments(parser)
-    sys.exit(run(parser.parse_args()))
+    sys.exit(run(parser.parse_args(), first=True))

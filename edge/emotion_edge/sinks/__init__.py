@@ -184,6 +184,11 @@ class SinkSettings(Settings):
     )
 
     @property
+    def listens(self) -> tuple[str, int] | None:
+        """The host and TCP port that it listens on."""
+        return None
+
+    @property
     def file(self) -> Path | None:
         """The file that it writes, for reports."""
         return None

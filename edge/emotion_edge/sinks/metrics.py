@@ -51,6 +51,11 @@ class MetricsSettings(SinkSettings):
         10.0, "seconds without a frame after which the run is reported as failing.", gt=0, le=1e6
     )
 
+    @property
+    def listens(self) -> tuple[str, int]:
+        """Its host and port."""
+        return self.host, self.port
+
     @classmethod
     def from_flag(cls, text: str) -> dict[str, str]:
         """Host, port, or both."""

@@ -64,6 +64,11 @@ class PageSettings(SinkSettings):
         "The page has no password.",
     )
 
+    @property
+    def listens(self) -> tuple[str, int]:
+        """Its host and port."""
+        return self.host, self.port
+
     @classmethod
     def from_flag(cls, text: str) -> dict[str, str]:
         """Host, port, or both."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Self
 
 from emotion_edge.sinks import Sink
-from emotion_edge.values import Event, Observation
 
 
 class Wrapper(Sink):
-    """Passes everything on to the sink it wraps. A subclass overrides what it changes."""
+    """Opens and closes the sink it wraps and reports for it. A subclass defines what is written."""
 
     def __init__(self, sink: Sink) -> None:
         """Wrap ``sink``, which is entered and left with the wrapper."""
@@ -44,14 +43,6 @@ class Wrapper(Sink):
         """Open the wrapped sink. Raises what it raises."""
         self._sink.__enter__()
         return self
-
-    def write(self, observation: Observation) -> None:
-        """Hand the observation on. Raises SinkError."""
-        self._sink.write(observation)
-
-    def event(self, event: Event) -> None:
-        """Hand the event on. Raises SinkError."""
-        self._sink.event(event)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any, /) -> None:
         """Close the wrapped sink."""

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -277,6 +278,21 @@ def test_a_ray_worker_is_killed_and_every_image_is_labelled_once(
 
 def _pipes(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name == "pipe.jpg"]
+
+
+def test_a_ray_address_where_nothing_listens(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        command(photos, tmp_path / "out.jsonl", "--ray", f"127.0.0.1:{port}"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"127.0.0.1:{port}" in done.stderr and "Connection refused" in done.stderr
 
 
 def test_no_ray_cluster_is_one_line(photos: Path, tmp_path: Path) -> None:

@@ -143,8 +143,9 @@ def test_something_else_answers(
     assert "is not emotion-edge" in capsys.readouterr().err
 
 
-def test_no_address(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["status", "--url", "kiosk"]) == 2
+@pytest.mark.parametrize("url", ["kiosk", "file:///etc/hostname", "ftp://kiosk:9188"])
+def test_no_address(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "--url", url]) == 2
     assert "is not an address" in capsys.readouterr().err
 
 

@@ -254,6 +254,28 @@ def test_two_outputs_cannot_share_a_file(tmp_path: Path) -> None:
             build({"sinks": sinks, "overwrite": True})
 
 
+@pytest.mark.parametrize(
+    ("metrics", "page", "shared"),
+    [
+        ({"port": 8080}, {}, True),
+        ({"port": 8080, "host": "0.0.0.0"}, {}, True),
+        ({"port": 8080}, {"host": "0.0.0.0"}, True),
+        ({"port": 8080, "host": "192.0.2.1"}, {"host": "192.0.2.2"}, False),
+        ({"port": 0}, {"port": 0}, False),
+        ({}, {}, False),
+    ],
+)
+def test_two_outputs_cannot_share_a_port(
+    metrics: dict[str, object], page: dict[str, object], shared: bool
+) -> None:
+    tables = {"sinks": {"metrics": metrics, "page": page}}
+    if not shared:
+        build(tables)
+        return
+    with pytest.raises(UsageError, match="2 outputs listen on port 8080"):
+        build(tables)
+
+
 def test_an_output_is_never_named_like_an_image_of_the_source(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"an image")
     tables = {"camera": {"source": str(tmp_path)}, "overwrite": True}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from emotion_edge import cli
 from emotion_edge.kiosk import update
 from tests.edge.kiosk.kiosk_standin import (
     BLIND,
@@ -67,6 +68,18 @@ def test_a_first_installation(empty: Kiosk, tmp_path: Path) -> None:
     calls = (empty.root / "systemctl.log").read_text()
     assert "enable --quiet emotion-edge-update.timer emotion-edge.service\n" in calls
     assert "start emotion-edge-update.timer\n" in calls
+
+
+def test_the_command_is_not_an_installer(
+    empty: Kiosk,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DESTDIR", str(empty.root))
+    assert cli.main(["update", "--wheel", str(wheel(tmp_path, "1.0"))]) == 1
+    assert "edge/install-kiosk.sh" in capsys.readouterr().err
+    assert not (empty.home / "releases").exists()
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "1e9"])
