@@ -131,16 +131,25 @@ def _with_keras(path: Path, kind: str, custom: CustomObjects, allow_lambda: bool
 
 
 def _means_otherwise(path: Path, kind: str) -> bool:
-    """Whether Keras 3 would read a file of Keras 2 without an error and compute something else."""
-    if kind != file_kind.HDF5:
-        return False
+    """Whether Keras 3 reads the file without an error, but computes something else or cannot run.
+
+    TensorFlow runs channels first on a GPU only.
+    """
     try:
-        with h5py.File(path, "r") as weights:
-            text = weights.attrs.get("model_config", "")
-            text = text.decode() if isinstance(text, bytes) else str(text)
-            return '"hard_sigmoid"' in text and keras_version({}, weights) < 3
-    except OSError:  # truncated: the error comes when it is read
-        return False
+        with _weights_file(path, kind) as weights:
+            text, backend = _attribute(weights, "model_config"), _attribute(weights, "backend")
+            old = keras_version({}, weights) < 3
+        if kind == file_kind.KERAS:
+            with zipfile.ZipFile(path) as archive:
+                text, old = archive.read("config.json").decode(), False
+        return f'"{_FIRST}"' in text or (old and ('"hard_sigmoid"' in text or backend == _THEANO))
+    except (ConversionError, OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return False  # the error comes when it is read
+
+
+def _attribute(weights: Any, name: str) -> str:
+    value = weights.attrs.get(name, "")
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _one_line(error: BaseException) -> str:
@@ -195,7 +204,14 @@ def _tolerantly(
         tree = builder.model(inner)
         # The weights of a nested network are stored under its name.
         assign(weights, tree if inner is config else Node("", "Functional", None, [tree]))
-        return Loaded(tree.layer, tuple(builder.notes))
+        if _THEANO in (config.get("backend"), _attribute(weights, "backend")):
+            _turn_kernels(tree)
+            builder.note("its kernels were turned by 180 degrees: Theano convolves")
+        network = tree.layer
+        if builder.channels_first and network.input_shape[1] in (1, 3):
+            network = _channels_last(network)
+            builder.note("its input takes channels first; it was turned to channels last")
+        return Loaded(network, tuple(builder.notes))
 
 
 def _weights_file(path: Path, kind: str) -> Any:
@@ -264,8 +280,7 @@ def _call(architecture: str) -> Any:
 
 def keras_version(config: Mapping[str, Any], weights: Any) -> int:
     """The major version of the Keras that wrote a file; 2 where the file does not say."""
-    text = config.get("keras_version") or weights.attrs.get("keras_version") or ""
-    text = text.decode() if isinstance(text, bytes) else str(text)
+    text = str(config.get("keras_version") or _attribute(weights, "keras_version"))
     if text[:1].isdigit():
         return int(text.split(".")[0])
     return 3 if str(config.get("module", "")).startswith("keras") and "nb_row" not in text else 2
@@ -273,12 +288,24 @@ def keras_version(config: Mapping[str, Any], weights: Any) -> int:
 
 @dataclass(slots=True)
 class Node:
-    """A layer, or a model with its layers in the order of its configuration."""
+    """A layer, or a model with its layers in the order of its configuration.
+
+    channels_first: whether its images have the channels first; ``layer`` has them last.
+    """
 
     name: str
     class_name: str
     layer: Any
     children: list[Node] = field(default_factory=list)
+    channels_first: bool = False
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """The layer's answer to Keras tensors."""
+        if not self.channels_first:
+            return self.layer(*arguments, **options)
+        image, *others = arguments
+        answer = self.layer(keras.layers.Permute((2, 3, 1))(image), *others, **options)
+        return keras.layers.Permute((3, 1, 2))(answer) if len(answer.shape) == 4 else answer
 
     def leaves(self) -> Iterator[Node]:
         """The layers below it, or itself."""
@@ -286,6 +313,25 @@ class Node:
             yield self
         for child in self.children:
             yield from child.leaves()
+
+
+_FIRST = "channels_first"
+_THEANO = "theano"
+
+
+def _turn_kernels(tree: Node) -> None:
+    # As Keras 2 did: https://github.com/keras-team/keras/blob/2.3.1/keras/engine/saving.py
+    for leaf in tree.leaves():
+        if leaf.class_name in ("Conv1D", "Conv2D", "Conv2DTranspose"):
+            kernel, *others = leaf.layer.get_weights()
+            spatial = tuple(range(kernel.ndim - 2))
+            leaf.layer.set_weights([np.flip(kernel, spatial), *others])
+
+
+def _channels_last(network: Any) -> Any:
+    channels, height, width = network.input_shape[1:]
+    image = keras.Input((height, width, channels))
+    return keras.Model(image, network(keras.layers.Permute((3, 1, 2))(image)), name=network.name)
 
 
 def tree_of(network: Any) -> Node:
@@ -347,7 +393,8 @@ _AUGMENTATION = re.compile(
 class Builder:
     """Builds networks from configurations of Keras 1, 2 and 3.
 
-    notes: what was changed or dropped.
+    notes: what was changed or dropped. channels_first: whether a layer's images have the channels
+    first.
     """
 
     def __init__(self, custom: CustomObjects, allow_lambda: bool, version: int) -> None:
@@ -355,6 +402,7 @@ class Builder:
         self.allow_lambda = allow_lambda
         self.version = version
         self.notes: list[str] = []
+        self.channels_first = False
 
     def note(self, text: str) -> None:
         """Add a note, once."""
@@ -411,7 +459,7 @@ class Builder:
                         "code and give --architecture FILE.py:FUNCTION"
                     )
                 image = x = keras.Input(shape[1:])
-            x = child.layer(x)
+            x = child(x)
         return Node(name, "Sequential", keras.Model(image, x, name=_safe(name)), children)
 
     def _functional(self, content: Mapping[str, Any]) -> Node:
@@ -439,7 +487,7 @@ class Builder:
                     later.append((name, call))
                     continue
                 arguments, options = _arguments(call, made, first)
-                made.setdefault(name, []).append(children[name].layer(*arguments, **options))
+                made.setdefault(name, []).append(children[name](*arguments, **options))
             if len(later) == len(waiting):
                 raise ConversionError(f"its layers {later[0][0]} and others depend on each other")
             waiting = later
@@ -459,7 +507,11 @@ class Builder:
             node.name = config.get("name") or node.name
             return node
         name = content.get("name") or config.get("name") or class_name.lower()
-        return Node(name, class_name, self.layer(class_name, dict(content), name))
+        first = content.get("data_format") == _FIRST
+        content = {**content, **({"data_format": "channels_last"} if first else {})}
+        self.channels_first |= first
+        layer = self.layer(class_name, content, name)
+        return Node(name, class_name, layer, channels_first=first)
 
     def layer(self, class_name: str, content: dict[str, Any], name: str) -> Any:
         """A layer from its configuration. Raises ConversionError."""
@@ -483,7 +535,10 @@ class Builder:
         content = self._translated(class_name, content)
         if kind is keras.layers.Bidirectional or kind is keras.layers.TimeDistributed:
             inner = content.pop("layer")
-            content["layer"] = self.node(inner).layer
+            node = self.node(inner)
+            if node.channels_first:
+                raise ConversionError(f"the layer {name} contains one that takes channels first")
+            content["layer"] = node.layer
             content.pop("backward_layer", None)
         accepted = self._accepted(kind, content, name)
         try:
@@ -539,10 +594,10 @@ class Builder:
 
 def _renamed(class_name: str, content: Mapping[str, Any], version: int) -> dict[str, Any]:
     """The arguments in the names and forms of Keras 3. Raises ConversionError."""
-    if content.get("data_format") == "channels_first" or content.get("dim_ordering") == "th":
+    if content.get("dim_ordering") == "th":
         raise ConversionError(
-            "it uses channels_first (Theano's order), which TensorFlow does not run on a "
-            "CPU: build it with channels_last and transpose the weights"
+            "it is a file of Keras 1 in Theano's order, whose kernels are arranged differently: "
+            "save it again with Keras 2.0 to 2.3, which converts them"
         )
     renamed = dict(content)
     for old, new in (*_OF_LAYER.get(class_name, ()), *(_KERAS_1.items() if version < 2 else ())):

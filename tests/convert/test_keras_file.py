@@ -55,8 +55,93 @@ def test_keras_1(tmp_path: Path) -> None:
     check(legacy.write_h5(tmp_path / "one.h5", config, made.layers, suffix="_{}"), made)
     config["config"][0]["config"]["dim_ordering"] = "th"
     path = legacy.write_h5(tmp_path / "theano.h5", config, made.layers, suffix="_{}")
-    with pytest.raises(ConversionError, match="channels_first"):
+    with pytest.raises(ConversionError, match="Keras 1 in Theano's order"):
         keras_file.load(path)
+
+
+def channels_first(made: Any) -> dict[str, Any]:
+    """The network as it is stored with the channels first. Its kernels are the same."""
+    config = legacy.keras_2(made, "2.3.1")
+    for layer in config["config"]["layers"]:
+        content = layer["config"]
+        if "data_format" in content:
+            content["data_format"] = "channels_first"
+        if "batch_input_shape" in content:
+            content["batch_input_shape"] = [None, 1, 48, 48]
+        if layer["class_name"] == "BatchNormalization":
+            content["axis"] = 1
+    return config
+
+
+def test_channels_first(tmp_path: Path) -> None:
+    made = legacy.network()
+    path = legacy.write_h5(tmp_path / "first.h5", channels_first(made), made.layers)
+    notes = check(path, made)
+    assert notes == ("its input takes channels first; it was turned to channels last",)
+
+
+def test_channels_first_without_a_format_in_flatten(tmp_path: Path) -> None:
+    # Up to Keras 2.1 it flattened channels, rows, columns in the order in which they came.
+    made = legacy.network()
+    config = channels_first(made)
+    flat, dense = made.get_layer("flat"), made.get_layer("answer")
+    del next(
+        layer["config"] for layer in config["config"]["layers"] if layer["config"]["name"] == "flat"
+    )["data_format"]
+    path = legacy.write_h5(tmp_path / "first.h5", config, made.layers)
+    kernel, bias = dense.get_weights()
+    _, height, width, channels = flat.input.shape
+    turned = kernel.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
+    dense.set_weights([turned.reshape(kernel.shape), bias])
+    check(path, made)
+
+
+def test_one_layer_with_channels_first(tmp_path: Path) -> None:
+    # EmoPy's networks: the pooling takes rows for channels.
+    keras.utils.set_random_seed(2)
+    image = keras.Input((48, 48, 1))
+    x = keras.layers.Conv2D(6, 4, activation="relu", name="conv")(image)
+    turned = keras.layers.Permute((2, 3, 1))(x)
+    pooled = keras.layers.Permute((3, 1, 2))(keras.layers.MaxPooling2D(name="pool")(turned))
+    answer = keras.layers.Dense(3, name="dense")(keras.layers.Flatten(name="flat")(pooled))
+    made = keras.Model(image, answer)
+    layers = [made.get_layer(name) for name in ("conv", "pool", "flat", "dense")]
+    config = [
+        {"class_name": type(layer).__name__, "config": dict(layer.get_config())} for layer in layers
+    ]
+    config[0]["config"]["batch_input_shape"] = [None, 48, 48, 1]
+    config[1]["config"]["data_format"] = "channels_first"
+    stored = {"class_name": "Sequential", "config": config, "keras_version": "2.0.6"}
+    path = legacy.write_h5(tmp_path / "pool.h5", stored, layers)
+    assert check(path, made) == ()
+
+
+def test_channels_first_in_a_file_that_keras_itself_loads(tmp_path: Path) -> None:
+    path, made = tmp_path / "first.keras", legacy.network()
+    made.save(path)
+
+    def edit(config: dict[str, Any]) -> None:
+        for layer in config["config"]["layers"]:
+            content = layer["config"]
+            if "data_format" in content:
+                content["data_format"] = "channels_first"
+            if layer["class_name"] == "InputLayer":
+                content["batch_shape"] = [None, 1, 48, 48]
+            if layer["class_name"] == "BatchNormalization":
+                content["axis"] = 1
+
+    legacy.edit_keras(path, edit)
+    assert "turned to channels last" in check(path, made)[-1]
+
+
+def test_theanos_kernels_are_turned(tmp_path: Path) -> None:
+    made = legacy.network()
+    config = legacy.keras_2(made, "2.0.8") | {"backend": "theano"}
+    path = legacy.write_h5(tmp_path / "theano.h5", config, made.layers)
+    conv = made.get_layer("conv")
+    kernel, bias = conv.get_weights()
+    conv.set_weights([kernel[::-1, ::-1], bias])
+    assert "Theano" in check(path, made)[0]
 
 
 def test_weights_alone_need_an_architecture(tmp_path: Path) -> None:
