@@ -54,34 +54,48 @@ FLOAT_STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 def recover(job: Job, failed: Converted, *, say: Callable[[str], None]) -> Converted:
     """Try each step until a model passes; if none does, return the one nearest to float.
 
-    One half of the judging images chooses, the other confirms: of twenty candidates, the first to
-    pass on the images that choose is partly lucky. After a failed confirmation the next candidate
-    to be confirmed has to be nearer to float than that one was.
+    Of the candidates of a stage that pass, the one nearest to float is taken: the first to pass is
+    partly lucky. One half of the judging images chooses, the other confirms. After a failed
+    confirmation the next candidate has to be nearer to float than that one was.
     say: is called with the outcome of each step, one line.
     """
     choosing, confirming = job.halves()
     best, bound, tried = failed, math.inf, 0
-    for candidate in rungs(choosing, failed):
+    passing: list[Converted] = []
+    for candidate, ends_stage in rungs(choosing, failed):
         say(_outcome(candidate))
-        divergence = candidate.comparison.divergence_mean
-        if candidate.passed and divergence < bound:
-            tried, bound = tried + 1, divergence
-            candidate = replace(
-                conversion.judge(
-                    confirming,
-                    candidate.model,
-                    candidate.variant,
-                    spec=candidate.spec,
-                    method={**candidate.method, "confirmations tried": tried},
-                ),
-                selection=candidate.comparison,
-            )
-            say(_outcome(candidate))
-            if candidate.passed:
-                return candidate
-        if not candidate.passed and divergence < best.comparison.divergence_mean:
+        if candidate.passed:
+            passing.append(candidate)
+        elif _divergence(candidate) < _divergence(best):
             best = candidate
+        if not ends_stage or not passing:
+            continue
+        chosen = min(passing, key=_divergence)
+        passing.clear()
+        if _divergence(chosen) >= bound:
+            continue
+        tried, bound = tried + 1, _divergence(chosen)
+        confirmed = replace(
+            conversion.judge(
+                confirming,
+                chosen.model,
+                chosen.variant,
+                spec=chosen.spec,
+                method={**chosen.method, "confirmations tried": tried},
+            ),
+            selection=chosen.comparison,
+        )
+        say(_outcome(confirmed))
+        if confirmed.passed:
+            return confirmed
+        if bound < _divergence(best):
+            best = confirmed
     return best
+
+
+def _divergence(converted: Converted) -> float:
+    """From float, on the images that choose."""
+    return (converted.selection or converted.comparison).divergence_mean
 
 
 def _outcome(converted: Converted) -> str:
@@ -94,14 +108,18 @@ def _outcome(converted: Converted) -> str:
     )
 
 
-def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
-    """Every attempt, cheapest first, each measured by the gate when it is asked for."""
+def rungs(job: Job, failed: Converted) -> Iterator[tuple[Converted, bool]]:
+    """Every attempt, cheapest first, each measured by the gate when it is asked for.
+
+    With each comes whether it ends a stage: the next one takes longer to make, or costs more on the
+    device.
+    """
     plain = job.calibrator()
     kept: list[tuple[float, Calibrator, Mapping[str, Any]]] = [
         (failed.comparison.divergence_mean, plain, dict(failed.method))
     ]
 
-    def attempt(calibrator: Calibrator, facts: Mapping[str, Any]) -> Converted:
+    def attempt(calibrator: Calibrator, facts: Mapping[str, Any]) -> tuple[Converted, bool]:
         calibrated = calibrator.calibrated(facts["ranges"], answers="logits" in facts)
         converted = conversion.judge(
             job,
@@ -111,7 +129,7 @@ def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
             method=facts,
         )
         kept.append((converted.comparison.divergence_mean, calibrator, facts))
-        return converted
+        return converted, False
 
     def best() -> tuple[float, Calibrator, Mapping[str, Any]]:
         return min(kept, key=lambda item: item[0])
@@ -142,7 +160,7 @@ def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
     corrected = correct_biases(job, calibrated, spec, faces)
     corrected_facts = {**facts, "biases": "corrected"}
     result = conversion.judge(job, corrected, "int8", spec=spec, method=corrected_facts)
-    yield result
+    yield result, True
     # Where a rectifier's rounding moved the means, other biases make it worse from layer to layer.
     helps = result.comparison.divergence_mean < divergence
     if helps:
@@ -159,7 +177,7 @@ def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
             spec=spec,
             method={**facts, "biases": "trained", "fine-tuned": f"{finetune.STEPS} steps"},
         )
-        yield result
+        yield result, True
         if result.comparison.divergence_mean < divergence:
             calibrated, facts = tuned, result.method
         else:
@@ -175,7 +193,7 @@ def rungs(job: Job, failed: Converted) -> Iterator[Converted]:
             else quantize.quantize(calibrated.model, keep_float=order[:count])
         )
         method_facts = {**facts, "float operators": count}
-        yield conversion.judge(job, mixed, "mixed", spec=spec, method=method_facts)
+        yield conversion.judge(job, mixed, "mixed", spec=spec, method=method_facts), True
 
 
 def equalise(model: bytes, seen: Observations, *, with_weights: bool = True) -> bytes:
