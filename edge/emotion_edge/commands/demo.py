@@ -128,7 +128,7 @@ def moments(seen: list[dict[str, Any]]) -> list[float]:
 
 
 def contact_sheet(clip: Path, seconds: list[float]) -> Image:
-    """The clip's frames at these times, in rows, uint8 BGR."""
+    """The clip's frames at these times, in rows, uint8 BGR. Raises SinkError without a frame."""
     video = cv2.VideoCapture(str(clip), cv2.CAP_FFMPEG)
     count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     wanted = {min(round(at * video.get(cv2.CAP_PROP_FPS)), count - 1) for at in seconds}
@@ -140,6 +140,8 @@ def contact_sheet(clip: Path, seconds: list[float]) -> Image:
             small = cv2.resize(image, (_TILE, height), interpolation=cv2.INTER_AREA)
             tiles.append(np.asarray(small, dtype=np.uint8))
     video.release()
+    if not tiles:
+        raise SinkError(f"{clip} has no frame for a contact sheet: is the disk full?")
     bordered = [_bordered(tile) for tile in tiles]
     blank = np.zeros_like(bordered[0])
     bordered += [blank] * (-len(bordered) % _COLUMNS)

@@ -10,6 +10,7 @@ import pytest
 
 from emotion_edge.cli import main
 from emotion_edge.commands import demo
+from emotion_edge.errors import SinkError
 
 TINY = str(Path(__file__).parents[1] / "tiny.tflite")
 
@@ -35,6 +36,13 @@ def test_faces_can_be_hidden(tmp_path: Path) -> None:
     sheet = cv2.imread(str(tmp_path / "contact-sheet.jpg"))
     gray = (abs(sheet.astype(int) - 128) < 6).all(axis=2)
     assert gray.mean() > 0.02  # none of the room is gray
+
+
+def test_a_clip_without_a_frame_is_one_line(tmp_path: Path) -> None:
+    clip = tmp_path / "empty.mp4"
+    clip.write_bytes(b"")
+    with pytest.raises(SinkError, match="no frame for a contact sheet"):
+        demo.contact_sheet(clip, [0.0, 1.0])
 
 
 def test_a_demo_without_end_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
