@@ -275,7 +275,7 @@ def _groups(graph: Graph) -> list[_Group]:
             if not readable:  # such as weights behind a reshape, or several filters a channel
                 fixed |= {source, out}
         elif operator.activation in ("", "RELU") and (
-            (operator.name in PASSING and graph.tensors[taken[0]].shape[-1] == shape[-1])
+            (operator.name in PASSING and _keeps_channels(graph, operator))
             or (operator.name == "ADD" and all(graph.tensors[i].shape == shape for i in taken))
         ):
             count = len(taken) if operator.name == "ADD" else 1
@@ -372,6 +372,15 @@ def sensitivity(job: Job, calibrated: Calibrated, spec: InputSpec, faces: Image)
             metrics.kl_divergence(expected, answers, smoothing=gate.SMOOTHING).mean()
         )
     return sorted(names, key=lambda name: -harm[name])
+
+
+def _keeps_channels(graph: Graph, operator: Operator) -> bool:
+    taken, made = (graph.tensors[i].shape for i in (operator.inputs[0], operator.outputs[0]))
+    if operator.name == "MEAN":
+        axes = graph.tensors[operator.inputs[1]]
+        over = graph.values(axes.index).reshape(-1).tolist() if axes.constant else [-1]
+        return len(taken) - 1 not in over and -1 not in over
+    return bool(taken[-1] == made[-1])
 
 
 def _scale_outputs(graph: Graph, operator: Operator, factor: NDArray[np.float64]) -> None:

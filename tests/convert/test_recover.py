@@ -174,6 +174,19 @@ def test_no_factor_passes_a_bounded_activation() -> None:
     assert recover.equalise(calibrator.graph, calibrator.seen) == Graph(calibrator.graph).to_bytes()
 
 
+def test_no_factor_passes_a_mean_over_the_channels() -> None:
+    keras.utils.set_random_seed(6)
+    layers = keras.layers
+    image = keras.Input((24, 24, 1))
+    x = layers.Conv2D(6, 3, strides=4, name="stem")(image)  # six rows, columns and channels
+    x = keras.ops.mean(x, axis=3)
+    x = layers.Dense(7, activation="softmax")(x)
+    x = layers.GlobalAveragePooling1D()(x)
+    calibrator = Calibrator(from_keras(keras.Model(image, x)), FACES, 1 / 255, 0)
+    assert "MEAN" in {operator.name for operator in Graph(calibrator.graph).operators}
+    assert recover._groups(Graph(calibrator.graph)) == []
+
+
 def test_corrected_biases_bring_the_channel_means_back(jobs: dict[str, Job]) -> None:
     job = jobs["tiny"]
     calibrator = Calibrator(from_keras(convolutional()), FACES, 1, 0)
