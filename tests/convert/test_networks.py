@@ -51,6 +51,7 @@ def real(name: str = "fer2013.csv.gz") -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # it trains, and may try every step of --recover
 def test_a_mobilenet_trained_on_faces_in_colour_passes(tmp_path: Path) -> None:
     data = real()
     spec = InputSpec(96, 96, 3, "rgb")
