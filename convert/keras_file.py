@@ -136,15 +136,15 @@ def _means_otherwise(path: Path, kind: str) -> bool:
     TensorFlow runs channels first on a GPU only.
     """
     try:
-        with _weights_file(path, kind) as weights:
-            text, backend = _attribute(weights, "model_config"), _attribute(weights, "backend")
-            old = keras_version({}, weights) < 3
         if kind == file_kind.KERAS:
             with zipfile.ZipFile(path) as archive:
-                text, old = archive.read("config.json").decode(), False
-        return f'"{_FIRST}"' in text or (old and ('"hard_sigmoid"' in text or backend == _THEANO))
-    except (ConversionError, OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return False  # the error comes when it is read
+                return f'"{_FIRST}"'.encode() in archive.read("config.json")
+        with h5py.File(path, "r") as weights:
+            text = _attribute(weights, "model_config")
+            differs = '"hard_sigmoid"' in text or _attribute(weights, "backend") == _THEANO
+            return f'"{_FIRST}"' in text or (differs and keras_version({}, weights) < 3)
+    except (OSError, KeyError, zipfile.BadZipFile):  # truncated: the error comes when it is read
+        return False
 
 
 def _attribute(weights: Any, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from convert import checks, conversion, finetune, quantize, recover
 from convert.gate import Comparison
 
 Row = dict[str, Any]
+_RESULTS = "results.jsonl"
 
 
 def measure(
@@ -85,6 +86,26 @@ def short(comparison: Comparison, passed: bool) -> Row:
         "clear": round(comparison.clear_agreement, 2),
         "passes": passed,
     }
+
+
+def count(folder: Path, names: Iterable[str], work: Callable[[str], Row]) -> None:
+    """Call ``work`` for every model; the rows are ``results`` of the folder from then on."""
+    each(names, folder / _RESULTS, work)
+
+
+def results(folder: Path) -> list[Row]:
+    """What ``count`` has found so far."""
+    return read(folder / _RESULTS)
+
+
+def tune(folder: Path, names: Collection[str], job_of: Callable[[str], conversion.Job]) -> None:
+    """Fine-tune each model that ``count`` saw fail as plain int8, into ``tuned.jsonl``."""
+    failing = [
+        row["name"]
+        for row in results(folder)
+        if "plain" in row and not row["plain"]["passes"] and row["name"] in names
+    ]
+    each(failing, folder / "tuned.jsonl", lambda name: fine_tuned(job_of(name)))
 
 
 def each(names: Iterable[str], log: Path, work: Callable[[str], Row | None]) -> None:

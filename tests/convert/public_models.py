@@ -236,31 +236,17 @@ def result(options: argparse.Namespace, name: str) -> counting.Row:
 
 def count(options: argparse.Namespace) -> None:
     """Convert every model; one JSON line each."""
-    counting.each(options.names, results(options), lambda name: result(options, name))
-
-
-def results(options: argparse.Namespace) -> Path:
-    """Where ``count`` writes its lines."""
-    return Path(options.folder / "results.jsonl")
+    counting.count(options.folder, options.names, lambda name: result(options, name))
 
 
 def tune(options: argparse.Namespace) -> None:
     """Fine-tune each model that fails as plain int8; one JSON line each, with and without."""
-    failing = [
-        row["name"]
-        for row in counting.read(results(options))
-        if "plain" in row and not row["plain"]["passes"] and row["name"] in options.names
-    ]
-    counting.each(
-        failing,
-        options.folder / "tuned.jsonl",
-        lambda name: counting.fine_tuned(job_of(options, name)),
-    )
+    counting.tune(options.folder, options.names, lambda name: job_of(options, name))
 
 
 def table(options: argparse.Namespace) -> None:
     """One line per model, and the counts."""
-    print(counting.table(counting.read(results(options))))
+    print(counting.table(counting.results(options.folder)))
 
 
 COMMANDS = {"fetch": fetch, "count": count, "tune": tune, "table": table}
