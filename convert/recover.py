@@ -1,34 +1,36 @@
 """Tries to make a failing int8 model pass, with the cheapest methods first.
 
-Cheap means cheap on the device: other ranges, equalised channels and corrected biases cost
-nothing there; an operator left in float costs time on every frame, so it is tried last.
+Cheap means cheap on the device: other ranges, equalised channels, corrected and trained biases cost
+nothing there. A doubled channel and an operator left in float cost time on every frame; the
+operator also needs a processor with floats, so it is tried last.
 
 1. ranges: of the logits, that which keeps the probabilities nearest to float's; of all activations,
    other calibration sizes and other ways to choose a range from what was seen;
-2. equalisation: channels of one tensor brought to like ranges, by scaling the weights before and
-   after (Nagel et al. 2019, Data-Free Quantization through Weight Equalization and Bias
-   Correction, section 4.1); batch norms are folded into the convolutions before that;
+2. equalisation: channels of one tensor brought to like ranges (``channels.equalise``);
 3. bias correction: the mean error of each channel, measured on the calibration set, taken out of
-   the int32 bias (the same paper, section 4.2, measured instead of derived);
+   the int32 bias (Nagel et al. 2019, Data-Free Quantization through Weight Equalization and Bias
+   Correction, section 4.2, measured instead of derived);
 4. fine-tuning: a few hundred training steps with rounding simulated (``finetune``);
-5. mixed: the operators that do most harm stay in float32, as few as will do.
+5. doubling: the activations that lose most are computed twice, rounded half a step apart
+   (``channels.double``), as few as will do;
+6. mixed: the operators that do most harm stay in float32, as few as will do.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convert import conversion, finetune, gate, quantize, ranges
+from convert import channels, conversion, finetune, gate, quantize, ranges
 from convert.conversion import Converted, Job
-from convert.flatbuffer import WEIGHTED, Graph, Operator
+from convert.flatbuffer import WEIGHTED, Graph
+from convert.gate import Bar
 from convert.quantize import Calibrated, Calibrator
-from convert.ranges import Observations
 from emotion_edge.model.backend import LITERT
 from emotion_edge.model.classifier import TFLiteClassifier
 from emotion_edge.model.manifest import InputSpec
@@ -38,30 +40,28 @@ from train import metrics
 SIZES = (128, 2048)
 """Calibration set sizes to try in addition to the requested one."""
 
-PASSING = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "PAD", "RELU")
-"""What a positive factor on a channel goes through unchanged."""
-
-LARGEST_FACTOR = 16.0
-"""Of equalisation; more than 4 bits would be taken from noise."""
-
 MEASURED = 96
 """Calibration images behind a bias correction and a sensitivity."""
 
-FLOAT_STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""How many operators are left in float, one after the other."""
+STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""How many groups are doubled, and how many operators are left in float, one after the other."""
 
 
 def recover(job: Job, failed: Converted, *, say: Callable[[str], None]) -> Converted:
     """Try each step until a model passes; if none does, return the one nearest to float.
 
     Of the candidates of a stage that pass, the one nearest to float is taken: the first to pass is
-    partly lucky. One half of the judging images chooses, the other confirms. After a failed
-    confirmation the next candidate has to be nearer to float than that one was.
+    partly lucky. One half of the judging images chooses, the other confirms, and there the share of
+    equal predictions has to pass by ``margin``, or the file would pass on other images by luck
+    alone. After a failed confirmation the next candidate has to be nearer to float than that one
+    was. If none has the margin, the last that passed without it is returned.
     say: is called with the outcome of each step, one line.
     """
     choosing, confirming = job.halves()
+    asked = min(100.0, job.bar.agreement + margin(job.bar, len(confirming.judged)))
     best, bound, tried = failed, math.inf, 0
     passing: list[Converted] = []
+    close: Converted | None = None
     for candidate, ends_stage in rungs(choosing, failed):
         say(_outcome(candidate))
         if candidate.passed:
@@ -85,12 +85,21 @@ def recover(job: Job, failed: Converted, *, say: Callable[[str], None]) -> Conve
             ),
             selection=chosen.comparison,
         )
-        say(_outcome(confirmed))
-        if confirmed.passed:
+        sure = confirmed.passed and confirmed.comparison.agreement >= asked
+        say(_outcome(confirmed, "" if sure or not confirmed.passed else f", {asked:.2f}% is sure"))
+        if sure:
             return confirmed
-        if bound < _divergence(best):
+        if confirmed.passed:
+            close = confirmed
+        elif bound < _divergence(best):
             best = confirmed
-    return best
+    return close or best
+
+
+def margin(bar: Bar, images: int) -> float:
+    """One standard error of a share of equal predictions that is just enough, percent."""
+    share = bar.agreement / 100
+    return 100 * math.sqrt(share * (1 - share) / images)
 
 
 def _divergence(converted: Converted) -> float:
@@ -98,13 +107,13 @@ def _divergence(converted: Converted) -> float:
     return (converted.selection or converted.comparison).divergence_mean
 
 
-def _outcome(converted: Converted) -> str:
+def _outcome(converted: Converted, but: str = "") -> str:
     result = converted.comparison
     method = ", ".join(f"{key} {value}" for key, value in converted.method.items())
     step = "recover" if converted.selection is None else "confirm on the other half"
     return (
         f"  {step}: {method}: drop {result.drop:+.2f}, {result.agreement:.2f}% equal, "
-        f"KL {result.divergence_mean:.2g}: {'passes' if converted.passed else 'fails'}"
+        f"KL {result.divergence_mean:.2g}: {'passes' if converted.passed else 'fails'}{but}"
     )
 
 
@@ -148,7 +157,7 @@ def rungs(job: Job, failed: Converted) -> Iterator[tuple[Converted, bool]]:
     _, chosen, facts = best()
     for kind in ("channels", "activations"):
         level = chosen.on(
-            graph=equalise(chosen.graph, chosen.seen, with_weights=kind == "channels")
+            graph=channels.equalise(chosen.graph, chosen.seen, with_weights=kind == "channels")
         )
         for way in dict.fromkeys((facts["ranges"], "min-max", "least-error")):
             yield attempt(level, {**facts, "ranges": way, "equalised": kind})
@@ -183,125 +192,33 @@ def rungs(job: Job, failed: Converted) -> Iterator[tuple[Converted, bool]]:
         else:
             tuned = None
 
-    order = sensitivity(job, calibrated, spec, faces)
-    for count in FLOAT_STEPS:
-        if count >= len(order):
-            break
-        mixed = (
-            correct_biases(job, calibrated, spec, faces, keep_float=order[:count])
-            if helps and tuned is None  # trained biases are right already
-            else quantize.quantize(calibrated.model, keep_float=order[:count])
-        )
-        method_facts = {**facts, "float operators": count}
-        yield conversion.judge(job, mixed, "mixed", spec=spec, method=method_facts), True
+    def finished(model: Calibrated, keep_float: Collection[str] = ()) -> bytes:
+        if helps and tuned is None:  # trained biases are right already
+            return correct_biases(job, model, spec, faces, keep_float=keep_float)
+        return quantize.quantize(model.model, keep_float=keep_float)
+
+    harm = sensitivity(job, calibrated, spec, faces)
+    groups = by_harm(Graph(calibrated.model), harm)
+    for count in sorted({*(step for step in STEPS if step < len(groups)), len(groups)} - {0}):
+        doubled = replace(calibrated, model=channels.double(calibrated.model, groups[:count]))
+        made_by = {**facts, "doubled": f"{count} of {len(groups)} groups of channels"}
+        yield conversion.judge(job, finished(doubled), "int8", spec=spec, method=made_by), True
+
+    order = list(harm)
+    for count in (step for step in STEPS if step < len(order)):
+        mixed = finished(calibrated, order[:count])
+        made_by = {**facts, "float operators": count}
+        yield conversion.judge(job, mixed, "mixed", spec=spec, method=made_by), True
 
 
-def equalise(model: bytes, seen: Observations, *, with_weights: bool = True) -> bytes:
-    """The same float function with the channels of each activation in like ranges.
+def by_harm(graph: Graph, harm: Mapping[str, float]) -> list[channels.Group]:
+    """The groups that can be doubled, those first that do most harm per operation it adds."""
 
-    Activations that poolings, paddings and additions link are one group: they share a factor per
-    channel, which the operators that write the group multiply and those that read it divide.
-    with_weights: balance the activation's range with that of the weights that read it,
-    ``sqrt(weights / activation)``, unless those are depthwise, whose weights are quantised channel
-    by channel. Otherwise the activation alone decides: where it loses more than the weights do, as
-    in separable convolutions, that is nearer to float.
-    """
-    graph = Graph(model)
-    for group in _groups(graph):
-        inside = [seen[tensor] for tensor in group.tensors if tensor in seen]
-        widths = [
-            np.maximum(np.abs(activation.low), np.abs(activation.high)).astype(np.float64)
-            for activation in inside
-        ]
-        if not widths or any(len(width) != group.channels or width.max() <= 0 for width in widths):
-            continue
-        relative = [
-            np.where(width > 1e-6 * width.max(), width / width.max(), 1.0) for width in widths
-        ]
-        width = np.exp(np.mean(np.log(relative), axis=0))
-        wanted = 1 / width
-        dense = [operator for operator in group.readers if operator.name != "DEPTHWISE_CONV_2D"]
-        if with_weights and dense:
-            reading = np.max(
-                [
-                    np.abs(graph.values(operator.inputs[1])).reshape(-1, group.channels).max(axis=0)
-                    for operator in dense
-                ],
-                axis=0,
-            )
-            wanted = np.sqrt(np.maximum(reading, 1e-9) / width)
-        factor = wanted / (wanted * width).max()
-        factor = np.clip(factor, 1 / LARGEST_FACTOR, LARGEST_FACTOR)
-        for operator in group.writers:
-            _scale_outputs(graph, operator, factor)
-        for operator in group.readers:
-            weights = graph.values(graph.operators[operator.index].inputs[1])
-            graph.set_values(graph.own(graph.operators[operator.index], 1), weights / factor)
-    return graph.to_bytes()
+    def worth(group: channels.Group) -> float:
+        names = (graph.tensors[tensor].name for tensor in group.tensors)
+        return sum(harm.get(name, 0.0) for name in names) / group.macs
 
-
-@dataclass(slots=True)
-class _Group:
-    """Activations that share a factor per channel, and the weighted operators around them."""
-
-    tensors: set[int]
-    writers: list[Operator]
-    readers: list[Operator]
-    channels: int
-
-
-def _groups(graph: Graph) -> list[_Group]:
-    """The groups of a graph whose channels may be scaled, from input to output."""
-    links: dict[int, int] = {}
-
-    def group_of(tensor: int) -> int:
-        while links.setdefault(tensor, tensor) != tensor:
-            tensor = links[tensor]
-        return tensor
-
-    fixed = {*graph.inputs, *graph.outputs}
-    for operator in graph.operators:
-        out, *_ = operator.outputs
-        shape = graph.tensors[out].shape
-        taken = [tensor for tensor in operator.inputs if tensor >= 0]
-        if operator.activation not in ("", "RELU"):
-            fixed |= {*operator.outputs}
-        if operator.name in WEIGHTED:
-            source, weights = taken[:2]
-            channels = graph.tensors[source].shape[-1]
-            readable = graph.tensors[weights].constant and (
-                graph.tensors[weights].shape[-1] == channels
-            )
-            if not readable:  # such as weights behind a reshape, or several filters a channel
-                fixed |= {source, out}
-        elif operator.activation in ("", "RELU") and (
-            (operator.name in PASSING and _keeps_channels(graph, operator))
-            or (operator.name == "ADD" and all(graph.tensors[i].shape == shape for i in taken))
-        ):
-            count = len(taken) if operator.name == "ADD" else 1
-            for tensor in taken[:count]:
-                links[group_of(tensor)] = group_of(out)
-        else:
-            fixed |= {*taken, *operator.outputs}
-    found: dict[int, _Group] = {}
-    for operator in graph.operators:
-        if operator.name not in WEIGHTED:
-            continue
-        for tensor, written in ((operator.outputs[0], True), (operator.inputs[0], False)):
-            channels = graph.tensors[tensor].shape[-1]
-            group = found.setdefault(group_of(tensor), _Group(set(), [], [], channels))
-            (group.writers if written else group.readers).append(operator)
-    for tensor in {*links, *fixed}:
-        if group_of(tensor) in found:
-            found[group_of(tensor)].tensors.add(tensor)
-    return [
-        group
-        for group in found.values()
-        if group.writers
-        and group.readers
-        and not group.tensors & fixed
-        and not any(graph.tensors[tensor].constant for tensor in group.tensors)
-    ]
+    return sorted(channels.groups(graph, doubling=True), key=worth, reverse=True)
 
 
 def correct_biases(
@@ -356,8 +273,10 @@ def correct_biases(
     return graph.to_bytes()
 
 
-def sensitivity(job: Job, calibrated: Calibrated, spec: InputSpec, faces: Image) -> list[str]:
-    """Operators by the harm they do when they alone are int8, the worst first, by output tensor.
+def sensitivity(
+    job: Job, calibrated: Calibrated, spec: InputSpec, faces: Image
+) -> dict[str, float]:
+    """The harm that each operator does when it alone is int8, the worst first, by output tensor.
 
     Harm is the divergence of the answers from the float model's on some calibration images.
     """
@@ -371,30 +290,7 @@ def sensitivity(job: Job, calibrated: Calibrated, spec: InputSpec, faces: Image)
         harm[name] = float(
             metrics.kl_divergence(expected, answers, smoothing=gate.SMOOTHING).mean()
         )
-    return sorted(names, key=lambda name: -harm[name])
-
-
-def _keeps_channels(graph: Graph, operator: Operator) -> bool:
-    taken, made = (graph.tensors[i].shape for i in (operator.inputs[0], operator.outputs[0]))
-    if operator.name == "MEAN":
-        axes = graph.tensors[operator.inputs[1]]
-        over = graph.values(axes.index).reshape(-1).tolist() if axes.constant else [-1]
-        return len(taken) - 1 not in over and -1 not in over
-    return bool(taken[-1] == made[-1])
-
-
-def _scale_outputs(graph: Graph, operator: Operator, factor: NDArray[np.float64]) -> None:
-    operator = graph.operators[operator.index]
-    weights = graph.values(operator.inputs[1])
-    if operator.name == "DEPTHWISE_CONV_2D":
-        scaled = weights * factor
-    else:
-        scaled = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
-    graph.set_values(graph.own(operator, 1), scaled)
-    operator = graph.operators[operator.index]
-    if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
-        bias = graph.values(operator.inputs[2]) * factor
-        graph.set_values(graph.own(operator, 2), bias)
+    return dict(sorted(harm.items(), key=lambda item: -item[1]))
 
 
 def _channel_means(

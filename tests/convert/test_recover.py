@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from convert import conversion, publish, quantize, ranges, recover, report
+from convert import channels, conversion, publish, quantize, ranges, recover, report
 from convert.conversion import Converted, Job
 from convert.flatbuffer import WEIGHTED, Graph
 from convert.float_model import from_keras
@@ -105,7 +105,7 @@ def test_mixed_models_keep_the_corrected_biases(jobs: dict[str, Job]) -> None:
 
 def test_equalising_changes_the_channels_and_not_the_answers() -> None:
     calibrator = Calibrator(from_keras(convolutional()), FACES, 1, 0)
-    graph = recover.equalise(calibrator.graph, calibrator.seen)
+    graph = channels.equalise(calibrator.graph, calibrator.seen)
     assert graph != calibrator.graph
     before, after = ranges.preserving(calibrator.graph), ranges.preserving(graph)
     out = Graph(graph).outputs[0]
@@ -144,7 +144,7 @@ def residual() -> Any:
 @pytest.mark.parametrize("with_weights", [True, False])
 def test_equalising_across_additions(with_weights: bool) -> None:
     calibrator = Calibrator(from_keras(residual()), FACES, 1 / 255, 0)
-    graph = recover.equalise(calibrator.graph, calibrator.seen, with_weights=with_weights)
+    graph = channels.equalise(calibrator.graph, calibrator.seen, with_weights=with_weights)
     level = calibrator.on(graph=graph)
     before, after = ranges.preserving(calibrator.graph), ranges.preserving(graph)
     out = Graph(graph).outputs[0]
@@ -170,8 +170,10 @@ def test_no_factor_passes_a_bounded_activation() -> None:
     x = layers.Dense(7, activation="softmax")(layers.Flatten()(x))
     calibrator = Calibrator(from_keras(keras.Model(image, x)), FACES, 1 / 255, 0)
     graph = Graph(calibrator.graph)
-    assert recover._groups(graph) == []
-    assert recover.equalise(calibrator.graph, calibrator.seen) == Graph(calibrator.graph).to_bytes()
+    assert channels.groups(graph) == []
+    assert (
+        channels.equalise(calibrator.graph, calibrator.seen) == Graph(calibrator.graph).to_bytes()
+    )
 
 
 def test_no_factor_passes_a_mean_over_the_channels() -> None:
@@ -184,7 +186,7 @@ def test_no_factor_passes_a_mean_over_the_channels() -> None:
     x = layers.GlobalAveragePooling1D()(x)
     calibrator = Calibrator(from_keras(keras.Model(image, x)), FACES, 1 / 255, 0)
     assert "MEAN" in {operator.name for operator in Graph(calibrator.graph).operators}
-    assert recover._groups(Graph(calibrator.graph)) == []
+    assert channels.groups(Graph(calibrator.graph)) == []
 
 
 def test_corrected_biases_bring_the_channel_means_back(jobs: dict[str, Job]) -> None:
@@ -213,12 +215,85 @@ def test_corrected_biases_bring_the_channel_means_back(jobs: dict[str, Job]) -> 
     assert error(recovered) < 0.5 * error(plain)
 
 
+def plain_and_flattened() -> Any:
+    """Dense convolutions, a bounded activation, a shared input, and a flattening at the end."""
+    keras.utils.set_random_seed(7)
+    layers = keras.layers
+    image = keras.Input((24, 24, 1))
+    x = layers.ReLU(6)(layers.Conv2D(6, 3, strides=2, use_bias=False, name="stem")(image))
+    x = layers.MaxPooling2D(2)(layers.Conv2D(8, 3, name="second")(x))
+    x = layers.Dense(12, activation="relu", name="hidden")(layers.Flatten()(x))
+    return keras.Model(image, layers.Dense(7, activation="softmax", name="answer")(x))
+
+
+def with_weights_that_int8_holds(model: bytes) -> bytes:
+    graph = Graph(model)
+    for operator in graph.operators:
+        if operator.name in WEIGHTED:
+            weights = graph.values(operator.inputs[1])
+            last = weights.ndim - 1
+            axes = range(last) if operator.name == "DEPTHWISE_CONV_2D" else range(1, last + 1)
+            step = np.abs(weights).max(axis=tuple(axes), keepdims=True) / 127
+            graph.set_values(operator.inputs[1], np.rint(weights / step) * step)
+    return graph.to_bytes()
+
+
+@pytest.mark.parametrize(("network", "count"), [(residual, 3), (plain_and_flattened, 3)])
+def test_doubled_channels_are_rounded_in_half_steps(network: Any, count: int) -> None:
+    # FACES are noise; smooth images spread the activations as photographs do.
+    random = np.random.default_rng(8)
+    faces = np.repeat(np.repeat(random.integers(0, 256, (48, 6, 6), np.uint8), 4, 1), 4, 2)
+    calibrator = Calibrator(from_keras(network()), faces, 1 / 255, 0)
+    calibrator = calibrator.on(graph=with_weights_that_int8_holds(calibrator.graph))
+    calibrated = calibrator.calibrated()
+    groups = channels.groups(Graph(calibrated.model), doubling=True)
+    assert len(groups) == count
+    doubled = channels.double(calibrated.model, groups)
+    before, after = Graph(calibrated.model), Graph(doubled)
+    for group in groups:
+        for tensor in group.tensors:
+            assert after.tensors[tensor].size == 2 * before.tensors[tensor].size
+    last = max(groups, key=lambda group: group.readers[-1].index)
+    read = last.readers[-1].inputs[0]
+    out, name = before.outputs[0], before.tensors[read].name
+    wanted, same = ranges.preserving(calibrated.model), ranges.preserving(doubled)
+    error = []
+    for model, copies in ((calibrated.model, 1), (doubled, 2)):
+        integers = quantize.quantize(model)
+        assert {tensor.kind for tensor in Graph(integers).tensors} == {"INT8", "INT32"}
+        integer = next(tensor for tensor in Graph(integers).tensors if tensor.name == name)
+        run, differences = ranges.preserving(integers), []
+        for face, image in zip(faces, quantize.inputs(faces, 1 / 255, 0), strict=True):
+            pixels = (face.astype(int) - 128).astype(np.int8)[None, ..., None]
+            values = run(pixels)(integer.index).astype(np.float64) - integer.zero_points[0]
+            both = integer.scales[0] * values.reshape(-1, copies, last.channels)
+            differences.append(both.mean(axis=1).ravel() - wanted(image)(read).ravel())
+            # The float function is the same, but for an eighth of a step near a ReLU's zero.
+            np.testing.assert_allclose(same(image)(out), wanted(image)(out), atol=1 / 256)
+        error.append(float(np.std(differences)))
+    assert error[1] < 0.75 * error[0], error
+
+
+def test_the_harm_per_operation_decides_what_is_doubled_first() -> None:
+    calibrated = Calibrator(from_keras(residual()), FACES, 1 / 255, 0).calibrated()
+    graph = Graph(calibrated.model)
+    harm = {graph.tensors[op.outputs[0]].name: 1.0 for op in graph.operators}
+    order = recover.by_harm(graph, harm)
+    assert len(order) == 3
+    worth = [
+        sum(graph.tensors[i].name in harm for i in group.tensors) / group.macs for group in order
+    ]
+    assert worth == sorted(worth, reverse=True)
+
+
 def test_the_most_harmful_operator_comes_first(jobs: dict[str, Job]) -> None:
     job = jobs["unbalanced"]
     calibrated = job.calibrator().calibrated()
-    order = recover.sensitivity(job, calibrated, job.spec_of(calibrated), job.judged.faces[:14])
+    harm = recover.sensitivity(job, calibrated, job.spec_of(calibrated), job.judged.faces[:14])
+    order = list(harm)
     graph = Graph(calibrated.model)
     names = {graph.tensors[op.outputs[0]].name: op.name for op in graph.operators}
     assert set(order) == set(names)
+    assert list(harm.values()) == sorted(harm.values(), reverse=True)
     assert names[order[0]] in ("CONV_2D", "MEAN", "FULLY_CONNECTED")
     assert names[order[-1]] == "SOFTMAX"
