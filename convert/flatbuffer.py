@@ -52,31 +52,6 @@ class Graph(graph.Graph):
         self._model.buffers.append(buffer)
         self._raw(index).buffer = len(self._model.buffers) - 1
 
-    def replace(self, index: int, values: NDArray[Any]) -> None:
-        """Replace a constant by one of another shape."""
-        self.set_shape(index, values.shape)
-        self.set_values(index, values)
-
-    def set_shape(self, index: int, shape: tuple[int, ...]) -> None:
-        """Give a tensor another shape; whatever reads and writes it has to agree."""
-        raw = self._raw(index)
-        raw.shape = list(shape)
-        raw.shapeSignature = None
-        self._read()
-
-    def bias(self, operator: Operator) -> int:
-        """The bias of a weighted operator, which no other operator reads; zeros if it had none."""
-        operator = self.operators[operator.index]
-        if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
-            return self.own(operator, 2)
-        width = self.tensors[operator.outputs[0]].shape[-1]
-        name = self._raw(operator.outputs[0]).name + b"/bias"
-        raw = self._model.subgraphs[0].operators[operator.index]
-        made = self._constant(name, np.zeros(width, np.float32))
-        raw.inputs = np.array([*operator.inputs[:2], made], np.int32)
-        self._read()
-        return made
-
     def range(self, index: int) -> tuple[float, float] | None:
         """Smallest and largest value that calibration recorded for an activation."""
         quantization = self._raw(index).quantization

@@ -1,8 +1,7 @@
 """Tries to make a failing int8 model pass, with the cheapest methods first.
 
 Cheap means cheap on the device: other ranges, equalised channels, corrected and trained biases cost
-nothing there. A doubled channel and an operator left in float cost time on every frame; the
-operator also needs a processor with floats, so it is tried last.
+nothing there; an operator left in float costs time on every frame, so it is tried last.
 
 1. ranges: of the logits, that which keeps the probabilities nearest to float's; of all activations,
    other calibration sizes and other ways to choose a range from what was seen;
@@ -11,15 +10,13 @@ operator also needs a processor with floats, so it is tried last.
    the int32 bias (Nagel et al. 2019, Data-Free Quantization through Weight Equalization and Bias
    Correction, section 4.2, measured instead of derived);
 4. fine-tuning: a few hundred training steps with rounding simulated (``finetune``);
-5. doubling: the activations that lose most are computed twice, rounded half a step apart
-   (``channels.double``), as few as will do;
-6. mixed: the operators that do most harm stay in float32, as few as will do.
+5. mixed: the operators that do most harm stay in float32, as few as will do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,11 +26,11 @@ from numpy.typing import NDArray
 from convert import channels, conversion, finetune, gate, quantize, ranges
 from convert.conversion import Converted, Job
 from convert.flatbuffer import WEIGHTED, Graph
-from convert.gate import Bar
+from convert.gate import Bar, Comparison, Probabilities
 from convert.quantize import Calibrated, Calibrator
 from emotion_edge.model.backend import LITERT
 from emotion_edge.model.classifier import TFLiteClassifier
-from emotion_edge.model.manifest import InputSpec
+from emotion_edge.model.manifest import InputSpec, Manifest
 from emotion_edge.values import Image
 from train import metrics
 
@@ -43,22 +40,24 @@ SIZES = (128, 2048)
 MEASURED = 96
 """Calibration images behind a bias correction and a sensitivity."""
 
-STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""How many groups are doubled, and how many operators are left in float, one after the other."""
+FLOAT_STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""How many operators are left in float, one after the other."""
 
 
 def recover(job: Job, failed: Converted, *, say: Callable[[str], None]) -> Converted:
     """Try each step until a model passes; if none does, return the one nearest to float.
 
     Of the candidates of a stage that pass, the one nearest to float is taken: the first to pass is
-    partly lucky. One half of the judging images chooses, the other confirms, and there the share of
-    equal predictions has to pass by ``margin``, or the file would pass on other images by luck
-    alone. After a failed confirmation the next candidate has to be nearer to float than that one
-    was. If none has the margin, the last that passed without it is returned.
+    partly lucky. One half of the judging images chooses, the other confirms. In both together and
+    their mirror images the share of equal predictions has to pass by ``margin``, or luck would
+    decide whether the file passes on other images. After a failed confirmation the next candidate
+    has to be nearer to float than that one was. If none has the margin, the last that passed
+    without it is returned.
     say: is called with the outcome of each step, one line.
     """
     choosing, confirming = job.halves()
-    asked = min(100.0, job.bar.agreement + margin(job.bar, len(confirming.judged)))
+    asked = min(100.0, job.bar.agreement + margin(job.bar, 2 * len(job.judged)))
+    mirrored: Probabilities | None = None
     best, bound, tried = failed, math.inf, 0
     passing: list[Converted] = []
     close: Converted | None = None
@@ -85,15 +84,45 @@ def recover(job: Job, failed: Converted, *, say: Callable[[str], None]) -> Conve
             ),
             selection=chosen.comparison,
         )
-        sure = confirmed.passed and confirmed.comparison.agreement >= asked
-        say(_outcome(confirmed, "" if sure or not confirmed.passed else f", {asked:.2f}% is sure"))
-        if sure:
+        unsure = ""
+        if confirmed.passed:
+            if mirrored is None:
+                mirrored = answers_in_the_mirror(job, job.reference, job.manifest("float32"))
+            equal = equal_share(job, (chosen.comparison, confirmed.comparison), mirrored, chosen)
+            if equal < asked:
+                unsure = (
+                    f", but {equal:.2f}% in all, mirrored too, are within chance of the bar "
+                    f"({asked:.2f}%)"
+                )
+        say(_outcome(confirmed, unsure))
+        if confirmed.passed and not unsure:
             return confirmed
         if confirmed.passed:
             close = confirmed
         elif bound < _divergence(best):
             best = confirmed
     return close or best
+
+
+def answers_in_the_mirror(job: Job, model: bytes, manifest: Manifest) -> Probabilities:
+    """A model's probabilities on the mirror images of those that judge."""
+    return gate.predict(model, manifest, job.judged.mirrored, threads=job.threads)
+
+
+def equal_share(
+    job: Job, parts: Sequence[Comparison], mirrored: Probabilities, converted: Converted
+) -> float:
+    """Percent of predictions equal to float's, over the judging images and their mirror images.
+
+    Mirror images need no label and are nearly other images to a network: rounding flips others.
+    parts: the comparisons of the judging images. mirrored: float's probabilities on the mirror
+    images.
+    """
+    manifest = job.manifest(converted.variant, converted.spec)
+    answers = answers_in_the_mirror(job, converted.model, manifest)
+    turned = 100 * float((answers.argmax(axis=1) == mirrored.argmax(axis=1)).mean())
+    upright = sum(part.n * part.agreement for part in parts) / sum(part.n for part in parts)
+    return (upright + turned) / 2
 
 
 def margin(bar: Bar, images: int) -> float:
@@ -192,33 +221,17 @@ def rungs(job: Job, failed: Converted) -> Iterator[tuple[Converted, bool]]:
         else:
             tuned = None
 
-    def finished(model: Calibrated, keep_float: Collection[str] = ()) -> bytes:
-        if helps and tuned is None:  # trained biases are right already
-            return correct_biases(job, model, spec, faces, keep_float=keep_float)
-        return quantize.quantize(model.model, keep_float=keep_float)
-
-    harm = sensitivity(job, calibrated, spec, faces)
-    groups = by_harm(Graph(calibrated.model), harm)
-    for count in sorted({*(step for step in STEPS if step < len(groups)), len(groups)} - {0}):
-        doubled = replace(calibrated, model=channels.double(calibrated.model, groups[:count]))
-        made_by = {**facts, "doubled": f"{count} of {len(groups)} groups of channels"}
-        yield conversion.judge(job, finished(doubled), "int8", spec=spec, method=made_by), True
-
-    order = list(harm)
-    for count in (step for step in STEPS if step < len(order)):
-        mixed = finished(calibrated, order[:count])
-        made_by = {**facts, "float operators": count}
-        yield conversion.judge(job, mixed, "mixed", spec=spec, method=made_by), True
-
-
-def by_harm(graph: Graph, harm: Mapping[str, float]) -> list[channels.Group]:
-    """The groups that can be doubled, those first that do most harm per operation it adds."""
-
-    def worth(group: channels.Group) -> float:
-        names = (graph.tensors[tensor].name for tensor in group.tensors)
-        return sum(harm.get(name, 0.0) for name in names) / group.macs
-
-    return sorted(channels.groups(graph, doubling=True), key=worth, reverse=True)
+    order = sensitivity(job, calibrated, spec, faces)
+    for count in FLOAT_STEPS:
+        if count >= len(order):
+            break
+        mixed = (
+            correct_biases(job, calibrated, spec, faces, keep_float=order[:count])
+            if helps and tuned is None  # trained biases are right already
+            else quantize.quantize(calibrated.model, keep_float=order[:count])
+        )
+        method_facts = {**facts, "float operators": count}
+        yield conversion.judge(job, mixed, "mixed", spec=spec, method=method_facts), True
 
 
 def correct_biases(
@@ -273,10 +286,8 @@ def correct_biases(
     return graph.to_bytes()
 
 
-def sensitivity(
-    job: Job, calibrated: Calibrated, spec: InputSpec, faces: Image
-) -> dict[str, float]:
-    """The harm that each operator does when it alone is int8, the worst first, by output tensor.
+def sensitivity(job: Job, calibrated: Calibrated, spec: InputSpec, faces: Image) -> list[str]:
+    """Operators by the harm they do when they alone are int8, the worst first, by output tensor.
 
     Harm is the divergence of the answers from the float model's on some calibration images.
     """
@@ -290,7 +301,7 @@ def sensitivity(
         harm[name] = float(
             metrics.kl_divergence(expected, answers, smoothing=gate.SMOOTHING).mean()
         )
-    return dict(sorted(harm.items(), key=lambda item: -item[1]))
+    return sorted(names, key=lambda name: -harm[name])
 
 
 def _channel_means(

@@ -181,7 +181,6 @@ def method(row: Row) -> str:
     facts = row["method"]
     for key, text in (
         ("float operators", "{} operators in float"),
-        ("doubled", "{} doubled"),
         ("fine-tuned", "fine-tuned"),
         ("biases", "biases"),
         ("equalised", "equalised"),
