@@ -126,9 +126,9 @@ def groups(graph: Graph) -> list[Group]:
 def _linked(graph: Graph, operator: Operator) -> list[int]:
     """The inputs of an operator without weights that have the channels of its output."""
     taken = [tensor for tensor in operator.inputs if tensor >= 0]
-    first, made = (graph.tensors[i].shape for i in (taken[0], operator.outputs[0]))
-    if operator.activation not in ("", "RELU"):
+    if not taken or operator.activation not in ("", "RELU"):
         return []
+    first, made = (graph.tensors[i].shape for i in (taken[0], operator.outputs[0]))
     if operator.name == "ADD":
         return taken if all(graph.tensors[i].shape == made for i in taken) else []
     if operator.name == "MEAN":
