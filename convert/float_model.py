@@ -192,6 +192,8 @@ def _output(network: Any, name: str) -> str:
     """``probabilities`` if rows are positive and sum to 1, else ``logits``."""
     shape = network.input_shape
     noise = np.random.default_rng(0).uniform(0, 255, (8, *shape[1:])).astype(np.float32)
+    # Sigmoids of large inputs are 0 or 1, and may sum to 1 by chance; those of small ones do not.
+    noise = np.concatenate([noise, noise / np.float32(255)])
     rows = np.concatenate([np.asarray(network(one[None], training=False)) for one in noise])
     if not np.isfinite(rows).all():
         raise ConversionError(f"{name} returns NaN for noise in 0..255: check its weights")

@@ -90,10 +90,7 @@ def recover(job: Job, failed: Converted, *, say: Callable[[str], None]) -> Conve
                 mirrored = answers_in_the_mirror(job, job.reference, job.manifest("float32"))
             equal = equal_share(job, (chosen.comparison, confirmed.comparison), mirrored, chosen)
             if equal < asked:
-                unsure = (
-                    f", but {equal:.2f}% in all, mirrored too, are within chance of the bar "
-                    f"({asked:.2f}%)"
-                )
+                unsure = f", but {equal:.2f}% with mirror images in all, of {asked:.2f}% asked"
         say(_outcome(confirmed, unsure))
         if confirmed.passed and not unsure:
             return confirmed

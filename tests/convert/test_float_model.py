@@ -78,6 +78,16 @@ def test_what_is_no_classifier_is_refused(head: keras.layers.Layer, reason: str)
         float_model.from_keras(keras.Model(image, head(x)))
 
 
+def test_sigmoids_that_are_one_hot_for_large_inputs_are_refused() -> None:
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(3, activation="sigmoid")(keras.layers.Flatten()(image))
+    network = keras.Model(image, x)
+    kernel = np.zeros((64, 3), np.float32) + np.array([1, -1, -1], np.float32) / 64
+    network.set_weights([kernel, np.zeros(3, np.float32)])
+    with pytest.raises(ConversionError, match="sigmoid"):
+        float_model.from_keras(network)
+
+
 def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
     torn = tmp_path / "torn.keras"
     torn.write_bytes(b"PK\x03\x04 and then nothing")

@@ -99,7 +99,7 @@ def test_a_candidate_within_chance_of_the_bar_is_not_the_first_choice(
         said: list[str] = []
         taken = recover.recover(job, converted["unbalanced"], say=said.append)
         assert taken.passed and taken.method["which"] == which
-        assert "98.10% in all, mirrored too, are within chance of the bar (98.20%)" in said[1]
+        assert "but 98.10% with mirror images in all, of 98.20% asked" in said[1]
     assert len(said) == 2
 
 

@@ -591,14 +591,13 @@ def test_commands_arrive_but_not_retained_ones(broker, listener, until) -> None:
 def test_a_switch_shows_the_pause_and_nothing_is_measured(
     broker, listener, observation, event, until
 ) -> None:
+    state = listener.retained
     with MqttSink(settings(broker), EMOTIONS, commands=Run()) as sink:
         sink.write(observation(0))
-        until(lambda: listener.retained.get("kiosk/hall/running") == "ON")
+        until(lambda: state.get("kiosk/hall/running") == "ON")
         sink.event(event("camera.paused", "the camera is closed on request"))
-        until(lambda: listener.retained.get("kiosk/hall/camera") == "offline")
-        state = listener.retained
-        assert (state["kiosk/hall/running"], state["kiosk/hall/state"]) == ("OFF", "")
-        assert (state["kiosk/hall/faces"], state["kiosk/hall/label"]) == ("0", "none")
+        shown = {"camera": "offline", "running": "OFF", "state": "", "faces": "0", "label": "none"}
+        until(lambda: {key: state.get(f"kiosk/hall/{key}") for key in shown} == shown)
         sink.event(event("camera.resumed", "resumed"))
         sink.write(observation(1))
         until(lambda: state["kiosk/hall/camera"] == "online" and state["kiosk/hall/state"])
